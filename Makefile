@@ -1,0 +1,47 @@
+# `make` lists what there is. Everything runs in .venv, which the first call makes.
+PYTHON ?= python3
+UV := uv==0.13.9
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated
+	@dvc repro
+	@dvc plots show -q
+	@$(BIN)/python -m fashionseg.summary
+
+test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow, then the model's on JAX
+	@$(MAKE) --no-print-directory lint
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/test_training.py tests/test_callbacks.py tests/test_inference.py
+
+lint: .venv/done ## style and form
+	@$(BIN)/ruff check && $(BIN)/ruff format --check
+
+bench: .venv/done ## each benchmark compares two ways in one run and prints a ratio
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+compare: .venv/done ## experiments side by side, and what this workspace changed against HEAD
+	@dvc exp show --drop '.*' --keep 'segm.AP$$|segm.AP50$$|value$$|train.*' --no-pager
+	@dvc params diff
+	@dvc metrics diff
+	@dvc plots diff
+
+lock: ## requirements.lock anew, from pyproject.toml
+	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'
+	$(BIN)/uv pip compile pyproject.toml --extra tensorflow --extra jax --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+.venv/done: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11 to 3.13 is needed; name one with make PYTHON=python3.12")'
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check '$(UV)'
+	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --no-deps requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: help repro test lint bench compare lock

@@ -1,0 +1,187 @@
+"""Padded fixed-shape batches for Keras, read ahead by worker processes.
+
+Keras' own ways to read ahead are not used: `use_multiprocessing` forks a process that runs TensorFlow or JAX threads,
+anew each epoch, and threads wait for one another (benchmarks/batches.py). The workers here are started fresh by loky,
+import no Keras, get plain values and live as long as the trainer.
+"""
+
+import signal
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
+
+from fashionseg import io
+from fashionseg.data import augment, samples
+from fashionseg.data.samples import MASK_SIDE, Sample
+from fashionseg.errors import UserError
+
+AHEAD = 3  # batches under way beside the one that is used
+IDLE_SECONDS = 300  # after which a worker ends, also where the trainer was killed
+
+Batch = dict[str, np.ndarray]
+
+
+class Pictures(keras.utils.PyDataset):
+    """The images of a COCO document in its order, for prediction: batches of images and sizes.
+
+    document: the document or its path; images: the folder that its file_name counts from; side in pixels. An item is
+    a dict of images (B, S, S, 3) float32 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, true
+    height and width. Shapes are fixed: the last batch is filled with the first images again, so that of what is
+    predicted the first len(records) rows count. `workers` processes read ahead, 0 reads in this one; neither they nor
+    the order of calls change what an item holds. Raises UserError without images.
+    """
+
+    def __init__(
+        self, document: dict[str, Any] | str | Path, images: str | Path, side: int, batch_size: int, workers: int = 0
+    ):
+        super().__init__(workers=1)  # of Keras' own; 1 is none
+        document = document if isinstance(document, dict) else io.read_json(document)
+        self.records = document["images"]
+        if not self.records:
+            raise UserError("there is no image in the COCO document to make batches of; look at the split.")
+        self.images = Path(images)
+        self.side = side
+        self.batch_size = batch_size
+        self.processes = workers
+        self._under_way: dict[int, list[Future[Any]]] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return -(-len(self.records) // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._batch([future.result() for future in self._started(index)] if self.processes else self._now(index))
+
+    def _now(self, index: int) -> list[Any]:
+        return [task[0](*task[1:]) for task in self._tasks(index)]
+
+    def _started(self, index: int) -> list[Future[Any]]:
+        with self._lock:
+            for ahead in range(index, min(index + 1 + AHEAD, len(self))):
+                if ahead not in self._under_way:
+                    pool = _pool(self.processes)
+                    self._under_way[ahead] = [pool.submit(*task) for task in self._tasks(ahead)]
+            return self._under_way.pop(index)
+
+    def _order(self) -> np.ndarray:
+        return np.arange(len(self.records))
+
+    def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
+        """What reads the pictures of a batch: functions with plain arguments."""
+        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(self.records)
+        return [self._task(int(image)) for image in self._order()[positions]]
+
+    def _task(self, image: int) -> tuple[Any, ...]:
+        return (samples.read, *self._file(image))
+
+    def _file(self, image: int) -> tuple[Path, int, int, int]:
+        record = self.records[image]
+        return self.images / record["file_name"], record["height"], record["width"], self.side
+
+    def _batch(self, pictures: list[np.ndarray]) -> Batch:
+        images = np.full((len(pictures), self.side, self.side, 3), augment.GREY, np.float32)
+        for square, picture in zip(images, pictures, strict=True):
+            square[: picture.shape[0], : picture.shape[1]] = picture
+        return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
+
+
+class Batches(Pictures):
+    """The images of a COCO document with their instances, for training and validation.
+
+    Adds to an item: boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels, x2 = x1 + width; classes (B, N) int32,
+    0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each over its box,
+    M = MASK_SIDE. N is `instances`; of more the largest are kept, and `dropped` counts the others in the document.
+    An image may have none.
+
+    (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation by `policy`. Keras does
+    not tell a dataset the number of the epoch: pass `self.follow()` to fit's callbacks, which also makes a resumed run
+    (`initial_epoch`) see what it would have seen.
+    """
+
+    def __init__(
+        self,
+        document: dict[str, Any] | str | Path,
+        images: str | Path,
+        side: int,
+        batch_size: int,
+        instances: int,
+        policy: str = "none",
+        seed: int = 0,
+        shuffle: bool = False,
+        workers: int = 0,
+    ):
+        document = document if isinstance(document, dict) else io.read_json(document)
+        super().__init__(document, images, side, batch_size, workers)
+        self.names = [category["name"] for category in document["categories"]]
+        self.instances = instances
+        self.policy = policy
+        self.seed = seed
+        self.shuffle = shuffle
+        self._epoch = 0
+        classes = {category["id"]: index for index, category in enumerate(document["categories"], 1)}
+        truth: dict[int, list[tuple[dict[str, Any], int]]] = defaultdict(list)
+        for annotation in document["annotations"]:
+            truth[annotation["image_id"]].append((annotation["segmentation"], classes[annotation["category_id"]]))
+        self._truth = [truth.get(record["id"], []) for record in self.records]
+        self.dropped = sum(max(0, len(of_image) - instances) for of_image in self._truth)
+
+    @property
+    def epoch(self) -> int:
+        """Number from 0 of the pass over the images; setting it changes order and augmentation."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        with self._lock:
+            for future in chain(*self._under_way.values()):
+                future.cancel()
+            self._under_way.clear()
+            self._epoch = epoch
+
+    def follow(self) -> keras.callbacks.Callback:
+        """A callback that sets `epoch` to that of fit."""
+        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch))
+
+    def _order(self) -> np.ndarray:
+        if not self.shuffle:
+            return super()._order()
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.records))
+
+    def _task(self, image: int) -> tuple[Any, ...]:
+        segmentations = [segmentation for segmentation, _ in self._truth[image]]
+        classes = [number for _, number in self._truth[image]]
+        seed = int(np.random.SeedSequence([self.seed, self.epoch, image]).generate_state(1)[0])
+        return samples.sample, *self._file(image), segmentations, classes, self.instances, self.policy, seed
+
+    def _batch(self, found: list[Sample]) -> Batch:
+        batch = super()._batch([sample.image for sample in found])
+        shape = len(found), self.instances
+        batch["boxes"] = np.zeros((*shape, 4), np.float32)
+        batch["classes"] = np.zeros(shape, np.int32)
+        batch["masks"] = np.zeros((*shape, MASK_SIDE, MASK_SIDE), np.uint8)
+        for row, sample in enumerate(found):
+            for name in ("boxes", "classes", "masks"):
+                values = getattr(sample, name)
+                batch[name][row, : len(values)] = values
+        return batch
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """The worker processes, shared by all datasets of this process."""
+    return ProcessPoolExecutor(workers, timeout=IDLE_SECONDS, initializer=_prepare)
+
+
+def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's, which ends its workers
+    cv2.setNumThreads(0)

@@ -1,0 +1,143 @@
+"""From the competition's form to the trainer's: COCO documents at the original size, pictures at the model's."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import joblib
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.progress import track
+
+from fashionseg import io, rle
+from fashionseg.data.competition import CHUNK, Competition
+from fashionseg.errors import UserError
+
+SMALL, MEDIUM = 32**2, 96**2  # pixels; COCO's bounds between small, medium and large instances
+BINS = 20  # of the size histogram
+QUALITY = 95  # of the resized JPEGs
+
+Document = dict[str, Any]
+
+
+def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Document]:
+    """COCO documents "train", "val" and "test" at the original image size.
+
+    split: columns image_id, subset, exactly the competition's training images. Image ids count from 1 over the sorted
+    ids of train/ (and of test/), annotation ids from 1 in each document, category and attribute ids are those of the
+    label file. area, bbox (x, y, w, h) and segmentation (compressed RLE) are pycocotools' own to the last character.
+    """
+    image_ids = {name: number for number, name in enumerate(sorted(competition.train_images), 1)}
+    subsets = dict(zip(split["image_id"], split["subset"], strict=True))
+    labels = {"categories": competition.categories, "attributes": competition.attributes}
+    made = {subset: {"info": {}, "images": [], "annotations": [], **labels} for subset in ("train", "val", "test")}
+    for name, number in image_ids.items():
+        made[subsets[name]]["images"].append(_image(competition, competition.train_images[name], number))
+    for number, name in enumerate(sorted(competition.test_images), 1):
+        made["test"]["images"].append(_image(competition, competition.test_images[name], number))
+    for start in track(range(0, len(competition.instances), CHUNK), "writing COCO annotations"):
+        rows = competition.instances.iloc[start : start + CHUNK]
+        runs = rle.from_kaggle(rows["encoded"].tolist(), rows["height"].to_numpy(), rows["width"].to_numpy())
+        masks = zip(runs.to_coco(), runs.areas().tolist(), runs.boxes().tolist(), strict=True)
+        for row, (segmentation, area, box) in zip(rows.itertuples(), masks, strict=True):
+            annotations = made[subsets[row.image_id]]["annotations"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_ids[row.image_id],
+                    "category_id": row.class_id,
+                    "segmentation": segmentation,
+                    "area": area,
+                    "bbox": box,
+                    "iscrowd": 0,
+                    "attribute_ids": list(row.attribute_ids),
+                }
+            )
+    return made
+
+
+def _image(competition: Competition, path: Path, number: int) -> Document:
+    height, width = competition.sizes[path]
+    return {"id": number, "file_name": f"{path.parent.name}/{path.name}", "width": width, "height": height}
+
+
+def resize_pictures(competition: Competition, folder: str | Path, side: int, workers: int) -> Competition:
+    """Writes train/ and test/ under `folder` with the long side of every picture at `side` pixels, JPEG, RGB.
+
+    Small pictures grow too, as the model always sees a square of that side. Pixels keep their stored order: EXIF turns
+    are ignored, as the masks ignore them. Returns the competition without the training pictures that cannot be decoded;
+    raises UserError where these are many, or one is a test picture.
+    """
+    paths = [*competition.train_images.values(), *competition.test_images.values()]
+    with io.replacing(folder) as beside:
+        for name in ("train", "test"):
+            (beside / name).mkdir(parents=True)
+        tasks = (joblib.delayed(_resize)(path, beside / path.parent.name / path.name, side) for path in paths)
+        done = joblib.Parallel(max(1, workers), return_as="generator_unordered")(tasks)
+        broken = [path for path in track(done, f"resizing to {side} pixels", total=len(paths)) if path]
+        for path in sorted(set(broken) & set(competition.test_images.values())):
+            raise UserError(f"{path} is no whole picture, but every test picture must be answered; get it again.")
+        return competition.without(broken)
+
+
+def fit(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width with the long side at `side` and the aspect kept to the nearest pixel."""
+    long = max(height, width)
+    return max(1, (2 * height * side + long) // (2 * long)), max(1, (2 * width * side + long) // (2 * long))
+
+
+def _resize(source: Path, target: Path, side: int) -> Path | None:
+    """Writes one picture; returns `source` where it cannot be decoded."""
+    try:
+        with Image.open(source) as image:
+            height, width = fit(image.height, image.width, side)
+            # A JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the target: as good, and 2 to 6 times as fast.
+            image.draft("RGB", (2 * width, 2 * height))
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError):  # Pillow's own for broken JPEG, other formats and broken PNG
+        return source
+    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    Image.fromarray(pixels).save(target, quality=QUALITY)
+    return None
+
+
+def class_table(documents: dict[str, Document]) -> pd.DataFrame:
+    """One row a category: class_id, name, and of "train" and "val" the <subset>_instances and <subset>_images."""
+    categories = documents["train"]["categories"]
+    table = pd.DataFrame({"class_id": [c["id"] for c in categories], "name": [c["name"] for c in categories]})
+    for subset in ("train", "val"):
+        pairs = [(a["category_id"], a["image_id"]) for a in documents[subset]["annotations"]]
+        by_class = pd.DataFrame(pairs, columns=["class_id", "image_id"]).groupby("class_id")["image_id"]
+        table[f"{subset}_instances"] = table["class_id"].map(by_class.size()).fillna(0).astype(int)
+        table[f"{subset}_images"] = table["class_id"].map(by_class.nunique()).fillna(0).astype(int)
+    return table
+
+
+def size_table(documents: dict[str, Document]) -> pd.DataFrame:
+    """Histogram of instance sizes: counts by relative_size, the upper end of a bin of sqrt(area) / long image side.
+
+    Columns "train" and "val" count by subset; "small", "medium" and "large" count the same instances by area in COCO's
+    terms, at the original size.
+    """
+    edges = np.linspace(0, 1, BINS + 1)
+    table = pd.DataFrame({"relative_size": edges[1:].round(4)})
+    table[["train", "val", "small", "medium", "large"]] = 0
+    for subset in ("train", "val"):
+        sides = {image["id"]: max(image["height"], image["width"]) for image in documents[subset]["images"]}
+        annotations = documents[subset]["annotations"]
+        areas = np.array([a["area"] for a in annotations], float)
+        relative = np.sqrt(areas) / np.array([sides[a["image_id"]] for a in annotations], float)
+        kinds = {"small": areas < SMALL, "medium": (areas >= SMALL) & (areas < MEDIUM), "large": areas >= MEDIUM}
+        table[subset] += np.histogram(relative, edges)[0]
+        for kind, chosen in kinds.items():
+            table[kind] += np.histogram(relative[chosen], edges)[0]
+    return table
+
+
+def dropped_table(competition: Competition) -> pd.DataFrame:
+    """What was left out: reason, count, first (the first example's file and line), most frequent first."""
+    by_reason = competition.drops.groupby("reason", sort=False)["place"]
+    table = pd.DataFrame({"count": by_reason.size(), "first": by_reason.first()})
+    return table.rename_axis("reason").reset_index().sort_values("count", ascending=False, kind="stable")

@@ -1,0 +1,687 @@
+"""Draws a small competition, people in clothes, so that everything runs without a download.
+
+Shapes are painted back to front, in units of about a head, x to the right and y down from the base of the neck. What
+is painted hides what lies below it, in the picture and in the truth; only a part (sleeve, pocket, collar) leaves its
+garment whole, so that masks of different classes overlap as in the real data and masks of one class never do.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from fashionseg import io
+
+LABELS = Path(__file__).with_name("label_descriptions.json")
+TEST_FRACTION = 0.2
+LEAST_AREA = 100  # pixels; an instance that shows less of itself is not in the truth
+SIZES = [(320, 240), (320, 214), (320, 256), (320, 320), (240, 320), (256, 320)]  # height, width
+FRAMINGS = {"whole": 6.9, "to the knees": 5.5, "to the hips": 4.6}  # units from the top of the picture to its bottom
+SUPERSAMPLING = 3
+
+Shape = list[np.ndarray]  # polygons (n, 2) of x, y; their union counts
+
+
+def outline(text: str) -> np.ndarray:
+    """Points (n, 2) from `x y  x y ...`."""
+    return np.array(text.split(), float).reshape(-1, 2)
+
+
+def palette(text: str) -> list[np.ndarray]:
+    """Colours, RGB 0..255, from hexadecimal codes."""
+    return [np.frombuffer(bytes.fromhex(code), np.uint8).astype(np.float32) for code in text.split()]
+
+
+PASTEL = palette("f4f1ea dce8f2 f7d9dc fbe8c8 d9ecd9 e6dcf2 ffffff")
+BRIGHT = palette("e4572e f3a712 2e86ab 3fa34d d81e5b 8f3fa8 17bebb ef6f9b ffd23f")
+DARK = palette("23262e 2d3047 3b2f2f 1f3d36 4a1f2d 3c3c44 5a3a22")
+WOOL = palette("b98b5e 8c5a3c a33b3b 46657d 5d6d4b 7d6b8d c9a878 d0c4b0")
+DENIM = palette("2f4b7c 4a6c9b 6d8fb8 24344d")
+KNIT = palette("e8dcc8 c8553d 588b8b d9a441 7a9e7e 93748a ead2ac")
+LEATHER = palette("2b1d14 7a4a22 d8c9a3 b02a30 1b1b20")
+STOCKING = palette("2a2230 4a1f2d 1f3d36 7b2d52 2d3070")
+SKIN = palette("f6d7c3 eebd9b d99d74 b5764c 8a5434 5f3a26")
+HAIR = palette("1d1a1a 3a2417 6b3f1f a86b32 d9b36c b0432a 8d8d93")
+MUTED = palette("c9d3d6 b7c4b1 d8cfc0 a9b4c2 c7b7a3 9aa5a0 8f9aa8 e3ddd3 bfb5c9 737f85")
+WHITE, INK, LIPS, GOLD, STEEL, LEAF = palette("ffffff 3a2a2a a8323e e6c35c d9d9de 5f7f5a")
+
+
+def phase(u: np.ndarray) -> np.ndarray:
+    """Place within the period, -0.5..0.5 (several times as fast as %)."""
+    return u - np.rint(u)
+
+
+def petals(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    u, v = phase(u), phase(v)
+    return np.hypot(u, v) < 0.22 + 0.12 * np.cos(5 * np.arctan2(v, u))
+
+
+Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
+PLAIN, STRIPE, CHECK, DOT, CHEVRON, FLORAL = "plain (pattern)", "stripe", "check", "dot", "chevron", "floral"
+PATTERNS: dict[str, Field] = {  # attribute -> weight of the second colour; u, v in periods of the pattern
+    PLAIN: lambda u, v: np.zeros_like(u),
+    STRIPE: lambda u, v: np.abs(phase(v)) < 0.21,
+    CHECK: lambda u, v: (np.abs(phase(u)) < 0.22) * np.float32(0.5) + (np.abs(phase(v)) < 0.22) * np.float32(0.5),
+    DOT: lambda u, v: phase(u) ** 2 + phase(v) ** 2 < 0.27**2,
+    CHEVRON: lambda u, v: np.abs(phase(v + np.abs(phase(u)))) < 0.22,
+    FLORAL: petals,
+}
+WEAVES: dict[str, Field] = {  # brightness; u, v in units
+    "smooth": lambda u, v: np.ones_like(u),
+    "knit": lambda u, v: 1 + 0.16 * np.sin(2 * np.pi * (v * 5.5 + 0.7 * np.abs(phase(u * 3)))),
+    "denim": lambda u, v: 1 + 0.08 * np.sin(2 * np.pi * (u + v) * 9),
+    "quilted": lambda u, v: 0.72 + 0.4 * np.sqrt(np.abs(np.sin(np.pi * v * 2.6))),
+    "pleat": lambda u, v: 0.97 + 0.3 * phase(u * 4.5),
+    "rib": lambda u, v: 0.85 + 0.22 * (phase(u * 9) > 0).astype(np.float32),
+    "teeth": lambda u, v: 0.6 + 0.6 * (phase(v * 11) > 0).astype(np.float32),
+}
+
+
+class Cloth(NamedTuple):
+    """What covers a shape: two colours mixed by a pattern, lit by a weave."""
+
+    colour: np.ndarray
+    other: np.ndarray = WHITE
+    pattern: str = PLAIN
+    weave: str = "smooth"
+    period: float = 0.25
+    turned: bool = False
+
+    def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Colours (h, w, 3) at the places u, v (h, w), in units."""
+        across, along = (v, u) if self.turned else (u, v)
+        weight = PATTERNS[self.pattern](across / self.period, along / self.period).astype(np.float32)[..., None]
+        return (self.colour + weight * (self.other - self.colour)) * WEAVES[self.weave](u, v)[..., None]
+
+    def trim(self, factor: float, weave: str = "smooth") -> "Cloth":
+        """The plain cloth of a part that has to be seen: darker, or lighter on a dark garment."""
+        return Cloth(self.colour * factor + (130 if self.colour.mean() < 90 else 0), weave=weave)
+
+
+def smooth(points: np.ndarray, closed: bool = True, rounds: int = 2) -> np.ndarray:
+    """An outline, or an open line between its ends, with the corners cut `rounds` times (Chaikin 1974)."""
+    for _ in range(rounds):
+        ahead = np.roll(points, -1, axis=0)
+        cut = np.stack([0.75 * points + 0.25 * ahead, 0.25 * points + 0.75 * ahead], 1).reshape(-1, 2)
+        points = cut if closed else np.vstack([points[:1], cut[1:-3], points[-1:]])
+    return points
+
+
+def stretch(points: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Twelve points along a line between two fractions of its length."""
+    length = np.r_[0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
+    where = np.linspace(start, end, 12) * length[-1]
+    return np.stack([np.interp(where, length, points[:, axis]) for axis in (0, 1)], 1)
+
+
+def tube(points: np.ndarray, *radii: float) -> Shape:
+    """A band about a line, its radii spread evenly along it; a quadrangle a step, so that bends leave no holes."""
+    tangent = np.gradient(points, axis=0)
+    tangent /= np.hypot(*tangent.T)[:, None]
+    at = np.linspace(0, 1, len(points))
+    offset = tangent[:, ::-1] * [-1, 1] * np.interp(at, np.linspace(0, 1, len(radii)), radii)[:, None]
+    left, right = points + offset, points - offset
+    return [np.array(corners) for corners in zip(left[:-1], left[1:], right[1:], right[:-1], strict=True)]
+
+
+def ellipse(x: float, y: float, across: float, down: float, start: float = 0, end: float = 360) -> np.ndarray:
+    angle = np.radians(np.linspace(start, end, 28))
+    return np.stack([x + across * np.cos(angle), y + down * np.sin(angle)], 1)
+
+
+def box(x: float, y: float, across: float, down: float) -> np.ndarray:
+    """A rectangle by its centre and half sizes."""
+    return np.array([(x - across, y - down), (x + across, y - down), (x + across, y + down), (x - across, y + down)])
+
+
+def flipped(points: np.ndarray) -> np.ndarray:
+    return points * [-1, 1]
+
+
+def closed(right: np.ndarray, *between: np.ndarray) -> np.ndarray:
+    """A right profile from top to bottom and its mirror image; `between` joins them at the hem."""
+    return np.vstack([right, *between, flipped(right)[::-1]])
+
+
+@dataclass(eq=False)
+class Item:
+    """An instance of the truth: its class, its attributes and the pixels that are still seen of it, (H, W) bool."""
+
+    name: str
+    attributes: tuple[str, ...]
+    seen: np.ndarray
+
+
+class Canvas:
+    """A picture with its truth."""
+
+    def __init__(self, height: int, width: int):
+        self.image = np.zeros((height, width, 3), np.float32)
+        self.folds = np.ones((height, width), np.float32)  # brightness, of cloth and skin alike
+        self.items: list[Item] = []
+        self.place = np.eye(2, 3, dtype=np.float32)  # units -> pixels
+
+    def item(self, name: str, *attributes: str) -> Item:
+        """A new instance; it has no pixels before `paint` gives it some."""
+        self.items.append(Item(name, attributes, np.zeros(self.folds.shape, bool)))
+        return self.items[-1]
+
+    def paint(
+        self, shape: Shape, cloth: Cloth, item: Item | None = None, whole: Item | None = None, clip: bool = False
+    ):
+        """Covers the shape with the cloth.
+
+        Its pixels go to `item` and to the garment `whole` that the item is part of, and are taken from all others.
+        `clip` leaves out what lies outside the pixels seen of `whole`.
+        """
+        polygons = [polygon @ self.place[:, :2].T + self.place[:, 2] for polygon in shape]
+        corners = np.vstack(polygons)
+        left, top = np.maximum(corners.min(0).astype(int) - 1, 0)
+        right, bottom = np.minimum(corners.max(0).astype(int) + 2, self.folds.shape[::-1])
+        if left >= right or top >= bottom:
+            return
+        window, size = np.s_[top:bottom, left:right], (right - left, bottom - top)
+        fine = np.zeros((size[1] * SUPERSAMPLING, size[0] * SUPERSAMPLING), np.uint8)
+        for polygon in polygons:  # corners in 1/16 of a fine pixel
+            corners = np.round(((polygon - (left, top)) * SUPERSAMPLING - 0.5) * 16).astype(np.int32)
+            cv2.fillPoly(fine, [corners], 255, shift=4)
+        within = cv2.erode(fine, np.ones((5, 5), np.uint8))  # the rest is a dark rim
+        alpha, within = (
+            cv2.resize(part, size, interpolation=cv2.INTER_AREA) / np.float32(255) for part in (fine, within)
+        )
+        if clip:
+            alpha *= whole.seen[window]
+        solid = alpha >= 0.5
+        hidden = ~solid
+        for other in self.items:
+            seen = other.seen[window]
+            if other is item or other is whole:
+                seen |= solid
+            else:
+                seen &= hidden
+        unit = np.sqrt(np.linalg.det(self.place[:, :2]))
+        inverse = np.linalg.inv(self.place[:, :2])
+        x = np.arange(left, right, dtype=np.float32) - self.place[0, 2]
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] - self.place[1, 2]
+        u, v = (row[0] * x + row[1] * y for row in inverse)
+        depth = 0.74 + 0.3 * cv2.GaussianBlur(alpha, (0, 0), max(unit * 0.09, 0.6))  # darker towards the outline
+        light = self.folds[window] * depth * (0.55 + 0.45 * within)
+        colour = cloth.at(u, v) * light[..., None]
+        self.image[window] += alpha[..., None] * (colour - self.image[window])
+
+
+NECKLINES = {  # from left to right
+    "round (neck)": outline("-.3 .08  -.2 .34  0 .42  .2 .34  .3 .08"),
+    "v-neck": outline("-.3 .08  -.15 .45  0 .8  .15 .45  .3 .08"),
+    "square (neckline)": outline("-.36 .1  -.34 .5  0 .52  .34 .5  .36 .1"),
+    "turtle (neck)": outline("-.24 .04  0 .12  .24 .04"),
+}
+SLEEVES = {"short (length)": 0.4, "elbow-length": 0.52, "wrist-length": 0.97}  # fraction of the arm
+LEGS = {"mini (length)": 0.26, "above-the-knee (length)": 0.42, "maxi (length)": 0.99}  # fraction of the leg
+HEMS = {"above-the-hip (length)": 2.15, "hip (length)": 2.55, "mini (length)": 3.05, "above-the-knee (length)": 3.3,
+        "knee (length)": 3.7, "below the knee (length)": 4.1, "midi": 4.4}  # height  # fmt: skip
+SILHOUETTES = {"tight (fit)": (0.33, 0.23, 0.16), "straight": (0.34, 0.28, 0.26), "wide leg": (0.36, 0.36, 0.42),
+               "bell bottom": (0.33, 0.23, 0.42)}  # radii of a trouser leg  # fmt: skip
+POSES = {"hanging": (10, 4), "slack": (20, -8), "hip": (42, -98), "belly": (20, -72), "reach": (48, 18),
+         "wave": (78, 88)}  # degrees outward: upper arm from straight down, forearm from upper arm  # fmt: skip
+LAPEL = outline(".14 -.02  .34 0  .5 .32  .38 .42  .52 .56  .08 1.3  .06 .9")
+COLLARS = {
+    "shirt (collar)": outline("0 .26  .05 .12  .2 -.12  .34 0  .42 .26  .24 .5"),
+    "banded (collar)": outline("0 .3  0 .06  .22 -.18  .3 -.14  .36 .18  .2 .32"),
+}
+TURTLE = outline("-.25 -.2  0 -.18  .25 -.2  .32 .14  0 .24  -.32 .14")
+TIE = outline("-.1 .2  .1 .2  .07 .42  .2 1.5  0 1.75  -.2 1.5  -.07 .42")
+SLASH = outline(".2 1.85  .62 1.85  .7 2.4  .5 2.38  .3 2.2")
+FOOT = outline("-.17 -.14  .16 -.16  .24 .04  .5 .14  .52 .3  -.18 .3")
+BAG = outline("-.4 -.28  .4 -.28  .5 .35  -.5 .35")
+SCARF = outline("-.5 .02  -.3 -.2  .3 -.2  .5 .02  .4 .3  0 .42  -.4 .3")
+MANE = outline("-.5 -.9  0 -1.3  .5 -.9  .62 .1  .45 .6  -.45 .6  -.62 .1")
+FRINGE = outline("-.43 -.55  -.46 -.95  -.2 -1.2  .2 -1.2  .46 -.95  .43 -.55  .3 -.85  -.05 -.92  -.32 -.8")
+CROWN = outline("-.46 -.85  -.46 -1.2  -.3 -1.5  .3 -1.5  .46 -1.2  .46 -.85")
+STAR = np.array(
+    [(r * np.sin(a), 1 - r * np.cos(a)) for r, a in zip([0.32, 0.14] * 5, np.arange(10) * np.pi / 5, strict=True)]
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a kind of garment may look like; one of each is chosen."""
+
+    name: str
+    colours: Sequence[np.ndarray]
+    patterns: tuple[str, ...]
+    weaves: tuple[str, ...]
+    lengths: tuple[str, ...]
+    sleeves: tuple[str, ...]
+    attributes: tuple[str, ...]
+
+
+SHORT, LONG, NONE = "short (length)", "wrist-length", "sleeveless"
+HIP, MINI, ABOVE, KNEE, BELOW, MIDI = "hip (length)", "mini (length)", *list(HEMS)[3:]
+STYLES = {
+    "shirt": Style("shirt, blouse", PASTEL, (PLAIN, STRIPE, CHECK), ("smooth",), (HIP,), (LONG, SHORT),
+                   ("single breasted", "regular (fit)")),
+    "top": Style("top, t-shirt, sweatshirt", BRIGHT, (PLAIN, STRIPE, DOT), ("smooth",), ("above-the-hip (length)",),
+                 (SHORT, SHORT, NONE), ("no opening",)),
+    "sweater": Style("sweater", KNIT, (PLAIN, CHEVRON), ("knit",), (HIP,), (LONG,), ("no opening", "loose (fit)")),
+    "blazer": Style("jacket", DARK, (PLAIN,), ("smooth",), (HIP,), (LONG,), ("blazer", "single breasted")),
+    "puffer": Style("jacket", BRIGHT + DARK, (PLAIN,), ("quilted",), (HIP,), (LONG,),
+                    ("puffer (jacket)", "zip-up", "quilted")),
+    "coat": Style("coat", WOOL, (PLAIN, PLAIN, CHECK), ("smooth",), (ABOVE, KNEE, BELOW), (LONG,), ()),
+    "dress": Style("dress", BRIGHT + PASTEL, (FLORAL, DOT, PLAIN, STRIPE), ("smooth", "pleat"), (MINI, KNEE, MIDI),
+                   (NONE, SHORT, "elbow-length"), ("no opening", "flare")),
+    "pants": Style("pants", DENIM + DARK, (PLAIN, PLAIN, PLAIN, CHECK), ("denim",), ("maxi (length)",), (NONE,),
+                   ("fly (opening)", "normal waist")),
+    "shorts": Style("shorts", DENIM + WOOL, (PLAIN, PLAIN, STRIPE), ("denim",), (MINI, ABOVE), (NONE,),
+                    ("fly (opening)", "normal waist")),
+    "skirt": Style("skirt", BRIGHT + KNIT, (PLAIN, CHECK, DOT), ("smooth", "pleat"), (MINI, KNEE, MIDI), (NONE,),
+                   ("no opening", "normal waist")),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Garment:
+    kind: str
+    item: Item
+    cloth: Cloth
+    length: str
+    sleeve: str
+
+
+class Figure:
+    """A person; `draw` paints the layers in the order in which they lie."""
+
+    def __init__(self, canvas: Canvas, rng: np.random.Generator):
+        self.canvas, self.rng, self.paint = canvas, rng, canvas.paint
+        self.shoulder = rng.uniform(0.68, 0.84)
+        self.waist, self.hip = self.shoulder * rng.uniform(0.62, 0.82), rng.uniform(0.56, 0.68)
+        self.skin, self.hair = Cloth(self.pick(SKIN)), Cloth(self.pick(HAIR), weave="pleat")
+        self.arms, self.legs = {}, {}  # by side, 1 on the right: a line from shoulder to wrist, from hip to ankle
+        spread = rng.uniform(0.02, 0.4)
+        for side in (-1, 1):
+            upper, elbow = np.radians(self.pick(list(POSES.values()))) + rng.normal(0, 0.1, 2)
+            steps = [(1.1 * np.sin(upper), 1.1 * np.cos(upper)), (np.sin(upper + elbow), np.cos(upper + elbow))]
+            arm = np.cumsum([(self.shoulder - 0.12, 0.45), *steps], 0)
+            leg = np.array([(0.3, 2.35), (0.32 + spread / 2 + rng.uniform(-0.06, 0.1), 3.6), (0.26 + spread, 4.9)])
+            self.arms[side], self.legs[side] = (smooth(limb * [side, 1], closed=False) for limb in (arm, leg))
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def pick(self, options: Sequence):
+        return options[self.rng.integers(len(options))]
+
+    def two(self, colours: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Two colours far enough apart for a pattern to be seen."""
+        one, other = self.pick(colours), self.pick(colours)
+        return one, other if np.abs(one - other).mean() > 70 else np.float32([245 if one.mean() < 140 else 50] * 3)
+
+    def garment(self, kind: str) -> Garment:
+        style = STYLES[kind]
+        pattern, weave, length, sleeve = map(self.pick, (style.patterns, style.weaves, style.lengths, style.sleeves))
+        cloth = Cloth(*self.two(style.colours), pattern, weave, self.rng.uniform(0.24, 0.4), self.chance(0.4))
+        seen = ("pleat",) if weave == "pleat" else ()
+        item = self.canvas.item(style.name, *style.attributes, "symmetrical", pattern, length, *seen)
+        return Garment(kind, item, cloth, length, sleeve)
+
+    def profile(self, bottom: float, ease: float, hem: float | None = None, top: float = 0.85) -> np.ndarray:
+        """The body's right side with cloth `ease` away from it; from the waist on it widens to `hem`."""
+        y = np.linspace(top, bottom, 10)
+        body = [self.shoulder, self.shoulder * 0.84, self.waist, self.hip]
+        x = np.interp(y, [0.4, 0.8, 1.7, 2.25], body) + ease
+        if hem:
+            x += (hem - x[-1]) * np.clip((y - 1.75) / (bottom - 1.75), 0, 1)
+        return np.stack([x, y], 1)
+
+    def trunk(self, neck: str, side: np.ndarray, ease: float, sleeveless: bool = False) -> Shape:
+        shoulders = [(self.shoulder * 0.9, 0.24), (self.shoulder + ease, 0.45)]
+        right = np.vstack([NECKLINES[neck][-1:], outline(".44 .12  .5 .3  .5 .62") if sleeveless else shoulders, side])
+        return [smooth(np.vstack([closed(right), NECKLINES[neck][1:-1]]))]
+
+    def draw(self) -> None:
+        dressed = self.chance(0.27)
+        upper = self.garment("dress" if dressed else self.pick(("shirt", "shirt", "top", "top", "sweater")))
+        lower = None if dressed else self.garment(self.pick(("pants", "pants", "shorts", "skirt", "skirt")))
+        outer = self.pick(("blazer", "puffer", "puffer", "coat", "coat", "coat")) if self.chance(0.42) else None
+        outer = self.garment(outer) if outer else None
+        gloves = Cloth(self.pick(BRIGHT + DARK), weave="rib") if self.chance(0.16) else None
+        bag, tucked, mane = self.pick((0, 0, 0, -1, 1)), self.chance(0.6), self.chance(0.45)
+        behind = [side for side in self.arms if self.chance(0.2)]
+        if mane:
+            self.paint([smooth(MANE)], self.hair)
+        for side in behind:
+            self.arm(side, outer or upper, gloves)
+        self.stand(stockings=dressed or lower.kind != "pants")
+        self.paint(self.trunk("turtle (neck)", self.profile(2.7, -0.02), 0), self.skin)
+        self.paint(tube(outline("0 -.4  0 .35"), 0.17, 0.2), self.skin)
+        layers = [upper, lower] if tucked else [lower, upper]
+        for garment in filter(None, [*layers, outer]):
+            getattr(self, garment.kind)(garment)
+            if garment is lower and tucked and self.chance(0.55):
+                self.belt(garment, 1.79)
+        if not outer and self.chance(0.12):
+            self.bag(self.pick((-1, 1)) * (self.hip + 0.1), 2.35, 0.75, strap=True)
+        if self.chance(0.16):
+            self.scarf()
+        self.head(mane)
+        for side in self.arms:
+            if side == bag:
+                self.bag(*(self.arms[side][-1] + (0, 0.7)))
+            if side not in behind:
+                self.arm(side, outer or upper, gloves)
+
+    def arm(self, side: int, garment: Garment, glove: Cloth | None) -> None:
+        arm = self.arms[side]
+        ahead = arm[-1] - arm[-2]
+        hand = arm[-1] + ahead / np.hypot(*ahead) * 0.12
+        self.paint([*tube(arm, 0.17, 0.14, 0.1), ellipse(*hand, 0.14, 0.16)], self.skin)
+        if garment.sleeve != NONE:
+            item = self.canvas.item("sleeve", garment.sleeve, "set-in sleeve", garment.cloth.pattern)
+            radii = np.array([0.26, 0.2, 0.17] if garment.sleeve == LONG else [0.25, 0.23])
+            radii *= 1.15 if garment.kind == "puffer" else 1
+            line = stretch(arm, 0, SLEEVES[garment.sleeve])
+            self.paint([ellipse(*arm[0], 0.22, 0.22), *tube(line, *radii)], garment.cloth, item, garment.item)
+            self.paint(tube(line[-3:], radii[-1] + 0.01), garment.cloth.trim(0.7), item, garment.item)
+        if glove:
+            mitten = [*tube(stretch(arm, 0.8, 1), 0.16, 0.15), ellipse(*hand, 0.19, 0.21)]
+            self.paint(mitten, glove, self.canvas.item("glove"))
+
+    def stand(self, stockings: bool) -> None:
+        """Legs and what is on them."""
+        tights, socks, boots = stockings and self.chance(0.35), self.chance(0.55), self.chance(0.25)
+        sock, shoe = Cloth(*self.two(BRIGHT + PASTEL), self.pick((PLAIN, STRIPE)), period=0.2), self.pick(BRIGHT + WOOL)
+        both = [quadrangle for leg in self.legs.values() for quadrangle in tube(leg, 0.3, 0.2, 0.13)]
+        self.paint(both, self.skin)
+        if tights:
+            self.paint(both, Cloth(self.pick(STOCKING), weave="rib"), self.canvas.item("tights, stockings"))
+        for side, leg in self.legs.items():
+            if socks and not tights:
+                self.paint(tube(stretch(leg, 0.66, 1), 0.18, 0.15), sock, self.canvas.item("sock"))
+            item, shaft = self.canvas.item("shoe"), tube(stretch(leg, 0.76, 1), 0.22, 0.18) if boots else []
+            self.paint([smooth(FOOT * [side, 1] + leg[-1], rounds=1), *shaft], Cloth(shoe), item)
+            self.paint([box(*(leg[-1] + (side * 0.17, 0.28)), 0.34, 0.04)], Cloth(shoe * 0.4), item)
+
+    def skirt(self, garment: Garment) -> None:
+        hem = self.hip + self.rng.uniform(0.05, 0.75)
+        garment.item.attributes += (
+            "pencil" if hem < self.hip + 0.25 else "a-line" if hem < self.hip + 0.5 else "flare",
+        )
+        low = HEMS[garment.length]
+        hem = max(hem, np.interp(low, [2.4, 4.9], [self.hip, self.legs[1][-1][0] + 0.2]))  # over the knees
+        right = np.vstack([(self.waist + 0.06, 1.7), self.profile(low, 0.07, hem, top=1.9)])
+        wave = [
+            (hem * x, low + 0.09 + 0.05 * sign)
+            for x, sign in zip(np.linspace(0.75, -0.75, 7), [1, -1, 1, -1, 1, -1, 1], strict=True)
+        ]
+        self.paint([smooth(closed(right, wave), rounds=1)], garment.cloth, garment.item)
+
+    def pants(self, garment: Garment) -> None:
+        silhouette = self.pick(list(SILHOUETTES)) if garment.kind == "pants" else "wide leg"
+        garment.item.attributes += (silhouette,)
+        radii = SILHOUETTES[silhouette] if garment.kind == "pants" else (0.36, 0.38)
+        shape = [
+            closed(np.array([(self.waist + 0.06, 1.7), (self.hip + 0.07, 2.2), (self.hip + 0.05, 2.5), (0.12, 2.8)]))
+        ]
+        for leg in self.legs.values():
+            shape += tube(stretch(leg, 0, LEGS[garment.length]), *radii)
+        self.paint(shape, garment.cloth, garment.item)
+        self.paint(tube(outline("0 1.75  .02 2.75"), 0.025), garment.cloth.trim(0.55), None, garment.item, clip=True)
+        self.pockets(garment, SLASH, "slash (pocket)")
+
+    shorts = pants
+
+    def top(self, garment: Garment) -> None:
+        neck = self.pick(("round (neck)", "v-neck", "square (neckline)"))
+        garment.item.attributes += ("tank (top)" if garment.sleeve == NONE else "classic (t-shirt)",)
+        side = self.profile(HEMS[garment.length], 0.05)
+        self.paint(self.trunk(neck, side, 0.05, garment.sleeve == NONE), garment.cloth, garment.item)
+        if garment.cloth.pattern == PLAIN and self.chance(0.5):
+            self.paint([STAR + (0, 0.15)], Cloth(PASTEL[0]), None, garment.item, clip=True)
+            garment.item.attributes += ("printed",)
+        self.neckline(garment, neck)
+
+    def sweater(self, garment: Garment) -> None:
+        neck, hem = self.pick(("turtle (neck)", "turtle (neck)", "round (neck)", "v-neck")), HEMS[garment.length]
+        self.paint(self.trunk(neck, self.profile(hem, 0.13), 0.13), garment.cloth, garment.item)
+        self.paint([box(0, hem - 0.06, 1, 0.1)], garment.cloth.trim(0.75, "rib"), None, garment.item, clip=True)
+        self.neckline(garment, neck)
+
+    def shirt(self, garment: Garment) -> None:
+        self.paint(
+            self.trunk("turtle (neck)", self.profile(HEMS[garment.length], 0.07), 0.07), garment.cloth, garment.item
+        )
+        self.paint([box(0, 1.4, 0.06, 1.2)], Cloth(garment.cloth.colour * 0.88), None, garment.item, clip=True)
+        self.buttons(garment, (0,), np.linspace(0.6, 2.4, 6))
+        if self.chance(0.3):
+            self.pocket(garment, box(0.36, 0.95, 0.18, 0.2), "patch (pocket)")
+        if self.chance(0.5):
+            cloth = Cloth(self.pick(BRIGHT + DARK), WHITE, self.pick((PLAIN, STRIPE, DOT)), period=0.2)
+            self.paint([TIE], cloth, self.canvas.item("tie"))
+        self.collar(garment, garment.cloth, "shirt (collar)")
+
+    def dress(self, garment: Garment) -> None:
+        neck, bare = self.pick(("round (neck)", "v-neck", "square (neckline)")), garment.sleeve == NONE
+        side = self.profile(HEMS[garment.length], 0.05, self.rng.uniform(0.95, 1.3))
+        self.paint(self.trunk(neck, side, 0.05, bare), garment.cloth, garment.item)
+        self.neckline(garment, neck)
+        if self.chance(0.45):
+            self.belt(garment, 1.72)
+
+    def blazer(self, garment: Garment) -> None:
+        self.open_front(garment, self.profile(HEMS[garment.length], 0.12))
+        self.pockets(garment, box(0.46, 1.85, 0.2, 0.2), "flap (pocket)")
+
+    def puffer(self, garment: Garment) -> None:
+        item, hem = garment.item, HEMS[garment.length] - 0.2
+        self.paint(self.trunk("turtle (neck)", self.profile(hem, 0.2), 0.2), garment.cloth, item)
+        self.paint([box(0, hem - 0.07, 1, 0.12)], garment.cloth.trim(0.5, "rib"), None, item, clip=True)
+        self.paint([box(0, 1.3, 0.1, 1.4)], Cloth(STEEL, weave="teeth"), self.canvas.item("zipper"), item, clip=True)
+        self.collar(garment, garment.cloth.trim(0.6, "rib"), "banded (collar)")
+        self.pockets(garment, box(0.46, 1.85, 0.2, 0.2), "patch (pocket)")
+
+    def coat(self, garment: Garment) -> None:
+        side = self.profile(HEMS[garment.length], 0.17, self.hip + self.rng.uniform(0.25, 0.5))
+        if self.chance(0.35):
+            garment.item.attributes += ("single breasted",)
+            self.open_front(garment, side)
+        else:
+            garment.item.attributes += ("double breasted",)
+            self.paint(self.trunk("v-neck", side, 0.17), garment.cloth, garment.item)
+            self.lapels(garment)
+            self.buttons(garment, (-0.2, 0.2), np.linspace(1.4, 2.7, 4))
+            if self.chance(0.5):
+                self.belt(garment, 1.78)
+        self.pockets(garment, box(0.52, 2.35, 0.2, 0.24), "flap (pocket)")
+
+    def open_front(self, garment: Garment, side: np.ndarray) -> None:
+        shoulders = [(0.24, 0.03), (self.shoulder * 0.9, 0.22), (self.shoulder + 0.12, 0.45)]
+        right = smooth(np.vstack([shoulders, side, [(0.34, side[-1, 1]), (0.14, 1.6), (0.16, 0.6)]]))
+        self.paint([right, flipped(right)], garment.cloth, garment.item)
+        self.lapels(garment)
+
+    def lapels(self, garment: Garment) -> None:
+        for side in (-1, 1):
+            item = self.canvas.item("lapel", "notched (lapel)")
+            self.paint([LAPEL * [side, 1]], garment.cloth.trim(0.65), item, garment.item)
+
+    def collar(self, garment: Garment, cloth: Cloth, kind: str) -> None:
+        flap = smooth(COLLARS[kind], rounds=1)
+        self.paint([flap, flipped(flap)], cloth, self.canvas.item("collar", kind), garment.item)
+
+    def neckline(self, garment: Garment, kind: str) -> None:
+        band = (
+            [smooth(TURTLE, rounds=1)] if kind == "turtle (neck)" else tube(smooth(NECKLINES[kind], closed=False), 0.08)
+        )
+        self.paint(band, garment.cloth.trim(0.6, "rib"), self.canvas.item("neckline", kind), garment.item)
+
+    def pockets(self, garment: Garment, right: np.ndarray, kind: str) -> None:
+        for side in (-1, 1):
+            self.pocket(garment, right * [side, 1], kind)
+
+    def pocket(self, garment: Garment, corners: np.ndarray, kind: str) -> None:
+        item = self.canvas.item("pocket", kind)
+        self.paint([corners], garment.cloth.trim(0.78), item, garment.item, clip=True)
+        if kind == "flap (pocket)":
+            x, y = corners.mean(0)
+            self.paint([box(x, y - 0.12, 0.22, 0.09)], garment.cloth.trim(0.5), item, garment.item, clip=True)
+
+    def buttons(self, garment: Garment, columns: Iterable[float], rows: Iterable[float]) -> None:
+        for x, y in ((x, y) for y in rows for x in columns):
+            self.paint([ellipse(x, y, 0.05, 0.05)], garment.cloth.trim(0.25), None, garment.item, clip=True)
+
+    def belt(self, garment: Garment, y: float) -> None:
+        item = self.canvas.item("belt")
+        self.paint([box(0, y, 1.2, 0.1)], Cloth(self.pick(LEATHER)), item, garment.item, clip=True)
+        self.paint([box(0, y, 0.12, 0.1)], Cloth(GOLD), item, garment.item)
+
+    def scarf(self) -> None:
+        item, cloth = self.canvas.item("scarf"), Cloth(*self.two(BRIGHT), self.pick((PLAIN, STRIPE, CHECK)))
+        tail = np.array([(0.2, 0.2), (0.3, 0.9), (0.24, self.rng.uniform(1.4, 2))]) * [self.pick((-1, 1)), 1]
+        self.paint(tube(smooth(tail, closed=False), 0.15, 0.2), cloth, item)
+        self.paint([smooth(SCARF)], cloth, item)
+
+    def bag(self, x: float, y: float, size: float = 1, strap: bool = False) -> None:
+        item, cloth = self.canvas.item("bag, wallet"), Cloth(self.pick(BRIGHT + WOOL))
+        handle = (
+            np.array([(-np.sign(x) * 0.45, 0.25), (0, 1), (x, y)]) if strap else ellipse(x, y - 0.25, 0.28, 0.5, 180)
+        )
+        self.paint(tube(handle, 0.05), cloth.trim(0.6), item)
+        self.paint([smooth(BAG * size, rounds=1) + (x, y)], cloth, item)
+        self.paint([box(x, y - 0.02, 0.09, 0.09)], Cloth(GOLD), item)
+
+    def head(self, mane: bool) -> None:
+        if not mane and self.chance(0.35):
+            self.paint([ellipse(0, -1.25, 0.22, 0.2)], self.hair)
+        self.paint([ellipse(0, -0.63, 0.4, 0.5)], self.skin)
+        for side in (-1, 1):
+            self.paint([ellipse(side * 0.15, -0.62, 0.04, 0.05)], Cloth(INK))
+            self.paint(tube(np.array([(side * 0.08, -0.76), (side * 0.22, -0.75)]), 0.02), self.hair)
+            self.paint([ellipse(side * 0.26, -0.46, 0.07, 0.05)], Cloth(self.skin.colour * np.float32([1, 0.85, 0.82])))
+        self.paint(tube(ellipse(0, -0.42, 0.11, 0.08, 20, 160), 0.025), Cloth(LIPS))
+        self.paint([smooth(FRINGE * [self.pick((-1, 1)), 1])], self.hair)
+        if self.chance(0.28):
+            item, lenses = self.canvas.item("glasses"), self.pick((INK, PASTEL[1]))
+            frame = [box(0, -0.64, 0.42, 0.035), *(ellipse(x, -0.6, 0.19, 0.165) for x in (-0.2, 0.2))]
+            self.paint(frame, Cloth(self.pick(LEATHER)), item)
+            self.paint([ellipse(x, -0.6, 0.13, 0.11) for x in (-0.2, 0.2)], Cloth(lenses), item)
+        if self.chance(0.28):
+            self.pick((self.beanie, self.brim))(
+                self.canvas.item("hat"), Cloth(self.pick(KNIT + DARK + BRIGHT), weave="knit")
+            )
+
+    def beanie(self, item: Item, cloth: Cloth) -> None:
+        self.paint([smooth(CROWN), ellipse(0, -1.5, 0.16, 0.15)], cloth, item)
+        self.paint([box(0, -0.92, 0.47, 0.12)], cloth.trim(0.7, "rib"), item)
+
+    def brim(self, item: Item, cloth: Cloth) -> None:
+        self.paint([smooth(CROWN, rounds=1)], Cloth(cloth.colour), item)
+        self.paint([ellipse(0, -0.92, 0.85, 0.13)], Cloth(cloth.colour), item)
+        self.paint([box(0, -1.06, 0.45, 0.07)], cloth.trim(0.4), item)
+
+
+def furnish(canvas: Canvas, rng: np.random.Generator) -> None:
+    """A wall, a floor and things that are no clothes, out of focus."""
+    unit = 45
+    height, width = np.array(canvas.folds.shape) / unit
+    canvas.place = np.array([[unit, 0, 0], [0, unit, 0]], np.float32)
+    wall, other, floor, *things = rng.permutation(MUTED)
+    patterns = list(PATTERNS)
+    paper = Cloth(wall, wall * 0.75 + other * 0.25, rng.choice(patterns), "smooth", rng.uniform(0.4, 1.2))
+    canvas.paint([box(width / 2, height / 2, width, height)], paper)
+    level = height * rng.uniform(0.72, 0.9)
+    boards = Cloth(floor * 0.8, floor * 0.7, STRIPE, period=0.5)
+    canvas.paint([box(width / 2, level + height / 2, width, height / 2)], boards)
+    for colour in things[: rng.integers(2, 6)]:
+        x, y, size = rng.uniform(0, width), rng.uniform(0.2, 0.7) * height, rng.uniform(0.4, 1.1)
+        cloth = Cloth(colour, colour * np.float32(0.7), rng.choice(patterns), period=0.3)
+        match rng.choice(["picture", "plant", "lamp", "blot"]):
+            case "picture":
+                canvas.paint([box(x, y, size, size * 0.8)], Cloth(colour * 0.5))
+                canvas.paint([box(x, y, size * 0.85, size * 0.65)], cloth)
+            case "plant":
+                for angle in np.radians([-40, -12, 17, 46]):
+                    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+                    canvas.paint([ellipse(0, -size / 2, 0.16, size) @ turn + (x, level - 0.4)], Cloth(LEAF))
+                canvas.paint([box(x, level, 0.35, 0.4)], Cloth(colour * 0.8))
+            case "lamp":
+                canvas.paint([box(x, (y + level) / 2, 0.05, (level - y) / 2)], Cloth(colour * 0.4))
+                canvas.paint([outline("-.3 -.4  .3 -.4  .6 .3  -.6 .3") + (x, y)], cloth)
+            case "blot":
+                canvas.paint([smooth(ellipse(x, y, size * 0.7, size * 0.5)[::4] + rng.normal(0, 0.2, (7, 2)))], cloth)
+    canvas.image = cv2.GaussianBlur(canvas.image, (0, 0), rng.uniform(0.6, 2.2))
+
+
+def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a camera makes of it, (H, W, 3) uint8: uneven light, a colour cast, noise."""
+    height, width = image.shape[:2]
+    y, x = np.ogrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
+    light = 1 + slope * (x * np.cos(angle) + y * np.sin(angle)) - 0.25 * (x**2 + y**2)
+    cast = rng.uniform(0.93, 1.07, 3) * rng.uniform(0.85, 1.12)
+    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1.5, 6))
+    return np.clip(image * light[..., None].astype(np.float32) * cast.astype(np.float32) + noise, 0, 255).astype(
+        np.uint8
+    )
+
+
+def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[Item]]:
+    """One picture, (H, W, 3) uint8 RGB, and the instances of which at least LEAST_AREA pixels are seen."""
+    height, width = SIZES[rng.integers(len(SIZES))]
+    canvas = Canvas(height, width)
+    furnish(canvas, rng)
+    folds = rng.normal(1, 0.09, (height // 40 + 2, width // 12 + 2)).astype(np.float32)
+    canvas.folds = cv2.resize(folds, (width, height), interpolation=cv2.INTER_CUBIC)
+    unit = height / FRAMINGS[rng.choice(list(FRAMINGS), p=[0.7, 0.2, 0.1] if height >= width else [0, 0.5, 0.5])]
+    people = 2 if width / unit > 4 and rng.random() < 0.45 else 1
+    for centre in [-0.5, 0.5] if people == 2 else [0]:
+        lean, scale = rng.normal(0, 0.04), unit * rng.uniform(0.88, 0.98)
+        turn = scale * np.array([[np.cos(lean), -np.sin(lean)], [np.sin(lean), np.cos(lean)]])
+        x = width / 2 + centre * min(2.5 * unit, width / 2) + rng.uniform(-0.25, 0.25) * unit
+        canvas.place = np.column_stack([turn, (x, rng.uniform(1.6, 1.8) * unit)]).astype(np.float32)
+        Figure(canvas, rng).draw()
+    return photograph(canvas.image, rng), [item for item in canvas.items if item.seen.sum() >= LEAST_AREA]
+
+
+def draw_competition(
+    folder: Path, seed: int, images: int = 250, progress: Callable[[Iterable], Iterable] = iter
+) -> None:
+    """Writes a competition of `images` pictures, one in five of them for the test, into `folder`.
+
+    The same seed gives the same bytes; a picture follows from the seed and its number alone. `progress` wraps the
+    numbers on their way, as `rich.progress.track` does.
+    """
+    labels = io.read_json(LABELS)
+    class_ids = {category["name"]: category["id"] for category in labels["categories"]}
+    attribute_ids = {attribute["name"]: attribute["id"] for attribute in labels["attributes"]}
+    for subset in ("train", "test"):
+        (folder / subset).mkdir(parents=True)
+    rows, test_ids = [], []
+    for number in progress(range(images)):
+        rng = np.random.default_rng([seed, number])
+        image_id = rng.bytes(16).hex()
+        image, items = draw_picture(rng)
+        subset = "test" if number < round(images * TEST_FRACTION) else "train"
+        quality = int(rng.integers(82, 95))
+        jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        (folder / subset / f"{image_id}.jpg").write_bytes(jpeg.tobytes())
+        if subset == "test":
+            test_ids.append(image_id)
+            continue
+        for item in items:
+            attributes = ",".join(str(number) for number in sorted({attribute_ids[name] for name in item.attributes}))
+            rows.append((image_id, encode(item.seen), *image.shape[:2], class_ids[item.name], attributes))
+    columns = ["ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds"]
+    io.write_csv(folder / "train.csv", pd.DataFrame(rows, columns=columns))
+    sample = {"ImageId": test_ids, "EncodedPixels": "1 1", "ClassId": 23, "AttributesIds": ""}
+    io.write_csv(folder / "sample_submission.csv", pd.DataFrame(sample))
+    io.write_text(folder / "label_descriptions.json", LABELS.read_text(encoding="utf-8"))
+
+
+def encode(bitmap: np.ndarray) -> str:
+    steps = np.diff(np.r_[0, bitmap.ravel(order="F"), 0].astype(np.int8))
+    starts, ends = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
+    return " ".join(map(str, np.stack([starts + 1, ends - starts], 1).ravel()))

@@ -1,0 +1,102 @@
+"""Where the competition's files come from: drawn, a folder of the user's, or Kaggle."""
+
+import contextlib
+import io as streams
+import os
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+from rich.progress import Progress, track
+
+from fashionseg import io
+from fashionseg.data import demo
+from fashionseg.data.competition import FILES, FOLDERS, require_layout
+from fashionseg.errors import UserError
+from fashionseg.params import Data
+
+DEMO_IMAGES = 250
+CREDENTIALS = (
+    "put a token from https://www.kaggle.com/settings/api into KAGGLE_API_TOKEN or ~/.kaggle/access_token, "
+    "or kaggle.json into ~/.kaggle"
+)
+
+
+def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downloads") -> None:
+    """Puts the competition's files into `folder`, all or none, from where `data.source` says.
+
+    A broken download from Kaggle stays in `cache` and goes on from there the next time. Raises UserError where the
+    source is missing, incomplete or closed.
+    """
+    if data.source == "demo":
+        demo.draw_competition(Path(folder), seed, DEMO_IMAGES)
+    elif data.source == "local":
+        _link(data.path, Path(folder))
+    else:
+        _unzip(_download(data.competition, Path(cache)), Path(folder))
+
+
+def _link(path: str | None, folder: Path) -> None:
+    """Hard links of the pictures, which take no room, or copies on another file system; the tables are copied."""
+    if path is None:
+        raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
+    source = Path(path).expanduser()
+    require_layout(source)
+    pictures = [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
+    with io.replacing(folder) as beside:
+        for name in FOLDERS:
+            (beside / name).mkdir(parents=True)
+        for name in FILES:
+            shutil.copyfile(source / name, beside / name)
+        for picture in track(pictures, f"pictures of {source}"):
+            target = beside / picture.parent.name / picture.name
+            try:
+                os.link(picture.resolve(), target)  # resolved: a link to a symbolic link would be one too
+            except OSError:  # another file system, or another owner
+                shutil.copyfile(picture, target)
+
+
+def _download(competition: str, cache: Path) -> Path:
+    """The competition's archive, downloaded or completed by the official client."""
+    from requests.exceptions import HTTPError, RequestException  # with the client: half a second that only this needs
+
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.redirect_stdout(streams.StringIO()):  # its page of help; ours is one sentence
+            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in, too
+
+            api = KaggleApi()
+            api.authenticate()
+        api.competition_download_files(competition, path=str(cache), quiet=False)
+    except SystemExit:
+        raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
+    except HTTPError as error:
+        raise UserError(_refusal(error.response.status_code, competition)) from None
+    except (RequestException, OSError, ValueError) as error:
+        raise UserError(f"the download from Kaggle broke off ({error}); run again, it goes on from {cache}/.") from None
+    return cache / f"{competition}.zip"
+
+
+def _refusal(status: int, competition: str) -> str:
+    page = f"https://www.kaggle.com/competitions/{competition}"
+    return {
+        401: f"Kaggle did not accept the credentials (401); {CREDENTIALS}.",
+        403: f"Kaggle refuses {competition} to this account (403); accept its rules at {page}/rules and run again.",
+        404: f"Kaggle knows no competition '{competition}' (404); data.competition is the last part of its address.",
+    }.get(status, f"Kaggle answered with status {status}; see {page} and run again later.")
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as files, io.replacing(folder) as beside, Progress() as progress:
+            members = files.infolist()
+            tops = {member.filename.partition("/")[0] for member in members}
+            if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
+                raise UserError(f"{archive} lacks {', '.join(lacking)}; is data.competition the right one?")
+            task = progress.add_task(f"unpacking {archive}", total=sum(member.file_size for member in members))
+            for member in members:
+                files.extract(member, beside)
+                progress.advance(task, member.file_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{archive} is broken ({error}); delete it and run again.") from None

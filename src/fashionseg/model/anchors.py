@@ -1,0 +1,28 @@
+"""Anchors of the feature pyramid, laid out and rounded as torchvision's AnchorGenerator does."""
+
+from keras import KerasTensor, ops
+
+RATIOS = (0.5, 1.0, 2.0)  # height / width
+
+
+def cell_anchors(side: float) -> list[list[float]]:
+    """The boxes of one cell around its origin, x1 y1 x2 y2 in pixels, one a ratio, all of area `side` squared.
+
+    Corners are rounded to whole pixels (half to even): the COCO weights of torchvision were trained so.
+    """
+    halves = [(side * ratio**-0.5 / 2, side * ratio**0.5 / 2) for ratio in RATIOS]
+    return [[float(round(corner)) for corner in (-w, -h, w, h)] for w, h in halves]
+
+
+def grid_anchors(height: int, width: int, stride: int, side: float) -> KerasTensor:
+    """Anchors (height * width * 3, 4) float32 of one level: rows, then columns, then ratios.
+
+    `height` and `width` are the feature map's; cell (i, j) has its origin at pixel (i * stride, j * stride).
+    """
+    y, x = ops.meshgrid(
+        ops.arange(height, dtype="float32") * stride,
+        ops.arange(width, dtype="float32") * stride,
+        indexing="ij",
+    )
+    shifts = ops.reshape(ops.stack([x, y, x, y], axis=-1), (-1, 1, 4))
+    return ops.reshape(shifts + ops.convert_to_tensor(cell_anchors(side), "float32"), (-1, 4))

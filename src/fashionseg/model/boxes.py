@@ -1,0 +1,63 @@
+"""Box arithmetic. Boxes are (..., 4) float32: x1, y1, x2, y2 in pixels, continuous (x2 - x1 is the width)."""
+
+from math import log
+
+from keras import KerasTensor, ops
+
+RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+HEAD_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # inverse standard deviations of the deltas, Fast R-CNN
+MAX_LOG_SCALE = log(1000 / 16)  # a 16 px box may grow to 1000 px; keeps exp() finite while untrained
+
+
+def areas(boxes: KerasTensor) -> KerasTensor:
+    """Areas (...,) of boxes (..., 4); zero where x2 < x1 or y2 < y1."""
+    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(first: KerasTensor, second: KerasTensor) -> KerasTensor:
+    """Intersection over union (..., N, M) of boxes (..., N, 4) and (..., M, 4); 0 where both are empty."""
+    x1, y1, x2, y2 = (ops.expand_dims(first[..., k], -1) for k in range(4))
+    u1, v1, u2, v2 = (ops.expand_dims(second[..., k], -2) for k in range(4))
+    overlap = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0.0)
+    overlap = overlap * ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0.0)
+    union = ops.expand_dims(areas(first), -1) + ops.expand_dims(areas(second), -2) - overlap
+    return overlap / ops.maximum(union, 1e-9)
+
+
+def clip(boxes: KerasTensor, sizes: KerasTensor) -> KerasTensor:
+    """Boxes (B, ..., 4) moved inside their images; sizes (B, 2) are heights and widths in pixels."""
+    height, width = (
+        ops.reshape(ops.cast(sizes[:, k], boxes.dtype), (-1,) + (1,) * (len(boxes.shape) - 2)) for k in (0, 1)
+    )
+    x1, y1, x2, y2 = (boxes[..., k] for k in range(4))
+    xs = [ops.clip(x, 0.0, width) for x in (x1, x2)]
+    ys = [ops.clip(y, 0.0, height) for y in (y1, y2)]
+    return ops.stack([xs[0], ys[0], xs[1], ys[1]], axis=-1)
+
+
+def encode(boxes: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...]) -> KerasTensor:
+    """Deltas (..., 4) dx, dy, dw, dh such that `decode(encode(boxes, anchors, w), anchors, w) == boxes`.
+
+    Shapes broadcast. The parametrisation of R-CNN (Girshick et al. 2014, appendix C), scaled by `weights`.
+    Boxes of no area, as padding has, give finite numbers of no meaning.
+    """
+    x, y, w, h = _centres(boxes)
+    ax, ay, aw, ah = _centres(anchors)
+    deltas = (x - ax) / aw, (y - ay) / ah, ops.log(w / aw), ops.log(h / ah)
+    return ops.stack([d * weight for d, weight in zip(deltas, weights, strict=True)], axis=-1)
+
+
+def decode(deltas: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...]) -> KerasTensor:
+    """Boxes (..., 4) that `deltas` (..., 4) make of `anchors`; shapes broadcast. Growth ends at MAX_LOG_SCALE."""
+    dx, dy, dw, dh = (deltas[..., k] / weight for k, weight in enumerate(weights))
+    ax, ay, aw, ah = _centres(anchors)
+    x, y = dx * aw + ax, dy * ah + ay
+    half_w = 0.5 * aw * ops.exp(ops.minimum(dw, MAX_LOG_SCALE))
+    half_h = 0.5 * ah * ops.exp(ops.minimum(dh, MAX_LOG_SCALE))
+    return ops.stack([x - half_w, y - half_h, x + half_w, y + half_h], axis=-1)
+
+
+def _centres(boxes: KerasTensor) -> tuple[KerasTensor, ...]:
+    w, h = (ops.maximum(boxes[..., k + 2] - boxes[..., k], 1e-6) for k in (0, 1))
+    return 0.5 * (boxes[..., 0] + boxes[..., 2]), 0.5 * (boxes[..., 1] + boxes[..., 3]), w, h

@@ -1,0 +1,34 @@
+"""Feature Pyramid Network (Lin et al. 2017): P2-P5 from C2-C5, and P6 by subsampling P5."""
+
+import keras
+from keras import KerasTensor, layers, ops
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class FeaturePyramid(layers.Layer):
+    """Maps [C2, C3, C4, C5] to [P2, ..., P6], each (B, S / stride, S / stride, channels), strides 4 to 64."""
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # torchvision's
+        self.lateral = [layers.Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
+        self.output_convs = [
+            layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer) for _ in range(4)
+        ]
+
+    def build(self, shapes):
+        for lateral, output, shape in zip(self.lateral, self.output_convs, shapes, strict=True):
+            lateral.build(shape)
+            output.build((*shape[:-1], self.channels))
+
+    def call(self, features: list[KerasTensor]) -> list[KerasTensor]:
+        merged = [conv(feature) for conv, feature in zip(self.lateral, features, strict=True)]
+        for level in (2, 1, 0):
+            merged[level] = merged[level] + _upsample(merged[level + 1])
+        pyramid = [conv(feature) for conv, feature in zip(self.output_convs, merged, strict=True)]
+        return [*pyramid, pyramid[-1][:, ::2, ::2]]
+
+
+def _upsample(feature):
+    return ops.repeat(ops.repeat(feature, 2, axis=1), 2, axis=2)

@@ -1,0 +1,46 @@
+"""Losses of Mask R-CNN as torchvision defines them. Tensors in, one scalar out; computed in float32."""
+
+from keras import KerasTensor, ops
+
+BETA = 1 / 9  # where smooth L1 turns from square to absolute, as in Detectron and torchvision
+
+
+def objectness(logits: KerasTensor, foreground: KerasTensor, used: KerasTensor) -> KerasTensor:
+    """Mean binary cross-entropy over the used anchors; all (B, K): logits, foreground bool, used bool."""
+    return _mean(_binary_cross_entropy(logits, ops.cast(foreground, "float32")), used, ops.sum(_float(used)))
+
+
+def box_reg(deltas: KerasTensor, target: KerasTensor, foreground: KerasTensor, used: KerasTensor) -> KerasTensor:
+    """Smooth L1 over the foreground boxes, divided by the number of used ones.
+
+    deltas, target (B, K, 4); foreground, used (B, K) bool. Serves the RPN (rpn_box_reg) and the head (box_reg).
+    """
+    distance = ops.abs(ops.cast(deltas, "float32") - target)
+    smooth = ops.where(distance < BETA, 0.5 * distance**2 / BETA, distance - 0.5 * BETA)
+    return _mean(ops.sum(smooth, axis=-1), foreground, ops.sum(_float(used)))
+
+
+def classifier(logits: KerasTensor, classes: KerasTensor, used: KerasTensor) -> KerasTensor:
+    """Mean cross-entropy over the used RoIs: logits (B, K, C + 1), classes (B, K) int32, 0 = background, used bool."""
+    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    chosen = ops.take_along_axis(log_probabilities, classes[..., None], axis=-1)[..., 0]
+    return _mean(-chosen, used, ops.sum(_float(used)))
+
+
+def mask(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor) -> KerasTensor:
+    """Mean binary cross-entropy over the foreground's pixels: logits, target (B, K, S, S); foreground (B, K) bool."""
+    loss = ops.mean(_binary_cross_entropy(logits, target), axis=(2, 3))
+    return _mean(loss, foreground, ops.sum(_float(foreground)))
+
+
+def _binary_cross_entropy(logits, target):
+    logits = ops.cast(logits, "float32")
+    return ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+
+
+def _mean(values, where, count):
+    return ops.sum(ops.where(where, values, 0.0)) / ops.maximum(count, 1.0)
+
+
+def _float(flags):
+    return ops.cast(flags, "float32")

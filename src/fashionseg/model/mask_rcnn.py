@@ -1,0 +1,105 @@
+"""Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
+
+from typing import Any
+
+import keras
+from keras import KerasTensor, ops
+
+from fashionseg.model import backbones
+from fashionseg.model.fpn import FeaturePyramid
+from fashionseg.model.roi_heads import RoIHeads
+from fashionseg.model.rpn import RegionProposals
+
+STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
+LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class MaskRCNN(keras.Model):
+    """Calling it on a batch gives its losses, `fit` trains on their sum; `detect` gives instances.
+
+    Arguments: backbone, weights and frozen_stages as `backbones.build` takes them; side of the square images in
+    pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
+    anchor_side in pixels on P2; proposals and detections an image; rois sampled for the heads, an image; seed of
+    the sampling.
+
+    A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
+    true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
+    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        weights: str,
+        frozen_stages: int,
+        side: int,
+        classes: int,
+        fpn_channels: int,
+        anchor_side: int,
+        proposals: int,
+        detections: int,
+        rois: int,
+        seed: int,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.side = side
+        self.backbone = backbones.build(backbone, weights, frozen_stages)
+        self.fpn = FeaturePyramid(fpn_channels)
+        self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
+        self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.trackers = [keras.metrics.Mean(name) for name in LOSSES]
+        widths = [feature.shape[-1] for feature in self.backbone.outputs]
+        self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
+        pyramid = [(None, side // stride, side // stride, fpn_channels) for stride in STRIDES]
+        self.rpn.build(pyramid)
+        self.roi_heads.build(pyramid)
+        self.built = True
+
+    def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
+        """Losses of LOSSES by name, scalars."""
+        pyramid, logits, deltas, anchors = self._look(batch["images"])
+        proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
+        valid = batch["classes"] > 0
+        count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
+        images = ops.shape(batch["images"])[0]
+        uniform = [keras.random.uniform((images, n), seed=self.seed_generator) for n in count]
+        return {
+            **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, uniform[0]),
+            **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
+        }
+
+    def detect(
+        self, images: KerasTensor, sizes: KerasTensor, least_score: float, nms_iou: float
+    ) -> dict[str, KerasTensor]:
+        """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
+        masks (B, D, 28, 28) float32 probabilities within the box."""
+        pyramid, logits, deltas, anchors = self._look(images)
+        proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
+        return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
+
+    def _look(self, images):
+        pyramid = self.fpn(self.backbone(images, training=False))
+        return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> KerasTensor:
+        for tracker in self.trackers:
+            tracker.update_state(y_pred[tracker.name])
+        return sum(y_pred.values())
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class Detector(keras.Model):
+    """`predict` on batches of {images, sizes} gives `MaskRCNN.detect`'s instances, compiled on every backend."""
+
+    def __init__(self, network: MaskRCNN, least_score: float, nms_iou: float):
+        super().__init__()
+        self.network = network
+        self.least_score = least_score
+        self.nms_iou = nms_iou
+        self.built = True
+
+    def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
+        return self.network.detect(batch["images"], batch["sizes"], self.least_score, self.nms_iou)

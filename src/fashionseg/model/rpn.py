@@ -1,0 +1,104 @@
+"""Region Proposal Network (Ren et al. 2015) on a feature pyramid."""
+
+import keras
+from keras import KerasTensor, layers, ops
+
+from fashionseg.model import anchors as anchor_ops
+from fashionseg.model import boxes as box_ops
+from fashionseg.model import losses, targets
+from fashionseg.model.nms import nms
+
+FOREGROUND_IOU, BACKGROUND_IOU = 0.7, 0.3
+SAMPLED, POSITIVES = 256, 128  # anchors that enter the loss, an image
+NMS_IOU = 0.7
+LEAST_SIDE = 1e-3  # pixels; thinner proposals are dropped
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class RegionProposals(layers.Layer):
+    """One 3x3 convolution and two 1x1 over every level; anchors are `anchor_side` pixels on P2 and double a level.
+
+    `proposals` boxes an image: so many a level enter suppression, so many leave it altogether.
+    """
+
+    def __init__(self, channels: int, strides: list[int], anchor_side: int, proposals: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.strides = strides
+        self.anchor_side = anchor_side
+        self.proposals = proposals
+        normal = keras.initializers.RandomNormal(stddev=0.01)
+        count = len(anchor_ops.RATIOS)
+        self.conv = layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=normal)
+        self.objectness = layers.Conv2D(count, 1, kernel_initializer=normal, dtype="float32")
+        self.deltas = layers.Conv2D(4 * count, 1, kernel_initializer=normal, dtype="float32")
+
+    def build(self, shapes):
+        self.conv.build(shapes[0])
+        for conv in (self.objectness, self.deltas):
+            conv.build((*shapes[0][:-1], self.channels))
+
+    def call(self, pyramid: list[KerasTensor]) -> tuple[list[KerasTensor], list[KerasTensor]]:
+        """Logits (B, A_l) and deltas (B, A_l, 4) of every level's anchors."""
+        hidden = [self.conv(feature) for feature in pyramid]
+        logits = [ops.reshape(self.objectness(h), (-1, _anchor_count(h))) for h in hidden]
+        deltas = [ops.reshape(self.deltas(h), (-1, _anchor_count(h), 4)) for h in hidden]
+        return logits, deltas
+
+    def anchors(self, pyramid: list[KerasTensor]) -> list[KerasTensor]:
+        """The anchors (A_l, 4) of each level."""
+        return [
+            anchor_ops.grid_anchors(feature.shape[1], feature.shape[2], stride, self.anchor_side * 2**level)
+            for level, (feature, stride) in enumerate(zip(pyramid, self.strides, strict=True))
+        ]
+
+    def propose(
+        self,
+        logits: list[KerasTensor],
+        deltas: list[KerasTensor],
+        anchors: list[KerasTensor],
+        sizes: KerasTensor,
+    ) -> tuple[KerasTensor, KerasTensor]:
+        """Proposals (B, P, 4) in pixels and their scores (B, P), best first; a score of 0 is padding."""
+        boxes, scores = [], []
+        for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
+            best, indices = ops.top_k(level_logits, min(self.proposals, level_logits.shape[1]))
+            chosen = targets.take(level_deltas, indices), ops.take(level_anchors, indices, axis=0)
+            level_boxes = box_ops.clip(box_ops.decode(*chosen, box_ops.RPN_WEIGHTS), sizes)
+            wide = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= LEAST_SIDE, axis=-1)
+            level_scores = ops.where(wide, ops.sigmoid(best), 0.0)
+            kept = nms(level_boxes, level_scores, NMS_IOU)
+            boxes.append(level_boxes)
+            scores.append(ops.where(kept, level_scores, 0.0))
+        boxes, scores = ops.concatenate(boxes, axis=1), ops.concatenate(scores, axis=1)
+        scores, indices = ops.top_k(scores, min(self.proposals, scores.shape[1]))
+        return ops.stop_gradient(targets.take(boxes, indices)), ops.stop_gradient(scores)
+
+    def losses_of(
+        self,
+        logits: list[KerasTensor],
+        deltas: list[KerasTensor],
+        anchors: list[KerasTensor],
+        truth: KerasTensor,
+        valid: KerasTensor,
+        uniform: KerasTensor,
+    ) -> dict[str, KerasTensor]:
+        """Losses `objectness` and `rpn_box_reg` over a sample of anchors that `uniform` (B, A) decides.
+
+        truth (B, N, 4) boxes, valid (B, N) bool.
+        """
+        anchors = ops.concatenate(anchors, axis=0)
+        matches = targets.match(truth, valid, anchors, FOREGROUND_IOU, BACKGROUND_IOU, allow_low_quality=True)
+        indices, foreground, used = targets.sample(matches, uniform, SAMPLED, POSITIVES)
+        matched = targets.take(truth, ops.maximum(targets.take(matches, indices), 0))
+        goal = box_ops.encode(matched, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)
+        return {
+            "objectness": losses.objectness(targets.take(ops.concatenate(logits, axis=1), indices), foreground, used),
+            "rpn_box_reg": losses.box_reg(
+                targets.take(ops.concatenate(deltas, axis=1), indices), goal, foreground, used
+            ),
+        }
+
+
+def _anchor_count(feature):
+    return feature.shape[1] * feature.shape[2] * len(anchor_ops.RATIOS)

@@ -1,0 +1,78 @@
+"""What anchors and RoIs should answer: matching to the truth, and sampling with static shapes."""
+
+from keras import KerasTensor, ops
+
+from fashionseg.model import boxes as box_ops
+from fashionseg.model.roi_align import roi_align
+
+BACKGROUND, IGNORED = -1, -2
+
+
+def match(
+    truth: KerasTensor,
+    valid: KerasTensor,
+    candidates: KerasTensor,
+    foreground_iou: float,
+    background_iou: float,
+    allow_low_quality: bool,
+) -> KerasTensor:
+    """Index (B, M) int32 of the truth each candidate belongs to, or BACKGROUND, or IGNORED between the thresholds.
+
+    truth (B, N, 4) with valid (B, N) bool for rows that are no padding; candidates (B, M, 4) or (M, 4).
+    With `allow_low_quality` the best candidates of each truth belong to their own best truth however low the
+    overlap (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher).
+    """
+    overlaps = box_ops.iou(truth, candidates)  # (B, N, M)
+    overlaps = ops.where(valid[..., None], overlaps, -1.0)
+    best = ops.max(overlaps, axis=1)
+    nearest = ops.cast(ops.argmax(overlaps, axis=1), "int32")
+    matches = ops.where(best >= foreground_iou, nearest, IGNORED)
+    matches = ops.where(best < background_iou, BACKGROUND, matches)
+    if allow_low_quality:
+        best_of_truth = ops.max(overlaps, axis=2, keepdims=True)
+        is_best = ops.any(ops.logical_and(ops.equal(overlaps, best_of_truth), valid[..., None]), axis=1)
+        matches = ops.where(is_best, nearest, matches)
+    return matches
+
+
+def sample(
+    matches: KerasTensor, uniform: KerasTensor, count: int, positives: int
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+    """Draws `count` of the candidates, at most `positives` matched ones among them, the rest background.
+
+    matches (B, M) as of `match`; uniform (B, M) random numbers in [0, 1) that decide. Returns indices (B, count)
+    int32, foreground (B, count) bool and used (B, count) bool; the matched ones come first, so that the slots
+    from `positives` on are background in every image. Where there are too few candidates, slots stay unused.
+    """
+    foreground = matches >= 0
+    priority = ops.where(foreground, uniform, -1.0)
+    least = ops.top_k(priority, positives)[0][:, -1:]  # the weakest that is drawn, or -1 where all are
+    drawn = ops.logical_and(foreground, priority >= least)
+    key = ops.where(drawn, 2.0 + uniform, ops.where(ops.equal(matches, BACKGROUND), uniform, -1.0))
+    best, indices = ops.top_k(key, count)
+    return ops.cast(indices, "int32"), best >= 2.0, best >= 0.0
+
+
+def take(values: KerasTensor, indices: KerasTensor) -> KerasTensor:
+    """Rows (B, K, ...) of `values` (B, M, ...) at `indices` (B, K)."""
+    shape = values.shape
+    flat = ops.reshape(values, (-1, *shape[2:]))
+    offsets = ops.arange(ops.shape(values)[0], dtype="int32")[:, None] * shape[1]
+    return ops.take(flat, ops.cast(indices, "int32") + offsets, axis=0)
+
+
+def project_masks(masks: KerasTensor, boxes: KerasTensor, rois: KerasTensor, side: int) -> KerasTensor:
+    """What the mask head should answer: (B, K, side, side) float32 in 0..1.
+
+    masks (B, K, M, M), each the truth within its own box of boxes (B, K, 4); rois (B, K, 4). As torchvision's
+    project_masks_on_boxes, RoIAlign of the mask, here on masks cropped to their boxes: outside it is background.
+    """
+    count, cells = masks.shape[1], masks.shape[2]
+    grids = ops.pad(ops.cast(masks, "float32"), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    grids = ops.reshape(grids, (-1, cells + 2, cells + 2, 1))
+    scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)
+    origin = ops.tile(boxes[..., :2], (1, 1, 2))
+    inner = ops.reshape((rois - origin) * ops.tile(scale, (1, 1, 2)) + 1.0, (-1, 1, 4))
+    level = ops.zeros_like(inner[..., 0], dtype="int32")
+    projected = roi_align([grids], [1], inner, level, side, aligned=True)
+    return ops.reshape(projected, (-1, count, side, side))

@@ -1,0 +1,32 @@
+"""What a run brought, in a few lines: scores, where things lie, what to try next."""
+
+from rich.console import Console
+
+from fashionseg import io
+from fashionseg.errors import reported
+
+SEEN = [
+    ("submission", "submissions/submission.csv"),
+    ("overlays", "results/evaluate/pictures/"),
+    ("training pictures", "results/train/annotations/"),
+    ("plots", "dvc_plots/index.html"),
+    ("model", "models/mask_rcnn.weights.h5"),
+]
+
+
+def main() -> None:
+    scores = io.read_json("metrics/evaluate.json")
+    claims = io.read_json("metrics/tune.json")
+    console = Console(highlight=False)
+    for kind, word in (("segm", "masks"), ("bbox", "boxes")):
+        score = scores[kind]
+        console.print(f"[bold]{word}[/]  AP {score['AP']:.3f}   AP50 {score['AP50']:.3f}   AP75 {score['AP75']:.3f}")
+    console.print(f"[bold]claims[/] competition metric {claims['value']:.3f} on the validation images")
+    for name, path in SEEN:
+        console.print(f"  {name:<18} {path}")
+    console.print("next: [bold]dvc exp run -S train.epochs=12[/], then [bold]make compare[/]")
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

@@ -1,0 +1,34 @@
+"""convert: run lengths to COCO documents, pictures to the model's size, tables of what there is."""
+
+import sys
+
+from fashionseg import io, params
+from fashionseg.data import coco, competition, split
+from fashionseg.errors import reported
+
+
+def main(raw: str, split_table: str, documents_folder: str, images_folder: str, tables_folder: str) -> None:
+    config = params.load("images", "machine")
+    source = competition.read(raw)
+    assigned = split.read(split_table, source)
+    source = coco.resize_pictures(source, images_folder, config.images.side, config.machine.workers)
+    documents = coco.documents(source, assigned)
+    with io.replacing(documents_folder) as beside:
+        for subset, document in documents.items():
+            io.write_json(beside / f"{subset}.json", document)
+    dropped = coco.dropped_table(source)
+    with io.replacing(tables_folder) as beside:
+        io.write_csv(beside / "classes.csv", coco.class_table(documents))
+        io.write_csv(beside / "sizes.csv", coco.size_table(documents))
+        io.write_csv(beside / "dropped.csv", dropped)
+    for row in dropped.itertuples():
+        print(f"left out {row.count} times: {row.reason} (first: {row.first})")
+    if source.empty_images:
+        print(f"kept {len(source.empty_images)} training pictures without instances (first: {source.empty_images[0]})")
+    parts = [f"{name} {len(d['images'])} images, {len(d['annotations'])} instances" for name, d in documents.items()]
+    print(f"{documents_folder}: {'; '.join(parts)}; pictures in {images_folder}")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

@@ -1,0 +1,20 @@
+"""download: the competition's files into data/raw."""
+
+import sys
+from pathlib import Path
+
+from fashionseg import params
+from fashionseg.data import sources
+from fashionseg.errors import reported
+
+
+def main(raw: str) -> None:
+    config = params.load("seed", "data")
+    sources.fetch(config.data, config.seed, raw)
+    counts = [f"{len(list(Path(raw, name).glob('*.jpg')))} {name} pictures" for name in ("train", "test")]
+    print(f"{raw}: {', '.join(counts)} from source {config.data.source}")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

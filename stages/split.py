@@ -1,0 +1,20 @@
+"""split: whole images into training and validation."""
+
+import sys
+
+from fashionseg import io, params
+from fashionseg.data import competition, split
+from fashionseg.errors import reported
+
+
+def main(raw: str, table: str) -> None:
+    config = params.load("seed", "split")
+    assigned = split.assign(competition.read(raw), config.split.folds, config.split.fold, config.seed)
+    io.write_csv(table, assigned)
+    counts = assigned["subset"].value_counts()
+    print(f"{table}: {counts['train']} images to train on, {counts['val']} to validate")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

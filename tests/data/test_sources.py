@@ -1,0 +1,179 @@
+"""Where the files come from; Kaggle is a server on this machine that speaks its protocol."""
+
+import io
+import json
+import os
+import sys
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fashionseg.data import sources
+from fashionseg.data.competition import read
+from fashionseg.errors import UserError
+from fashionseg.params import Data
+
+NAME = "some-competition"
+
+
+def fetch_local(path, folder):
+    sources.fetch(Data("local", None if path is None else str(path), NAME), 0, folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_local_links_pictures_and_copies_tables(folder, tmp_path):
+    fetch_local(folder.path, tmp_path / "raw")
+    assert contents(tmp_path / "raw") == contents(folder.path)
+    assert os.path.samefile(tmp_path / "raw/train/image000.jpg", folder.path / "train/image000.jpg")
+    assert not os.path.samefile(tmp_path / "raw/train.csv", folder.path / "train.csv")
+    assert len(read(tmp_path / "raw").instances) == 60
+
+
+def test_local_copies_where_it_cannot_link(folder, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    fetch_local(folder.path, tmp_path / "raw")
+    assert contents(tmp_path / "raw") == contents(folder.path)
+    assert not os.path.samefile(tmp_path / "raw/train/image000.jpg", folder.path / "train/image000.jpg")
+
+
+def test_local_follows_symbolic_links(folder, tmp_path):
+    picture = folder.path / "train/image000.jpg"
+    picture.rename(tmp_path / "elsewhere.jpg")
+    picture.symlink_to(tmp_path / "elsewhere.jpg")
+    fetch_local(folder.path, tmp_path / "raw")
+    assert not (tmp_path / "raw/train/image000.jpg").is_symlink()
+    assert (tmp_path / "raw/train/image000.jpg").read_bytes() == (tmp_path / "elsewhere.jpg").read_bytes()
+
+
+def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
+    fetch_local(folder.path, tmp_path / "raw")
+    (folder.path / "train.csv").unlink()
+    with pytest.raises(UserError, match=r"lacks train\.csv"):
+        fetch_local(folder.path, tmp_path / "raw")
+    assert (tmp_path / "raw/train.csv").exists()
+    with pytest.raises(UserError, match=r"data\.path is null"):
+        fetch_local(None, tmp_path / "raw")
+    with pytest.raises(UserError, match="lacks"):
+        fetch_local(tmp_path / "nowhere", tmp_path / "raw")
+
+
+class Kaggle(BaseHTTPRequestHandler):
+    """Signs in every token, redirects the archive's address to the file and serves ranges of it."""
+
+    protocol_version = "HTTP/1.1"
+    archive, status, ranges = b"", 200, []
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status: int, body: bytes, **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.endswith("IntrospectToken"):
+            body = json.dumps({"active": True, "username": "someone"}).encode()
+            self.answer(200, body, Content_Type="application/json")
+        elif self.status != 200:
+            body = json.dumps({"code": self.status, "message": "no"}).encode()
+            self.answer(self.status, body, Content_Type="application/json")
+        else:
+            self.answer(302, b"", Location=f"http://localhost:{self.server.server_port}/archive.zip?signed=1")
+
+    def do_GET(self):
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        if start:
+            self.ranges.append(start)
+        body = self.archive[start:]
+        modified = "Mon, 01 Jun 2020 00:00:00 GMT"
+        self.answer(206 if start else 200, body, Accept_Ranges="bytes", Last_Modified=modified)
+
+
+@pytest.fixture
+def kaggle(folder, tmp_path, monkeypatch):
+    """The handler class of a server for the client, which is imported anew and can reach nothing else."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("kaggle", "kagglesdk")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in contents(folder.path).items():
+            archive.writestr(name, data)
+    handler = type("Handler", (Kaggle,), {"archive": buffer.getvalue(), "ranges": []})
+    server = ThreadingHTTPServer(("localhost", 0), handler)
+    from kagglesdk import kaggle_env
+
+    for environment in kaggle_env._env_to_endpoint:
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, environment, f"http://localhost:{server.server_port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def fetch_kaggle(tmp_path):
+    sources.fetch(Data("kaggle", None, NAME), 0, tmp_path / "raw", tmp_path / "downloads")
+
+
+def test_kaggle_downloads_once_and_unpacks(kaggle, folder, tmp_path):
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+    assert (tmp_path / f"downloads/{NAME}.zip").read_bytes() == kaggle.archive
+
+
+def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / f"downloads/{NAME}.zip").write_bytes(kaggle.archive[:1000])
+    fetch_kaggle(tmp_path)
+    assert kaggle.ranges == [1000]
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(401, "did not accept the credentials"), (403, "accept its rules"), (404, "knows no"), (500, "500")],
+)
+def test_kaggle_refusals_are_sentences(kaggle, tmp_path, status, sentence):
+    kaggle.status = status
+    with pytest.raises(UserError, match=sentence):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_kaggle_without_credentials(kaggle, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    with pytest.raises(UserError, match="no valid credentials; put a token"):
+        fetch_kaggle(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_kaggle_broken_or_incomplete_archive(kaggle, tmp_path):
+    kaggle.archive = kaggle.archive[:-100]
+    with pytest.raises(UserError, match="is broken"):
+        fetch_kaggle(tmp_path)
+    (tmp_path / f"downloads/{NAME}.zip").unlink()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("train.csv", "")
+    kaggle.archive = buffer.getvalue()
+    with pytest.raises(UserError, match=r"lacks label_descriptions\.json"):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()

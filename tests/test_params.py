@@ -1,0 +1,80 @@
+"""params.yaml: what DVC reads we read alike, and every mistake is one sentence that names the key."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.utils.serialize import parse_yaml
+
+from fashionseg import params
+from fashionseg.errors import UserError
+
+WHOLE = (Path(__file__).parents[1] / "params.yaml").read_text()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("number", ["1e-4", "0.00001", "1", "1.0e-05", "2E3"])
+def test_numbers_as_dvc_reads_them(write, number):
+    text = WHOLE.replace("weight_decay: 1.0e-4", f"weight_decay: {number}")
+    read = params.load("train", path=write(text)).train.weight_decay
+    assert read == parse_yaml(text, "params.yaml")["train"]["weight_decay"] == float(number)
+    assert isinstance(read, float)
+
+
+def test_only_the_named_sections(write):
+    assert vars(params.load("seed", "split", path=write(WHOLE))).keys() == {"seed", "split"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("  epochs: 6", "  epoch: 6", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+        ("train:", "training:", "unknown key 'training'; did you mean 'train'?"),
+        ("  epochs: 6", "  epochs: six", "train.epochs should be a whole number, not 'six'"),
+        ("  epochs: 6", "  epochs: 6.5", "train.epochs should be a whole number, not 6.5"),
+        ("  epochs: 6", "  epochs: true", "train.epochs should be a whole number, not True"),
+        ("  epochs: 6", "", "train lacks epochs"),
+        (
+            "drop_epochs: [4, 5]",
+            "drop_epochs: 4",
+            "train.drop_epochs should be a list of whole numbers, not 4",
+        ),
+        ("learning_rate: 0.01", "learning_rate: .nan", "train.learning_rate should be a number, not nan"),
+        ("source: demo", "source: disk", "data.source should be demo or local or kaggle, not 'disk'"),
+        ("path: null", "path: 3", "data.path should be text or null, not 3"),
+        ("side: 320", "side: 300", "images.side should be a multiple of 32 from 64 on, not 300"),
+        ("seed: 2020", "seed: [", "line "),
+        ("seed: 2020", "", "'seed' is missing"),
+    ],
+)
+def test_a_mistake_is_one_sentence(write, old, new, sentence):
+    assert old in WHOLE
+    with pytest.raises(UserError, match=r"params\.yaml") as caught:
+        params.load(*params.SECTIONS, path=write(WHOLE.replace(old, new, 1)))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_no_sections(write, tmp_path):
+    with pytest.raises(UserError, match=r"is missing; copy one from presets/"):
+        params.load("seed", path=tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="should hold sections"):
+        params.load("seed", path=write("- 1\n"))
+    with pytest.raises(UserError, match="section 'train' should hold epochs"):
+        params.load("train", path=write("train: 3\n"))
+
+
+def test_what_the_user_sees():
+    code = "from fashionseg.errors import *\nwith reported(): raise UserError('train.csv, row 3: no class.')"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: train.csv, row 3: no class.\n")
