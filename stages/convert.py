@@ -3,14 +3,14 @@
 import sys
 
 from fashionseg import io, params
-from fashionseg.data import coco, competition, split
+from fashionseg.data import coco, competition
 from fashionseg.errors import reported
 
 
 def main(raw: str, split_table: str, documents_folder: str, images_folder: str, tables_folder: str) -> None:
     config = params.load("images", "machine")
     source = competition.read(raw)
-    assigned = split.read(split_table, source)
+    assigned = coco.read_split(split_table, source)
     source = coco.resize_pictures(source, images_folder, config.images.side, config.machine.workers)
     documents = coco.documents(source, assigned)
     with io.replacing(documents_folder) as beside:

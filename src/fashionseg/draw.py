@@ -1,8 +1,8 @@
 """Overlays: masks, boxes, names and scores on a picture, and sheets of pictures."""
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -12,6 +12,7 @@ from fashionseg import rle
 
 LEAST_SIDE = 768  # pixels; smaller pictures are enlarged before anything is drawn, so that names can be read
 FILL = 0.45
+PALETTE = 48  # colours; the competition has 46 classes
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER = (24, 24, 24), (255, 255, 255)
 Colour = tuple[int, int, int]
@@ -55,10 +56,22 @@ class Instances:
 
 
 def colour_of(index: int) -> Colour:
-    """RGB of a class: the golden ratio spreads the hues, five shades part classes 13, 21 or 34 on, which come near."""
-    saturation, value = [(0.85, 0.95), (0.5, 1.0), (1.0, 0.6), (0.65, 0.8), (1.0, 1.0)][index % 5]
-    red, green, blue = colorsys.hsv_to_rgb((0.03 + index * 0.618034) % 1, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    """RGB of a class, the same in every picture."""
+    return _palette()[index % len(_palette())]
+
+
+@cache
+def _palette() -> list[Colour]:
+    """Each colour the one farthest, to the eye, from all before it."""
+    grid = [(hue, s, v) for v in (255, 210, 160) for s in (255, 200, 140) for hue in range(0, 180, 4)]
+    candidates = cv2.cvtColor(np.array([grid], np.uint8), cv2.COLOR_HSV2RGB)
+    lab = cv2.cvtColor(candidates.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    chosen = [0]
+    nearest = np.full(len(lab), np.inf)
+    for _ in range(PALETTE - 1):
+        nearest = np.minimum(nearest, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(nearest.argmax()))
+    return [tuple(candidates[0, at].tolist()) for at in chosen]
 
 
 def overlay(

@@ -49,17 +49,28 @@ def test_mark_line_ends_blank_lines_and_floats_are_tolerated(folder):
     assert read(folder.path).instances.equals(expected)
 
 
+def test_ids_stay_text(folder):
+    folder.picture("train/001.jpg")
+    folder.rows = ["001,1 3,40,30,0,115", "001,1 3,40,30,0,"] * 15
+    competition = read(folder.write())
+    assert set(competition.instances["image_id"]) == {"001"}
+    assert competition.instances["attribute_ids"].tolist()[:2] == [(115,), ()]
+    folder.rows += ["", "001,1 3,40,30,6,NA"]
+    competition = read(folder.write())
+    assert competition.drops["place"].tolist() == [f"{folder.path / 'train.csv'}:33"]  # behind the blank line 32
+
+
 RUNS = "1 3 81 4"
 BAD_ROWS = [
     ('image000,1 3 81 4,40,30,7,"115"', "ClassId is not in"),
     ("image000,1 3 81 4,40,30,shirt,", "ClassId is no whole number"),
-    ("image000,1 3 81,40,30,0,", "EncodedPixels: "),
-    ("image000,1 3 x 4,40,30,0,", "EncodedPixels: "),
-    ("image000,1 3 1200 2,40,30,0,", "EncodedPixels: "),
-    ("image000,1 3 81 0,40,30,0,", "EncodedPixels: "),
-    ("image000,0 3 81 2,40,30,0,", "EncodedPixels: "),
-    ("image000,81 4 1 3,40,30,0,", "EncodedPixels: "),
-    ("image000,1 30 20 4,40,30,0,", "EncodedPixels: "),
+    ("image000,1 3 81,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 3 x 4,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 3 1200 2,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 3 81 0,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,0 3 81 2,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,81 4 1 3,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 30 20 4,40,30,0,", "EncodedPixels is no mask"),
     ("image000,,40,30,0,", "EncodedPixels is empty"),
     ("image000,1 3 81 4,30,40,0,", "Height and Width differ"),
     ("image000,1 3 81 4,1e999,40,0,", "Height or Width is no whole number"),
@@ -80,7 +91,9 @@ def test_a_bad_row_is_dropped_counted_and_named(folder, row, reason):
     assert 7 not in set(competition.instances["row"])
     assert list(competition.dropped.values()) == [1]
     assert competition.drops["reason"][0].startswith(reason)
-    assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:7"
+    place, _, detail = competition.drops["place"][0].partition(" ")
+    assert place == f"{folder.path / 'train.csv'}:7"
+    assert bool(detail) == (reason == "EncodedPixels is no mask")
 
 
 def test_many_bad_rows_are_a_broken_file(folder):
@@ -122,7 +135,8 @@ def test_exif_turns_are_ignored(folder):
             "no rows",
         ),
         (lambda f: (f.path / "train.csv").write_bytes(b"ImageId,\xff\xfe"), "no text in UTF-8"),
-        (lambda f: (f.path / "train.csv").unlink(), r"lacks train\.csv"),
+        (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
+        (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),
         (lambda f: (f.path / "label_descriptions.json").write_text("{"), "label_descriptions"),
         (lambda f: (f.path / "label_descriptions.json").write_text("[]"), "'categories'"),
         (

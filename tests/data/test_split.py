@@ -78,20 +78,6 @@ def test_folds_that_cannot_be(folds, fold):
         split.assign(drawn(10, 0), folds, fold, 0)
 
 
-def test_read_takes_only_a_split_of_these_images(tmp_path):
-    competition = drawn(10, 0)
-    table = split.assign(competition, 5, 0, 0)
-    path = tmp_path / "split.csv"
-    table.to_csv(path, index=False)
-    assert split.read(path, competition).equals(table)
-    for wrong in (table[1:], table.replace("val", "test"), table.rename(columns={"subset": "fold"})):
-        wrong.to_csv(path, index=False)
-        with pytest.raises(UserError, match="not a split of the images"):
-            split.read(path, competition)
-    with pytest.raises(UserError, match="cannot be read"):
-        split.read(tmp_path / "nowhere.csv", competition)
-
-
 @pytest.mark.skipif(not CCP.is_dir(), reason="shared data ccp is not here")
 def test_real_classes_get_their_share():
     competition = read(CCP)

@@ -57,12 +57,12 @@ def policy(name: str, seed: int) -> iaa.Augmenter | None:
     rare = [iaa.GaussianBlur((0.3, 1.0)), iaa.AdditiveGaussianNoise(scale=(2, 8)), iaa.JpegCompression((20, 60))]
     augmenter = iaa.Sequential(
         [
-            iaa.Fliplr(0.5),
-            iaa.Sometimes(0.8, frame),
             iaa.Sometimes(0.5, iaa.Multiply((0.75, 1.25), per_channel=0.2)),
             iaa.Sometimes(0.5, iaa.LinearContrast((0.75, 1.3))),
             iaa.Sometimes(0.3, iaa.AddToHueAndSaturation(value_hue=(-8, 8), value_saturation=(-30, 30))),
-            iaa.Sometimes(0.1, iaa.OneOf(rare)),
+            iaa.Sometimes(0.1, [iaa.OneOf(rare)]),  # in a list: imgaug 0.5 does not seed a bare OneOf here
+            iaa.Fliplr(0.5),
+            iaa.Sometimes(0.8, frame),  # last, so that what it uncovers stays GREY as the padding
         ]
     )
     augmenter.seed_(seed)

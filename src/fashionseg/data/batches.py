@@ -5,7 +5,7 @@ anew each epoch, and threads wait for one another (benchmarks/batches.py). The w
 import no Keras, get plain values and live as long as the trainer.
 """
 
-import signal
+import os
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
@@ -26,7 +25,6 @@ from fashionseg.data.samples import MASK_SIDE, Sample
 from fashionseg.errors import UserError
 
 AHEAD = 3  # batches under way beside the one that is used
-IDLE_SECONDS = 300  # after which a worker ends, also where the trainer was killed
 
 Batch = dict[str, np.ndarray]
 
@@ -179,9 +177,4 @@ class Batches(Pictures):
 @cache
 def _pool(workers: int) -> ProcessPoolExecutor:
     """The worker processes, shared by all datasets of this process."""
-    return ProcessPoolExecutor(workers, timeout=IDLE_SECONDS, initializer=_prepare)
-
-
-def _prepare() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's, which ends its workers
-    cv2.setNumThreads(0)
+    return ProcessPoolExecutor(workers, initializer=samples.prepare_worker, initargs=(os.getpid(),))

@@ -14,11 +14,27 @@ from fashionseg import io, rle
 from fashionseg.data.competition import CHUNK, Competition
 from fashionseg.errors import UserError
 
-SMALL, MEDIUM = 32**2, 96**2  # pixels; COCO's bounds between small, medium and large instances
+SMALL, MEDIUM = 32**2, 96**2  # pixels; where COCO's small and medium instances end
 BINS = 20  # of the size histogram
 QUALITY = 95  # of the resized JPEGs
 
 Document = dict[str, Any]
+
+
+def read_split(path: str | Path, competition: Competition) -> pd.DataFrame:
+    """The split stage's table; raises UserError where it is not one of exactly this competition's images."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run `dvc repro split`.") from None
+    fits = (
+        list(table.columns) == ["image_id", "subset"]
+        and table["subset"].isin(["train", "val"]).all()
+        and sorted(table["image_id"]) == sorted(competition.train_images)
+    )
+    if not fits:
+        raise UserError(f"{path} is not a split of the images of {competition.folder}; run `dvc repro split`.")
+    return table
 
 
 def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Document]:
@@ -104,35 +120,38 @@ def _resize(source: Path, target: Path, side: int) -> Path | None:
 
 
 def class_table(documents: dict[str, Document]) -> pd.DataFrame:
-    """One row a category: class_id, name, and of "train" and "val" the <subset>_instances and <subset>_images."""
+    """One row a category: class_id, name, instances, and for "train" and "val" <subset>_instances, <subset>_images."""
     categories = documents["train"]["categories"]
     table = pd.DataFrame({"class_id": [c["id"] for c in categories], "name": [c["name"] for c in categories]})
+    table["instances"] = 0
     for subset in ("train", "val"):
         pairs = [(a["category_id"], a["image_id"]) for a in documents[subset]["annotations"]]
         by_class = pd.DataFrame(pairs, columns=["class_id", "image_id"]).groupby("class_id")["image_id"]
         table[f"{subset}_instances"] = table["class_id"].map(by_class.size()).fillna(0).astype(int)
         table[f"{subset}_images"] = table["class_id"].map(by_class.nunique()).fillna(0).astype(int)
+        table["instances"] += table[f"{subset}_instances"]
     return table
 
 
 def size_table(documents: dict[str, Document]) -> pd.DataFrame:
-    """Histogram of instance sizes: counts by relative_size, the upper end of a bin of sqrt(area) / long image side.
+    """Histogram of instance sizes; `side` is the upper end of a bin of sqrt(area) / long image side.
 
-    Columns "train" and "val" count by subset; "small", "medium" and "large" count the same instances by area in COCO's
-    terms, at the original size.
+    `instances` in the bin, the same by subset ("train", "val") and by COCO's area at the original size ("small",
+    "medium", "large").
     """
     edges = np.linspace(0, 1, BINS + 1)
-    table = pd.DataFrame({"relative_size": edges[1:].round(4)})
-    table[["train", "val", "small", "medium", "large"]] = 0
+    table = pd.DataFrame({"side": edges[1:].round(4)})
+    table[["instances", "train", "val", "small", "medium", "large"]] = 0
     for subset in ("train", "val"):
         sides = {image["id"]: max(image["height"], image["width"]) for image in documents[subset]["images"]}
         annotations = documents[subset]["annotations"]
         areas = np.array([a["area"] for a in annotations], float)
         relative = np.sqrt(areas) / np.array([sides[a["image_id"]] for a in annotations], float)
-        kinds = {"small": areas < SMALL, "medium": (areas >= SMALL) & (areas < MEDIUM), "large": areas >= MEDIUM}
-        table[subset] += np.histogram(relative, edges)[0]
-        for kind, chosen in kinds.items():
-            table[kind] += np.histogram(relative[chosen], edges)[0]
+        every = np.ones(len(areas), bool)
+        small, large = areas < SMALL, areas >= MEDIUM
+        counted = {"instances": every, subset: every, "small": small, "medium": ~(small | large), "large": large}
+        for name, chosen in counted.items():
+            table[name] += np.histogram(relative[chosen], edges)[0]
     return table
 
 

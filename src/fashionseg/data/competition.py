@@ -7,10 +7,11 @@ its first example, as long as few drop. Every test picture must be there: a subm
 import dataclasses
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from fashionseg import io, rle
 from fashionseg.errors import UserError
 
 TRAIN, LABELS, SAMPLE = "train.csv", "label_descriptions.json", "sample_submission.csv"
-FILES, FOLDERS = (TRAIN, LABELS, SAMPLE), ("train", "test")
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds")
 TOLERATED = 0.05  # share of rows, or of pictures, that may drop; beyond it the file is broken, not the row
 CHUNK = 10_000  # rows whose runs are in memory at once
@@ -78,21 +78,9 @@ class Competition:
         )
 
 
-def require_layout(folder: Path) -> None:
-    """Raises UserError unless `folder` holds the competition's files and folders."""
-    lacking = [name for name in FILES if not (folder / name).is_file()]
-    lacking += [f"{name}/" for name in FOLDERS if not (folder / name).is_dir()]
-    if lacking:
-        raise UserError(
-            f"{folder} lacks {', '.join(lacking)}; it should hold the competition's {', '.join(FILES)}, "
-            "train/ and test/."
-        )
-
-
 def read(folder: str | Path) -> Competition:
     """Reads and checks a competition folder; raises UserError as the module's first lines say."""
     folder = Path(folder)
-    require_layout(folder)
     categories, attributes = _labels(folder / LABELS)
     table = _table(folder / TRAIN, COLUMNS)
     train, test = _pictures(folder / "train"), _test_pictures(folder)
@@ -110,9 +98,11 @@ def read(folder: str | Path) -> Competition:
     pictures = _drops("picture has no readable header", broken, len(train), "pictures")
     train = {name: path for name, path in train.items() if path in sizes}
 
-    instances, faults = _instances(table, categories, attributes, {name: sizes[path] for name, path in train.items()})
+    instances, faults, details = _instances(
+        table, categories, attributes, {name: sizes[path] for name, path in train.items()}
+    )
     bad = faults != ""
-    rows = _drops(faults[bad].tolist(), _lines(folder, instances[bad]), len(table), "rows")
+    rows = _drops(faults[bad].tolist(), _lines(folder, instances[bad], details), len(table), "rows")
     return Competition(
         folder=folder,
         categories=categories,
@@ -127,8 +117,11 @@ def read(folder: str | Path) -> Competition:
     )
 
 
-def _lines(folder: Path, rows: pd.DataFrame) -> list[str]:
-    return [f"{folder / TRAIN}:{row}" for row in rows["row"]]
+def _lines(folder: Path, rows: pd.DataFrame, details: Mapping[int, str] = MappingProxyType({})) -> list[str]:
+    """Where each row stands, with what there is to add about it; details: by index of the row."""
+    return [
+        f"{folder / TRAIN}:{line}" + (f" ({details[at]})" if at in details else "") for at, line in rows["row"].items()
+    ]
 
 
 def _drops(reasons: str | list[str], places: Iterable[Any], total: int, what: str) -> pd.DataFrame:
@@ -164,9 +157,9 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV as text, with `row`, the line each row stands on; lines without any value are left out."""
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False
-            )
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the folder should hold the competition's files.") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{path} is empty; it should start with {','.join(columns)}.") from None
     except UnicodeDecodeError as error:
@@ -200,8 +193,11 @@ def _explain_other_layouts(path: Path, table: pd.DataFrame) -> None:
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Id -> path of every .jpg in a folder, sorted by id."""
-    return {path.stem: path for path in sorted(folder.glob("*.jpg"))}
+    """Id -> path of every .jpg in a folder, sorted by id; UserError where there is none."""
+    pictures = {path.stem: path for path in sorted(folder.glob("*.jpg"))}
+    if not pictures:
+        raise UserError(f"{folder} holds no picture; it should hold <ImageId>.jpg for each image.")
+    return pictures
 
 
 def _test_pictures(folder: Path) -> dict[str, Path]:
@@ -238,8 +234,8 @@ def _instances(
     categories: list[dict[str, Any]],
     attributes: list[dict[str, Any]],
     sizes: dict[str, tuple[int, int]],
-) -> tuple[pd.DataFrame, pd.Series]:
-    """Competition.instances of all rows, and each row's fault ('' for none)."""
+) -> tuple[pd.DataFrame, pd.Series, dict[int, str]]:
+    """Competition.instances of all rows, each row's fault ('' for none), and by index what more there is to say."""
     faults = pd.Series("", index=table.index, dtype=object)
 
     def blame(rows: pd.Series, reason: str) -> None:
@@ -270,13 +266,14 @@ def _instances(
     blame(table["AttributesIds"].isin(unreadable), "AttributesIds are no whole numbers joined by commas")
     blame(table["AttributesIds"].isin(unknown), f"AttributesIds has an id that is not in {LABELS}")
     blame(table["EncodedPixels"].str.strip() == "", "EncodedPixels is empty")
-    sound = instances[faults == ""]
+    sound, details = instances[faults == ""], {}
     for start in track(range(0, len(sound), CHUNK), "checking run lengths"):
         rows = sound.iloc[start : start + CHUNK]
         heights, widths = (rows[side].to_numpy(np.int64) for side in ("height", "width"))
-        for at, reason in rle.check_kaggle(rows["encoded"].tolist(), heights, widths).items():
-            faults[rows.index[at]] = f"EncodedPixels: {reason}"
-    return instances, faults
+        broken = rle.check_kaggle(rows["encoded"].tolist(), heights, widths)
+        details |= {rows.index[at]: detail for at, detail in broken.items()}
+    faults[list(details)] = "EncodedPixels is no mask"
+    return instances, faults, details
 
 
 def _whole(texts: pd.Series) -> pd.Series:

@@ -1,5 +1,9 @@
 """One picture with its instances, as the network sees them. Worker processes import this, so no Keras here."""
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,3 +88,16 @@ def shrunk(bitmap: np.ndarray) -> np.ndarray:
     """A mask (h, w) of 0 and 1 over the same box in MASK_SIDE x MASK_SIDE cells; a cell is 1 where half of it is."""
     method = cv2.INTER_AREA if min(bitmap.shape) >= MASK_SIDE else cv2.INTER_LINEAR
     return (cv2.resize(bitmap * 255, (MASK_SIDE, MASK_SIDE), interpolation=method) > 127).astype(np.uint8)
+
+
+def prepare_worker(trainer: int) -> None:
+    """Sets up a process that reads ahead for the one of id `trainer`, and ends with it even where that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers
+    cv2.setNumThreads(0)
+
+    def watch() -> None:
+        while os.getppid() == trainer:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -12,10 +12,10 @@ from rich.progress import Progress, track
 
 from fashionseg import io
 from fashionseg.data import demo
-from fashionseg.data.competition import FILES, FOLDERS, require_layout
 from fashionseg.errors import UserError
 from fashionseg.params import Data
 
+FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
 DEMO_IMAGES = 250
 CREDENTIALS = (
     "put a token from https://www.kaggle.com/settings/api into KAGGLE_API_TOKEN or ~/.kaggle/access_token, "
@@ -30,7 +30,8 @@ def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downlo
     source is missing, incomplete or closed.
     """
     if data.source == "demo":
-        demo.draw_competition(Path(folder), seed, DEMO_IMAGES)
+        with io.replacing(folder) as beside:
+            demo.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
     elif data.source == "local":
         _link(data.path, Path(folder))
     else:
@@ -42,7 +43,8 @@ def _link(path: str | None, folder: Path) -> None:
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
     source = Path(path).expanduser()
-    require_layout(source)
+    if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
+        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
     pictures = [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
     with io.replacing(folder) as beside:
         for name in FOLDERS:

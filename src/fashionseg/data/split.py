@@ -1,7 +1,6 @@
 """Training and validation: whole images, every class in about the same share on both sides."""
 
 import warnings
-from pathlib import Path
 
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
@@ -9,9 +8,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from fashionseg.data.competition import Competition
 from fashionseg.errors import UserError
 
-PICTURE = (
-    -1
-)  # a class that every image has once, so that the folds get even numbers of images, those without instances too
+# A class that every image has once: the folds get even numbers of images, and images without instances are dealt too.
+PICTURE = -1
 
 
 def assign(competition: Competition, folds: int, fold: int, seed: int) -> pd.DataFrame:
@@ -36,19 +34,3 @@ def assign(competition: Competition, folds: int, fold: int, seed: int) -> pd.Dat
         _, held_out = list(splitter.split(groups, classes, groups))[fold]
     held = {groups[at] for at in held_out}
     return pd.DataFrame({"image_id": images, "subset": ["val" if name in held else "train" for name in images]})
-
-
-def read(path: str | Path, competition: Competition) -> pd.DataFrame:
-    """The table that `assign` made; raises UserError where it is not one of exactly this competition's images."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run `dvc repro split`.") from None
-    fits = (
-        list(table.columns) == ["image_id", "subset"]
-        and table["subset"].isin(["train", "val"]).all()
-        and sorted(table["image_id"]) == sorted(competition.train_images)
-    )
-    if not fits:
-        raise UserError(f"{path} is not a split of the images of {competition.folder}; run `dvc repro split`.")
-    return table

@@ -11,6 +11,8 @@ from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
 
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
+# XLA is how JAX runs at all. TensorFlow does without: on CPUs it is no faster, and takes longer to start.
+JIT = keras.backend.backend() == "jax"
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
 
 

@@ -1,0 +1,215 @@
+"""What happens beside a training: DVCLive's history, a progress bar, checkpoints, a stop at the first NaN."""
+
+import math
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import rich.progress
+from dvclive import Live
+from keras import ops
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from scmrepo.exceptions import SCMError
+
+from fashionseg import io
+from fashionseg.errors import UserError
+
+LINE_SECONDS = 30  # between lines where there is no terminal
+SPEED_SECONDS = 600  # over which the speed behind the time left is estimated
+
+Logs = dict[str, float] | None
+
+
+class LiveLog(keras.callbacks.Callback):
+    """One row an epoch, numbered from 0, in `folder`/plots/metrics/{train,eval}/*.tsv; the last values in metrics.json.
+
+    Logs each loss of training and validation, and of the training learning_rate at the last step, seconds of the whole
+    epoch, images_per_second without validation; `images` are those of an epoch. What is no number is left out, as it
+    would break a plot. Rows that are there stay: `restore` sees to it that they end before the first epoch to come.
+    Raises UserError in a Git repository without a commit.
+    """
+
+    def __init__(self, folder: str | Path, images: int, schedule: keras.optimizers.schedules.LearningRateSchedule):
+        super().__init__()
+        try:
+            self.live = Live(str(folder), resume=True, dvcyaml=None, save_dvc_exp=False)
+        except SCMError:
+            raise UserError(
+                "this Git repository has no commit yet and DVCLive needs one; commit, then go on."
+            ) from None
+        self.images = images
+        self.schedule = schedule
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self.trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.live.step = epoch
+        values = {
+            f"eval/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": value
+            for name, value in logs.items()
+        }
+        # The optimizer already stands at the next epoch's first step.
+        values["train/learning_rate"] = float(ops.convert_to_numpy(self.schedule(self.model.optimizer.iterations - 1)))
+        values["train/seconds"] = time.perf_counter() - self.began
+        values["train/images_per_second"] = self.images / (self.trained - self.began)
+        for name, value in values.items():
+            if math.isfinite(value):
+                self.live.log_metric(name, value)
+        self.live.sync()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        self.live.end()
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps under `folder`/epoch-<epochs done> what `restore` needs, of the newest epoch alone.
+
+    That is every variable of model and optimizer, the seed generators' included, and a copy of the folder `results`, so
+    that state and history are of the same moment. A kill leaves the newest checkpoint that was complete.
+    """
+
+    def __init__(self, folder: str | Path, results: str | Path):
+        super().__init__()
+        self.folder = Path(folder)
+        self.results = Path(results)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        # A new name each time: that makes the renaming of a whole folder atomic.
+        with io.replacing(self.folder / f"epoch-{epoch + 1:04}") as beside:
+            shutil.copytree(self.results, beside / "results")
+            np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _state(self.model)])
+        for older in _checkpoints(self.folder)[:-1]:
+            io.remove(older)
+
+
+def restore(model: keras.Model, folder: str | Path, results: str | Path) -> int:
+    """Brings back model, optimizer and `results` from `folder`; returns the epochs done, 0 without a checkpoint.
+
+    The model is compiled and its optimizer built. What `results` held before is removed. Raises UserError where the
+    checkpoint is of a different model.
+    """
+    io.remove(results)
+    checkpoints = _checkpoints(Path(folder))
+    if not checkpoints:
+        return 0
+    newest = checkpoints[-1]
+    variables = _state(model)
+    with np.load(newest / "state.npz") as saved:
+        values = [saved[name] for name in saved.files]
+    if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+        raise UserError(f"{newest} was written by a different version of the model; remove {folder} to train afresh.")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    shutil.copytree(newest / "results", results)
+    return int(newest.name.removeprefix("epoch-"))
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    # save_weights would leave out the seed generators.
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*"))
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Raises UserError that names loss and step once a loss is no finite number, before a checkpoint is written."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        _check(logs, f"in step {batch + 1} of epoch {self.epoch}")
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        _check(logs, f"in the validation after epoch {epoch + 1}")
+
+
+def _check(logs: dict[str, float], when: str) -> None:
+    broken = [name for name, value in logs.items() if not math.isfinite(value)]
+    parts = [name for name in broken if name not in ("loss", "val_loss")] or broken  # the sum only shows the same
+    if parts:
+        values = ", ".join(f"'{name}' became {logs[name]}" for name in parts)
+        raise UserError(f"loss {values} {when}; lower train.learning_rate or raise train.warmup_steps.")
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar over all epochs with their validation, on a terminal; elsewhere a line each epoch and every 30 seconds.
+
+    Used within `with progress.bar:`, which clears the terminal up whatever happens. The time left is that of the whole
+    training, losses are means over the epoch so far. `console` is where it prints, the standard output by default.
+    """
+
+    def __init__(self, batch_size: int, validation_steps: int, console: Console | None = None):
+        super().__init__()
+        self.batch_size = batch_size
+        self.validation_steps = validation_steps
+        self.bar = rich.progress.Progress(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            speed_estimate_period=SPEED_SECONDS,
+        )
+        self.bar.disable = not self.bar.console.is_terminal
+        self.task: TaskID | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.epoch = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self.began = self.spoke = time.monotonic()
+        if self.task is None:  # not before: a resumed training begins in the midst
+            steps = self.params["steps"] + self.validation_steps
+            self.task = self.bar.add_task(
+                self.epoch, total=self.params["epochs"] * steps, completed=epoch * steps, speed="", losses=""
+            )
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._advance(f"step {batch + 1}/{self.params['steps']}", logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._advance(f"validation {batch + 1}/{self.validation_steps}", logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        train = {name: value for name, value in logs.items() if not name.startswith("val_")}
+        val = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
+        seconds = timedelta(seconds=round(time.monotonic() - self.began))
+        self._say(f"{self.epoch} in {seconds}: {_losses(train)}; validation {_losses(val)}; {self._left()}")
+
+    def _advance(self, step: str, logs: dict[str, float]) -> None:
+        description = f"{self.epoch} {step}"
+        self.bar.update(
+            self.task, advance=1, description=description, speed=self._speed(), losses=_losses({"loss": logs["loss"]})
+        )
+        if self.bar.disable and time.monotonic() - self.spoke >= LINE_SECONDS:
+            self._say(f"{description}: {_losses(logs)}; {self._left()}")
+
+    def _speed(self) -> str:
+        speed = self.bar.tasks[self.task].speed
+        return f"{speed * self.batch_size:.1f} images/s" if speed else ""
+
+    def _left(self) -> str:
+        seconds = self.bar.tasks[self.task].time_remaining
+        return f"{self._speed()}, {timedelta(seconds=seconds)} left" if seconds is not None else ""
+
+    def _say(self, line: str) -> None:
+        self.spoke = time.monotonic()
+        self.bar.console.print(line, soft_wrap=True, highlight=False)
+        self.bar.console.file.flush()
+
+
+def _losses(logs: dict[str, Any]) -> str:
+    """The sum first, then its parts."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in logs.items() if name != "loss")
+    return f"loss {logs['loss']:.3f}" + (f" ({parts})" if parts else "")

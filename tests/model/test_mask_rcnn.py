@@ -1,0 +1,240 @@
+"""The whole network: it learns, its detections obey the rules, both backends give the same numbers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from pycocotools import mask as coco_mask
+
+from fashionseg.model.fpn import FeaturePyramid
+from fashionseg.model.mask_rcnn import LOSSES, Detector, MaskRCNN
+from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
+from fashionseg.model.rpn import RegionProposals
+
+SMALL = {
+    "backbone": "efficientnet_lite0",
+    "weights": "random",
+    "frozen_stages": 0,
+    "side": 64,
+    "classes": 3,
+    "fpn_channels": 16,
+    "anchor_side": 16,
+    "proposals": 64,
+    "detections": 20,
+    "rois": 32,
+    "seed": 7,
+}
+
+
+def make_batch(seed: int = 0, images: int = 2, instances: int = 4) -> dict[str, np.ndarray]:
+    """Ellipses of one colour a class on noise; the last slot of each image is padding."""
+    rng = np.random.default_rng(seed)
+    batch = {
+        "images": rng.uniform(100, 150, (images, 64, 64, 3)).astype(np.float32),
+        "sizes": np.array([[64, 64], [56, 64]], np.int32)[:images],
+        "boxes": np.zeros((images, instances, 4), np.float32),
+        "classes": np.zeros((images, instances), np.int32),
+        "masks": np.zeros((images, instances, 56, 56), np.uint8),
+    }
+    y, x = np.mgrid[:64, :64] + 0.5
+    v, u = (np.mgrid[:56, :56] + 0.5) / 28 - 1
+    for image in range(images):
+        for slot in range(instances - 1):
+            width, height = rng.integers(14, 26, 2)
+            left, top = 2 + 20 * slot, rng.integers(2, 54 - height)
+            inside = ((x - left) / width * 2 - 1) ** 2 + ((y - top) / height * 2 - 1) ** 2 <= 1
+            batch["images"][image][inside] = 30 + 80 * np.eye(3)[slot] * 2
+            batch["boxes"][image, slot] = left, top, left + width, top + height
+            batch["classes"][image, slot] = slot + 1
+            batch["masks"][image, slot] = u**2 + v**2 <= 1
+    return batch
+
+
+class Repeated(keras.utils.PyDataset):
+    def __init__(self, batch: dict[str, np.ndarray], steps: int):
+        super().__init__()
+        self.batch, self.steps = batch, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int):
+        return (self.batch,)
+
+
+@pytest.fixture(scope="module")
+def network() -> MaskRCNN:
+    keras.utils.set_random_seed(1)
+    return MaskRCNN(**SMALL)
+
+
+def numpy_of(tree):
+    return {name: ops.convert_to_numpy(value) for name, value in tree.items()}
+
+
+def test_it_learns_boxes_classes_and_masks():
+    """Fitted to one batch of six ellipses, it finds each, with its class and its mask."""
+    keras.utils.set_random_seed(1)
+    network = MaskRCNN(**{**SMALL, "weights": "imagenet"})
+    network.compile(keras.optimizers.Adam(2e-3), jit_compile=False)
+    batch = make_batch()
+    history = network.fit(Repeated(batch, 50), epochs=2, verbose=0).history
+    assert set(history) == {"loss", *LOSSES}
+    assert history["loss"][1] < 0.5 * history["loss"][0]
+    assert history["loss"][1] == pytest.approx(sum(history[name][1] for name in LOSSES), rel=1e-3)
+
+    found = numpy_of(Detector(network, 0.5, 0.5)(batch))
+    for image in range(2):
+        for slot in range(3):
+            box, number = batch["boxes"][image, slot], batch["classes"][image, slot]
+            same = np.flatnonzero(found["classes"][image] == number)
+            ious = coco_mask.iou(xywh(found["boxes"][image][same]), xywh(box[None]), [0])[:, 0]
+            assert ious.max() > 0.7
+            mask = found["masks"][image][same[ious.argmax()]] > 0.5
+            v, u = (np.mgrid[:28, :28] + 0.5) / 14 - 1
+            truth = u**2 + v**2 <= 1
+            assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+
+
+def xywh(boxes):
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(float)
+
+
+def greedy_detections(network, batch, least_score, nms_iou):
+    """The definition in plain Python: all pairs of proposal and class, best first, suppressed within their class."""
+    pyramid, logits, deltas, anchors = network._look(batch["images"])
+    proposals, scores = network.rpn.propose(logits, deltas, anchors, batch["sizes"])
+    logits, deltas = (ops.convert_to_numpy(t) for t in network.roi_heads(pyramid, proposals))
+    proposals, scores = ops.convert_to_numpy(proposals), ops.convert_to_numpy(scores)
+    found = []
+    for image, (height, width) in enumerate(batch["sizes"]):
+        probabilities = np.exp(logits[image]) / np.exp(logits[image]).sum(-1, keepdims=True)
+        pairs = []
+        for roi in np.flatnonzero(scores[image] > 0):
+            x1, y1, x2, y2 = proposals[image, roi]
+            for number in range(1, network.roi_heads.classes + 1):
+                dx, dy, dw, dh = deltas[image, roi, number] / [10, 10, 5, 5]
+                x, y = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
+                w, h = (x2 - x1) * np.exp(dw), (y2 - y1) * np.exp(dh)
+                box = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, [width, height] * 2)
+                if probabilities[roi, number] > least_score and (box[2:] - box[:2] >= 0.01).all():
+                    pairs.append((probabilities[roi, number], number, box))
+        kept = []
+        for pair in sorted(pairs, key=lambda pair: -pair[0]):
+            rivals = np.array([box for _, number, box in kept if number == pair[1]]).reshape(-1, 4)
+            if not len(rivals) or coco_mask.iou(xywh(rivals), xywh(pair[2][None]), [0] * 1).max() <= nms_iou:
+                kept.append(pair)
+        found.append(kept[: network.roi_heads.detections])
+    return found
+
+
+def test_detections_are_those_of_the_definition(network):
+    batch = make_batch(3)
+    found = numpy_of(network.detect(batch["images"], batch["sizes"], 0.2, 0.5))
+    for image, expected in enumerate(greedy_detections(network, batch, 0.2, 0.5)):
+        count = len(expected)
+        assert count > 3
+        np.testing.assert_allclose(found["scores"][image][:count], [score for score, _, _ in expected], rtol=1e-4)
+        assert found["classes"][image][:count].tolist() == [number for _, number, _ in expected]
+        np.testing.assert_allclose(found["boxes"][image][:count], [box for _, _, box in expected], atol=1e-3)
+        assert not found["scores"][image][count:].any()
+        assert not found["classes"][image][count:].any()
+
+
+def test_nothing_above_the_score_is_nothing_found(network):
+    batch = make_batch()
+    found = numpy_of(network.detect(batch["images"], batch["sizes"], 0.99, 0.5))
+    assert not found["classes"].any()
+    assert not found["boxes"].any()
+    assert all(np.isfinite(values).all() for values in found.values())
+
+
+def test_images_without_instances_teach_the_background(network):
+    batch = make_batch()
+    for name in ("boxes", "classes", "masks"):
+        batch[name] = np.zeros_like(batch[name])
+    losses = numpy_of(network(batch))
+    assert losses["objectness"] > 0
+    assert losses["classifier"] > 0
+    assert losses["rpn_box_reg"] == losses["box_reg"] == losses["mask"] == 0
+
+
+def test_padding_changes_no_loss(network):
+    """More empty slots, the same losses, as long as no sampling happens: few enough candidates that all are used."""
+    batch = make_batch()
+    wide = {**batch}
+    for name in ("boxes", "classes", "masks"):
+        wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
+    pyramid, logits, deltas, anchors = network._look(batch["images"])
+    uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
+    first, second = (
+        numpy_of(network.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, uniform))
+        for b in (batch, wide)
+    )
+    assert first == second
+
+
+def test_weights_round_trip(network, tmp_path):
+    network.save_weights(tmp_path / "model.weights.h5")
+    keras.utils.set_random_seed(2)
+    other = MaskRCNN(**SMALL)
+    batch = make_batch()
+    before = numpy_of(other.detect(batch["images"], batch["sizes"], 0.1, 0.5))
+    other.load_weights(tmp_path / "model.weights.h5")
+    after, expected = (numpy_of(n.detect(batch["images"], batch["sizes"], 0.1, 0.5)) for n in (other, network))
+    assert not np.array_equal(before["scores"], expected["scores"])
+    for name in expected:
+        np.testing.assert_allclose(after[name], expected[name], atol=1e-6)
+
+
+OTHER_BACKEND = """
+import sys, numpy as np, keras
+from fashionseg.model.mask_rcnn import MaskRCNN
+folder, config = sys.argv[1], eval(sys.argv[2])
+network = MaskRCNN(**config)
+network.load_weights(folder + "/model.weights.h5")
+batch = dict(np.load(folder + "/batch.npz"))
+found = network.detect(batch["images"], batch["sizes"], 0.1, 0.5)
+np.savez(folder + "/found.npz", **{name: keras.ops.convert_to_numpy(value) for name, value in found.items()})
+"""
+
+
+def test_both_backends_give_the_same_numbers(network, tmp_path):
+    batch = make_batch(5)
+    network.save_weights(tmp_path / "model.weights.h5")
+    np.savez(tmp_path / "batch.npz", **batch)
+    other = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
+    subprocess.run(
+        [sys.executable, "-c", OTHER_BACKEND, str(tmp_path), repr(SMALL)],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": other},
+        cwd=Path(__file__).parents[2],
+    )
+    expected = np.load(tmp_path / "found.npz")
+    found = numpy_of(network.detect(batch["images"], batch["sizes"], 0.1, 0.5))
+    assert (found["classes"] > 0).any()
+    np.testing.assert_array_equal(found["classes"], expected["classes"])
+    for name in ("scores", "boxes", "masks"):
+        np.testing.assert_allclose(found[name], expected[name], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (FeaturePyramid, {"channels": 24}),
+        (RegionProposals, {"channels": 24, "strides": [4, 8], "anchor_side": 12, "proposals": 33}),
+        (BoxHead, {"classes": 5}),
+        (MaskHead, {"classes": 5, "channels": 24}),
+        (RoIHeads, {"classes": 5, "channels": 24, "strides": [4, 8], "rois": 40, "detections": 9}),
+    ],
+)
+def test_layers_are_serialisable(kind, config):
+    layer = kind(**config)
+    assert layer.get_config().items() >= config.items()
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert all(getattr(again, name) == value for name, value in config.items())

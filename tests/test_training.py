@@ -1,0 +1,195 @@
+"""Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+from PIL import Image
+
+from fashionseg import io, params, training
+from fashionseg.errors import UserError
+from test_callbacks import Tiny, TinyBatches
+
+ROOT = Path(__file__).parents[1]
+CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
+
+
+def config(epochs=3, seed=3, workers=0, backend="jax", **train):
+    values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.05, "warmup_steps": 3}
+    values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, **train}
+    return SimpleNamespace(
+        seed=seed,
+        machine=params.Machine(workers, backend),
+        images=params.Images(64),
+        model=params.Model("tiny", "imagenet", 8, 0, 16, 8, 8),
+        augment=params.Augment("standard"),
+        train=params.Train(**values),
+    )
+
+
+def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("train.json", "val.json")):
+    """`training.train` in a folder, on stand-ins for model and data."""
+    for name in documents:
+        if not (folder / name).exists():
+            io.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "MaskRCNN", model)
+        patch.setattr(training, "Batches", lambda document, images, **kwargs: batches(**kwargs))
+        patch.chdir(folder)  # DVCLive looks around there
+        training.train(settings or config(), *documents, "images", "models", "results", "checkpoints")
+
+
+def history(folder):
+    """All logged values but the times, by name and step."""
+    tables = {path.stem + path.parent.name: path for path in (folder / "results").rglob("*.tsv")}
+    same = {name: path for name, path in tables.items() if not name.startswith(("seconds", "images_per_second"))}
+    return pd.concat({name: pd.read_csv(path, sep="\t", index_col="step").iloc[:, 0] for name, path in same.items()})
+
+
+def weights(folder):
+    model = Tiny(side=64)
+    model.load_weights(folder / "models" / "mask_rcnn.weights.h5")
+    return [ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def dying_savez(path, *arrays, savez=np.savez):
+    """Ends the process without any farewell in the midst of the second checkpoint; its rows of history are written."""
+    savez(path, *arrays[:2])
+    if "epoch-0002" in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    savez(path, *arrays)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(folder)
+    return folder
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, undisturbed, capsys):
+    child = subprocess.run([sys.executable, __file__, tmp_path], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert not (tmp_path / "models").exists()
+    (state,) = (tmp_path / "checkpoints").glob("*/epoch-*")
+    assert state.name == "epoch-0001"
+    assert history(tmp_path).index.get_level_values("step").max() == 1
+    train(tmp_path)
+    assert f"resuming after epoch 1 of 3 from {state.parent.relative_to(tmp_path)}" in capsys.readouterr().out
+    expected, got = history(undisturbed), history(tmp_path)
+    assert len(expected) == 3 * 13
+    pd.testing.assert_series_equal(got, expected, rtol=1e-6, check_exact=False)
+    for one, other in zip(weights(undisturbed), weights(tmp_path), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_what_training_leaves(undisturbed):
+    names = sorted(str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file())
+    metrics = [name for name in names if name.startswith("results/plots/metrics/")]
+    assert len(metrics) == 6 + 6 + 3
+    pictures = [f"results/annotations/{number:02}.jpg" for number in range(1, 9)]
+    outs = ["checkpoints/lock", "models/mask_rcnn.json", "models/mask_rcnn.weights.h5", "results/metrics.json"]
+    assert set(names) == {*metrics, *pictures, *outs, "train.json", "val.json"}
+    assert Image.open(undisturbed / pictures[0]).size[0] >= 64
+    description = io.read_json(undisturbed / "models" / "mask_rcnn.json")
+    assert description["categories"] == CATEGORIES
+    network = {"side": 64, "classes": 2, "rois": 8, "seed": 3, "backbone": "tiny", "fpn_channels": 8}
+    assert description["network"].items() >= network.items()
+
+
+def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(tmp_path)
+    monkeypatch.setattr(keras.Model, "fit", None)
+    train(tmp_path)
+    pd.testing.assert_series_equal(history(tmp_path), history(undisturbed), rtol=1e-6, check_exact=False)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["lock"]
+
+
+def test_other_params_or_data_begin_afresh(tmp_path):
+    for name in ("train.json", "val.json", "other.json"):
+        io.write_json(tmp_path / name, {"categories": CATEGORIES, "images": [name]})
+    documents = tmp_path / "train.json", tmp_path / "val.json"
+    others = [
+        (config(seed=4), *documents),
+        (config(epochs=4), *documents),
+        (config(weight_decay=2e-3), *documents),
+        (config(), tmp_path / "other.json", documents[1]),
+        (config(), *documents[::-1]),
+    ]
+    same = training._fingerprint(config(), *documents)
+    assert len({same, *(training._fingerprint(*other) for other in others)}) == 6
+    assert training._fingerprint(config(workers=5, backend="tensorflow"), *documents) == same
+
+
+def test_two_trainings_do_not_share_checkpoints(tmp_path):
+    with io.locked(tmp_path / "checkpoints" / "lock"), pytest.raises(UserError, match="another run holds"):
+        train(tmp_path)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 40), st.lists(st.integers(0, 60), max_size=3, unique=True).map(sorted))
+def test_schedule_is_warmup_times_drops(warmup, drops):
+    steps = np.arange(70)
+    rates = ops.convert_to_numpy(training.WarmupAndDrops(0.3, warmup, drops)(ops.convert_to_tensor(steps)))
+    linear = np.minimum((steps + 1) / warmup, 1) if warmup else 1
+    np.testing.assert_allclose(rates, 0.3 * linear * 0.1 ** np.searchsorted(drops, steps, side="right"), rtol=1e-5)
+
+
+def test_schedule_is_keras_after_the_warmup():
+    schedule = training.WarmupAndDrops(0.3, 2, [5, 8])
+    # PiecewiseConstantDecay changes after its boundary, ours at it.
+    pieces = keras.optimizers.schedules.PiecewiseConstantDecay([4, 7], [0.3, 0.03, 0.003])
+    again = training.WarmupAndDrops.from_config(schedule.get_config())
+    for step in (1, 2, 4, 5, 7, 8, 20):
+        assert float(schedule(step)) == float(again(step)) == pytest.approx(float(pieces(step)))
+
+
+def test_weight_decay_means_what_it_means_to_torch():
+    """torch.optim.SGD(momentum=0.9, weight_decay): the gradient grows by weight_decay * weight before the momentum."""
+    rate, decay = 0.01, 0.05
+    random = np.random.default_rng(0)
+    layer = keras.layers.Dense(5, bias_initializer="ones")
+    layer.build((None, 4))
+    sgd = training.optimizer(layer, training.WarmupAndDrops(rate, 0, []), decay)
+    weight, velocity = ops.convert_to_numpy(layer.kernel).copy(), 0
+    start = np.abs(weight).mean()
+    for _ in range(100):
+        gradient = random.normal(0, 0.1, weight.shape).astype("float32")
+        sgd.apply([ops.convert_to_tensor(gradient), ops.zeros(5)], [layer.kernel, layer.bias])
+        velocity = 0.9 * velocity + gradient + decay * weight
+        weight = weight - rate * velocity
+    without = ...
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), weight, atol=0.03 * start)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.bias), 1)
+
+
+@pytest.mark.parametrize("set_before", [None, "jax"])
+def test_an_environment_variable_wins_over_params(monkeypatch, set_before):
+    calls = []
+    monkeypatch.setattr(training, "train", lambda config, *args, **kwargs: calls.append((config, args)))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("KERAS_BACKEND", set_before or "")
+    if not set_before:
+        monkeypatch.delenv("KERAS_BACKEND")
+    runpy.run_path(str(ROOT / "stages" / "train.py"))["main"]("t.json", "v.json", "images", "models", "results")
+    ((loaded, paths),) = calls
+    assert paths == ("t.json", "v.json", "images", "models", "results")
+    assert os.environ["KERAS_BACKEND"] == (set_before or loaded.machine.backend)
+
+
+if __name__ == "__main__":
+    np.savez = dying_savez
+    train(Path(sys.argv[1]))
