@@ -11,14 +11,16 @@ PACKAGE = ROOT / "src" / "fashionseg"
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.read_text().strip())
-LAYERS = {
-    0: ["rle", "params", "io", "errors"],
-    1: ["model/boxes", "model/anchors", "model/nms", "model/roi_align", "data/competition"],
-    2: ["model", "data"],
-    3: ["callbacks", "draw", "model/mask_rcnn", "data/batches"],
-    4: ["training", "inference", "tuning", "submission", "evaluation", "summary"],
-}
-LAYER = {name: layer for layer, names in LAYERS.items() for name in names}
+LAYERS = [  # from the bottom up
+    ["errors"],
+    ["rle", "params", "io"],
+    ["model/boxes", "model/anchors", "model/nms", "model/roi_align", "data/competition"],
+    ["model", "data"],
+    ["callbacks", "claims", "draw", "model/mask_rcnn", "data/batches"],
+    ["training", "inference", "submission", "evaluation", "summary"],
+    ["tuning"],
+]
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 
 def imported(path: Path) -> set[Path]:

@@ -35,7 +35,9 @@ def load(folder: Path) -> tuple[MaskRCNN, list[int]]:
     return network, [category["id"] for category in description["categories"]]
 
 
-def predict(document: dict[str, Any], images: Path, models: Path, params: Predict, workers: int) -> list[dict[str, Any]]:
+def predict(
+    document: dict[str, Any], images: Path, models: Path, params: Predict, workers: int
+) -> list[dict[str, Any]]:
     """COCO results of every image of a COCO document, at the images' original size, best first within an image."""
     network, category_ids = load(models)
     detector = Detector(network, params.score, params.nms_iou)
@@ -48,7 +50,9 @@ def predict(document: dict[str, Any], images: Path, models: Path, params: Predic
     return results
 
 
-def _detections(detector: Detector, pictures: Pictures) -> Iterator[tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
+def _detections(
+    detector: Detector, pictures: Pictures
+) -> Iterator[tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
     """The record of each image, its size (2,) in the padded square, and its detections, one image at a time."""
     for index in range(len(pictures)):
         batch = pictures[index]
@@ -71,7 +75,11 @@ def instances(
     height, width = record["height"], record["width"]
     scale = np.array([width / size[1], height / size[0]] * 2)
     boxes = found["boxes"][used] * scale
-    masks = list(pool.map(paste, found["masks"][used], boxes, *([value] * len(used) for value in (height, width, mask_threshold))))
+    masks = list(
+        pool.map(
+            paste, found["masks"][used], boxes, *([value] * len(used) for value in (height, width, mask_threshold))
+        )
+    )
     if not masks:
         return []
     runs = rle.concatenate(masks)

@@ -164,10 +164,14 @@ def test_augmented_masks_stay_on_their_objects(tmp_path):
 
 
 def by_areas(bitmap):
-    """Which of MASK_SIDE x MASK_SIDE cells is half covered, by exact areas."""
-    height, width = bitmap.shape
-    fine = np.kron(bitmap, np.ones((MASK_SIDE, MASK_SIDE)))
-    return fine.reshape(MASK_SIDE, height, MASK_SIDE, width).mean((1, 3))
+    """Share of each of MASK_SIDE x MASK_SIDE cells that is covered, by the lengths of overlap of cells and pixels."""
+    cells = np.arange(MASK_SIDE)[:, None]
+    shares = []
+    for length in bitmap.shape:
+        pixels = np.arange(length) * MASK_SIDE / length  # in cells
+        ends = np.minimum(pixels + MASK_SIDE / length, cells + 1)
+        shares.append(np.maximum(0, ends - np.maximum(pixels, cells)))
+    return shares[0] @ bitmap @ shares[1].T
 
 
 @st.composite
@@ -185,7 +189,7 @@ def test_shrunk_masks_are_covered_by_half(bitmap):
         sure = np.abs(shares - 0.5) > 0.01  # OpenCV rounds
         np.testing.assert_array_equal(cells[sure], shares[sure] > 0.5)
     else:
-        assert (cells[shares == 1] == 1).mean() > 0.9 if (shares == 1).any() else True
+        assert (cells[shares > 1 - 1e-9] == 1).mean() > 0.9 if (shares > 1 - 1e-9).any() else True
         assert np.mean(cells != (shares > 0.5)) < 0.1
 
 
@@ -237,7 +241,7 @@ def test_augmentation_follows_the_image_not_its_place(data):
     assert not {batch["images"].tobytes() for batch in plain} & pictures
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_faulty_pictures_are_named(data, tmp_path, workers):
     document, _ = data
     with pytest.raises(UserError, match=r"train/10\.png is missing"):

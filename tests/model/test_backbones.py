@@ -43,16 +43,16 @@ def test_lite0_gives_pytorchs_numbers(lite0, case):
 
 def test_lite0_is_the_same_on_the_other_backend(lite0, tmp_path):
     """Weights written by one backend, read and used by the other."""
-    image = noise(64, 96)
+    image = noise(32, 64)
     np.save(tmp_path / "image.npy", image)
     lite0.save_weights(tmp_path / "lite0.weights.h5")
     other = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
-    program = f"""
+    program = """
 import numpy as np
 from fashionseg.model import backbones
 model = backbones.build("efficientnet_lite0", "imagenet", 0)
 model.load_weights("lite0.weights.h5")
-np.savez("features.npz", *model(np.load("image.npy")[None]))
+np.savez("features.npz", *model.predict(np.load("image.npy")[None], verbose=0))
 """
     environment = {"KERAS_BACKEND": other, "PATH": "", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, capture_output=True)
@@ -68,7 +68,7 @@ def test_what_lite0_learns(lite0):
     assert len(learned) == 3 * 11
 
 
-@pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block3"), (3, "block11"), (4, None)])
+@pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block3"), (4, None)])
 def test_frozen_stages(frozen, first):
     model = backbones.build("efficientnet_lite0", "imagenet", frozen)
     paths = [variable.path for variable in model.trainable_variables]
@@ -77,20 +77,17 @@ def test_frozen_stages(frozen, first):
     assert paths == (kernels[kernels.index(paths[0]) :] if paths else [])
 
 
-def test_training_changes_what_learns_and_nothing_else():
-    model = backbones.build("efficientnet_lite0", "imagenet", 3)
-    before = {variable.path: variable.numpy() for variable in model.variables}
-    learned = {variable.path for variable in model.trainable_variables}
-    finest, coarsest = model.outputs[0], model.outputs[3]
-    pooled = keras.layers.GlobalAveragePooling2D()
-    network = keras.Model(model.input, keras.layers.Concatenate()([pooled(finest), pooled(coarsest)]))
-    network.compile(keras.optimizers.SGD(1e-3), "mse")
-    network.fit(noise(64, 64)[None], np.zeros((1, 344)), verbose=0)
-    assert {path for path, value in before.items() if (value != value_of(model, path)).any()} == learned
-
-
-def value_of(model, path):
-    return next(variable.numpy() for variable in model.variables if variable.path == path)
+def test_training_changes_what_learns_and_nothing_else(lite0):
+    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in lite0.variables}
+    pooled = [keras.layers.GlobalAveragePooling2D()(feature) for feature in lite0.outputs]
+    network = keras.Model(lite0.input, keras.layers.Concatenate()(pooled))
+    network.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
+    weights = lite0.get_weights()
+    network.fit(noise(32, 64)[None], np.zeros((1, 24 + 40 + 112 + 320)), verbose=0)
+    after = {variable.path: keras.ops.convert_to_numpy(variable) for variable in lite0.variables}
+    lite0.set_weights(weights)
+    changed = {path for path, value in before.items() if (value != after[path]).any()}
+    assert changed == {variable.path for variable in lite0.trainable_variables}
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -116,11 +113,11 @@ def test_weights_and_config_round_trip(lite0, tmp_path):
     image = noise(32, 64)[None]
     expected = numbers(lite0(image))
     lite0.save_weights(tmp_path / "lite0.weights.h5")
-    for other in (
-        backbones.build("efficientnet_lite0", "random", 0),
-        keras.Model.from_config(lite0.get_config()),
-    ):
-        assert any((a != b).any() for a, b in zip(numbers(other(image)), expected, strict=True))
+    keras.utils.set_random_seed(0)
+    random = backbones.build("efficientnet_lite0", "random", 0)
+    for feature in numbers(random(image)):
+        assert 0.01 < feature.std() < 100  # neither fades nor explodes
+    for other in (random, keras.Model.from_config(lite0.get_config())):
         other.load_weights(tmp_path / "lite0.weights.h5")
         for feature, wanted in zip(numbers(other(image)), expected, strict=True):
             np.testing.assert_allclose(feature, wanted, rtol=1e-5, atol=1e-5)
@@ -140,12 +137,6 @@ def test_layer_config_is_what_was_passed(layer):
         if hasattr(layer, field):
             assert config[field] == getattr(layer, field)
     assert type(layer).from_config(config).get_config() == config
-
-
-def test_random_weights_keep_the_scale_of_features():
-    keras.utils.set_random_seed(0)
-    for feature in numbers(backbones.build("efficientnet_lite0", "random", 0)(noise(64, 64)[None])):
-        assert 0.01 < feature.std() < 100
 
 
 @pytest.mark.parametrize(
@@ -218,7 +209,7 @@ def test_resnet50_is_the_network_of_the_preset():
 def test_a_preset_folder_with_its_own_scaling(tmp_path):
     import keras_hub
 
-    network = keras_hub.models.ResNetBackbone([8], [7], [64, 16, 16, 16], [1] * 4, [1, 2, 2, 2], "basic_block")
+    network = keras_hub.models.ResNetBackbone([64], [7], [64, 16, 16, 16], [1] * 4, [1, 2, 2, 2], "basic_block")
     network.save_to_preset(tmp_path)
     with pytest.raises(UserError, match=r"image_converter\.json"):
         backbones.build(str(tmp_path), "imagenet", 0)

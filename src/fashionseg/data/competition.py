@@ -7,11 +7,10 @@ its first example, as long as few drop. Every test picture must be there: a subm
 import dataclasses
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Competition:
         rows = self.instances[self.instances["image_id"].isin(gone)]
         pictures = _drops("picture cannot be decoded", gone.values(), len(self.train_images), "pictures")
         lines = _drops(
-            "row of a picture that cannot be decoded", _lines(self.folder, rows), len(self.instances), "rows"
+            "row of a picture that cannot be decoded", _lines(self.folder, rows, {}), len(self.instances), "rows"
         )
         return dataclasses.replace(
             self,
@@ -117,7 +116,7 @@ def read(folder: str | Path) -> Competition:
     )
 
 
-def _lines(folder: Path, rows: pd.DataFrame, details: Mapping[int, str] = MappingProxyType({})) -> list[str]:
+def _lines(folder: Path, rows: pd.DataFrame, details: dict[int, str]) -> list[str]:
     """Where each row stands, with what there is to add about it; details: by index of the row."""
     return [
         f"{folder / TRAIN}:{line}" + (f" ({details[at]})" if at in details else "") for at, line in rows["row"].items()

@@ -233,11 +233,12 @@ def _preset(name: str, weights: str):
     presets = keras_hub.models.FeaturePyramidBackbone.presets
     if name in presets or name.startswith(REMOTE):
         handle = presets.get(name, {}).get("kaggle_handle", name).removeprefix("kaggle://")
+        command = f"import kagglehub; print(kagglehub.model_download('{handle}'))"
         advice = (
-            f"where there is a network run `python -c \"import kagglehub; print(kagglehub.model_download('{handle}'))\"`, "
+            f'where there is a network run `python -c "{command}"`, '
             "bring the folder that it prints here and set model.backbone to its path"
         )
-    elif Path(name).is_dir():
+    elif name and Path(name).is_dir():
         advice = (
             "a folder needs config.json, image_converter.json and, unless model.weights is random, model.weights.h5"
         )

@@ -25,8 +25,10 @@ class BoxHead(layers.Layer):
         self.classes = classes
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
         self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(2)]
-        self.class_logits = layers.Dense(classes + 1, kernel_initializer=uniform, dtype="float32")
-        self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=uniform, dtype="float32")
+        # The last layers begin near zero, as in Detectron: every class equally likely, every box as proposed.
+        near_zero = [keras.initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
+        self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
+        self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=near_zero[1], dtype="float32")
 
     def build(self, shape):
         self.dense[0].build((None, None, shape[-1] * BOX_SIDE**2))
@@ -62,8 +64,8 @@ class MaskHead(layers.Layer):
     def build(self, shape):
         for conv, width in zip((*self.convs, self.upsample), (shape[-1], *[self.channels] * 4), strict=True):
             conv.build((None, MASK_SIDE, MASK_SIDE, width))
-        he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.kernel = self.add_weight((self.classes + 1, self.channels), he, name="kernel")
+        near_zero = keras.initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
+        self.kernel = self.add_weight((self.classes + 1, self.channels), near_zero, name="kernel")
         self.bias = self.add_weight((self.classes + 1,), "zeros", name="bias")
 
     def call(self, features: KerasTensor, classes: KerasTensor) -> KerasTensor:
