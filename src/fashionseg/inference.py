@@ -23,7 +23,7 @@ def load(folder: Path) -> tuple[MaskRCNN, list[int]]:
     together.
     """
     description = io.read_json(folder / "mask_rcnn.json")
-    network = MaskRCNN(**description["model"])
+    network = MaskRCNN(**description["network"])
     weights = folder / "mask_rcnn.weights.h5"
     if not weights.exists():
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")

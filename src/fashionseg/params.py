@@ -67,6 +67,7 @@ class Train:
     batch_size: int
     rois: int
     instances: int
+    optimizer: Literal["sgd", "adamw"]
     learning_rate: float
     warmup_steps: int
     drop_epochs: list[int]

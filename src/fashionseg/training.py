@@ -65,7 +65,7 @@ def train(
         keras.utils.set_random_seed(config.seed)
         model = MaskRCNN(**recipe)
         fit(model, batches, validation, config.train, folder, Path(results))
-        _save(model, {"network": recipe, "categories": document["categories"]}, folder, models)
+        _save(model, {"network": {**recipe, "weights": "random"}, "categories": document["categories"]}, folder, models)
         io.remove(folder)
 
 
@@ -81,7 +81,7 @@ def fit(
     schedule = WarmupAndDrops(
         settings.learning_rate, settings.warmup_steps, [epoch * len(batches) for epoch in settings.drop_epochs]
     )
-    model.compile(optimizer=optimizer(model, schedule, settings.weight_decay), jit_compile=JIT)
+    model.compile(optimizer=optimizer(model, settings.optimizer, schedule, settings.weight_decay), jit_compile=JIT)
     done = restore(model, folder, results)
     if done:
         print(f"resuming after epoch {done} of {settings.epochs} from {folder}")
@@ -130,19 +130,23 @@ class WarmupAndDrops(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def optimizer(
-    model: keras.Model, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
+    model: keras.Model, name: str, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
 ) -> keras.optimizers.Optimizer:
-    """SGD with momentum, built for the model; weight_decay in torch's meaning, not applied to biases and norms.
+    """SGD with momentum (`sgd`) or AdamW (`adamw`), built for the model; weight_decay spares biases and norms.
 
-    torch adds weight_decay * weight to the gradient, where momentum repeats it 1 / (1 - MOMENTUM) times in all. Keras
-    takes lr * weight_decay * weight off the weight once, so its number is that many times larger.
+    weight_decay is torch's of the same optimizer. For SGD torch adds weight_decay * weight to the gradient, where
+    momentum repeats it 1 / (1 - MOMENTUM) times in all. Keras takes lr * weight_decay * weight off the weight once, so
+    its number is that many times larger. AdamW is defined that way (Loshchilov and Hutter 2019), here and in torch.
     """
-    sgd = keras.optimizers.SGD(
-        schedule, momentum=MOMENTUM, weight_decay=weight_decay / (1 - MOMENTUM), global_clipnorm=CLIPNORM
-    )
-    sgd.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
-    sgd.build(model.trainable_variables)
-    return sgd
+    if name == "sgd":
+        chosen = keras.optimizers.SGD(
+            schedule, momentum=MOMENTUM, weight_decay=weight_decay / (1 - MOMENTUM), global_clipnorm=CLIPNORM
+        )
+    else:
+        chosen = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=CLIPNORM)
+    chosen.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
+    chosen.build(model.trainable_variables)
+    return chosen
 
 
 def _fingerprint(config: SimpleNamespace, *documents: str | Path) -> str:

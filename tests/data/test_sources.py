@@ -27,6 +27,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "DEMO_IMAGES", 5)
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        sources.fetch(Data("demo", None, NAME), seed, tmp_path / name)
+    competition = read(tmp_path / "one")
+    assert len(competition.train_images) + len(competition.test_images) == 5
+    assert competition.dropped == {}
+    assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "other")
+
+
 def test_local_links_pictures_and_copies_tables(folder, tmp_path):
     fetch_local(folder.path, tmp_path / "raw")
     assert contents(tmp_path / "raw") == contents(folder.path)

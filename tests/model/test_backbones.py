@@ -1,8 +1,6 @@
 """Against PyTorch's numbers for the published weights (tests/golden/make_lite0.py), and KerasHub's own pipeline."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -26,38 +24,19 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype("float32")
 
 
-def numbers(features) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(feature) for feature in features]
+def numbers(model, image) -> list[np.ndarray]:
+    return model.predict(image, verbose=0)  # compiled; JAX takes far longer op by op
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['height']}x{case['width']}")
 def test_lite0_gives_pytorchs_numbers(lite0, case):
     image = noise(case["height"], case["width"], case["seed"])
     assert image.sum(dtype="int64") == case["sum"]
-    features = numbers(lite0(image[None]))
+    features = numbers(lite0, image[None])
     for feature, golden, stride in zip(features, case["levels"], STRIDES, strict=True):
         assert feature.shape == (1, case["height"] // stride, case["width"] // stride, golden["shape"][-1])
         values = feature.ravel()[golden["indices"]]
         np.testing.assert_allclose(values, golden["values"], rtol=1e-4, atol=1e-4 * np.abs(feature).max())
-
-
-def test_lite0_is_the_same_on_the_other_backend(lite0, tmp_path):
-    """Weights written by one backend, read and used by the other."""
-    image = noise(32, 64)
-    np.save(tmp_path / "image.npy", image)
-    lite0.save_weights(tmp_path / "lite0.weights.h5")
-    other = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
-    program = """
-import numpy as np
-from fashionseg.model import backbones
-model = backbones.build("efficientnet_lite0", "imagenet", 0)
-model.load_weights("lite0.weights.h5")
-np.savez("features.npz", *model.predict(np.load("image.npy")[None], verbose=0))
-"""
-    environment = {"KERAS_BACKEND": other, "PATH": "", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    for ours, theirs in zip(numbers(lite0(image[None])), np.load(tmp_path / "features.npz").values(), strict=True):
-        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4 * np.abs(ours).max())
 
 
 def test_what_lite0_learns(lite0):
@@ -68,26 +47,37 @@ def test_what_lite0_learns(lite0):
     assert len(learned) == 3 * 11
 
 
-@pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block3"), (4, None)])
-def test_frozen_stages(frozen, first):
-    model = backbones.build("efficientnet_lite0", "imagenet", frozen)
+@pytest.fixture
+def short(monkeypatch):
+    """EfficientNet-Lite0 with each block once: block1 gives C2, 2 C3, 4 C4, 6 C5."""
+    monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
+    return lambda frozen: backbones.build("efficientnet_lite0", "random", frozen)
+
+
+@pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block2"), (4, None)])
+def test_frozen_stages(short, frozen, first):
+    model = short(frozen)
     paths = [variable.path for variable in model.trainable_variables]
     assert (paths[0].split("/")[0] if paths else None) == first
     kernels = [variable.path for variable in model.variables if variable.path.endswith("kernel")]
     assert paths == (kernels[kernels.index(paths[0]) :] if paths else [])
 
 
-def test_training_changes_what_learns_and_nothing_else(lite0):
-    before = {variable.path: keras.ops.convert_to_numpy(variable) for variable in lite0.variables}
-    pooled = [keras.layers.GlobalAveragePooling2D()(feature) for feature in lite0.outputs]
-    network = keras.Model(lite0.input, keras.layers.Concatenate()(pooled))
-    network.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
-    weights = lite0.get_weights()
+def test_training_changes_what_learns_and_nothing_else(short):
+    model = short(2)
+    pooled = [keras.layers.GlobalAveragePooling2D()(feature) for feature in model.outputs]
+    network = keras.Model(model.input, keras.layers.Concatenate()(pooled))
+    network.compile(keras.optimizers.SGD(1e-3), "mse")
+    before = values(model)
     network.fit(noise(32, 64)[None], np.zeros((1, 24 + 40 + 112 + 320)), verbose=0)
-    after = {variable.path: keras.ops.convert_to_numpy(variable) for variable in lite0.variables}
-    lite0.set_weights(weights)
-    changed = {path for path, value in before.items() if (value != after[path]).any()}
-    assert changed == {variable.path for variable in lite0.trainable_variables}
+    after = values(model)
+    changed = {path for path in before if (before[path] != after[path]).any()}
+    assert changed == {variable.path for variable in model.trainable_variables}
+    assert len(changed) == 3 * 4
+
+
+def values(model) -> dict[str, np.ndarray]:
+    return {variable.path: keras.ops.convert_to_numpy(variable).copy() for variable in model.variables}
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -106,21 +96,21 @@ def test_frozen_norm_conv_is_convolution_and_batch_norm(depthwise):
     scale = gain / np.sqrt(variance + 1e-3)
     kernel = keras_layer.get_weights()[0]
     layer.set_weights([kernel.swapaxes(2, 3) if depthwise else kernel, scale, offset - mean * scale])
-    np.testing.assert_allclose(*numbers([layer(features), expected]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer(features), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_and_config_round_trip(lite0, tmp_path):
-    image = noise(32, 64)[None]
-    expected = numbers(lite0(image))
+    image = noise(64, 64)[None]
+    expected = numbers(lite0, image)
     lite0.save_weights(tmp_path / "lite0.weights.h5")
     keras.utils.set_random_seed(0)
     random = backbones.build("efficientnet_lite0", "random", 0)
-    for feature in numbers(random(image)):
+    for feature in numbers(random, image):
         assert 0.01 < feature.std() < 100  # neither fades nor explodes
     for other in (random, keras.Model.from_config(lite0.get_config())):
         other.load_weights(tmp_path / "lite0.weights.h5")
-        for feature, wanted in zip(numbers(other(image)), expected, strict=True):
-            np.testing.assert_allclose(feature, wanted, rtol=1e-5, atol=1e-5)
+        for feature, wanted in zip(numbers(other, image), expected, strict=True):
+            np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +138,17 @@ def test_layer_config_is_what_was_passed(layer):
         (lambda tensors: tensors.update({"_conv_stem.weight": np.ones((32, 3, 5, 5))}), "_conv_stem"),
     ],
 )
-def test_every_tensor_must_have_its_place(monkeypatch, change, complaint):
+def test_every_tensor_must_have_its_place(lite0, monkeypatch, change, complaint):
     def changed(path):
         tensors = read_state_dict(path)
         change(tensors)
         return tensors
 
     monkeypatch.setattr(backbones, "read_state_dict", changed)
+    network = lite0.get_layer("efficientnet_lite0")
+    blocks = [network.get_layer(f"block{index}") for index in range(16)]
     with pytest.raises(UserError, match=complaint):
-        backbones.build("efficientnet_lite0", "imagenet", 0)
+        backbones._import_lite0(network.get_layer("stem"), blocks)
 
 
 def test_missing_package(monkeypatch):
@@ -203,7 +195,8 @@ def test_resnet50_is_the_network_of_the_preset():
     learned = {variable.path.split("/")[0] for variable in model.trainable_variables}
     assert not {name for name in learned if "bn" in name or name.startswith(("conv1", "stack0"))}
     assert len(learned) == 3 * (4 + 6 + 3) + 3  # three convolutions a block, one shortcut a stage
-    assert [feature.shape[1:3] for feature in model(noise(64, 96)[None])] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    shapes = model.compute_output_shape((1, 64, 96, 3))
+    assert [shape[1:3] for shape in shapes] == [(16, 24), (8, 12), (4, 6), (2, 3)]
 
 
 def test_a_preset_folder_with_its_own_scaling(tmp_path):
@@ -216,9 +209,10 @@ def test_a_preset_folder_with_its_own_scaling(tmp_path):
     converter = keras_hub.layers.ResNetImageConverter(scale=[0.1, 0.2, 0.3], offset=[-1.0, 2.0, 0.5])
     converter.save_to_preset(tmp_path)
     image = noise(64, 64)[None]
-    features = backbones.build(str(tmp_path), "imagenet", 0)(image)
-    expected = keras.Model(network.input, network.pyramid_outputs)(converter(image), training=False)
+    model = backbones.build(str(tmp_path), "imagenet", 0)
+    features = numbers(model, image)
+    expected = numbers(keras.Model(network.input, network.pyramid_outputs), converter(image))
     for feature, level in zip(features, ("P2", "P3", "P4", "P5"), strict=True):
-        np.testing.assert_allclose(*numbers([feature, expected[level]]), rtol=1e-5, atol=1e-5)
-    random = backbones.build(str(tmp_path), "random", 0)(image)
-    assert (numbers(random)[3] != numbers(features)[3]).any()
+        np.testing.assert_allclose(feature, expected[level], rtol=1e-4, atol=1e-4)
+    random = backbones.build(str(tmp_path), "random", 0)
+    assert (random.get_weights()[0] != model.get_weights()[0]).any()

@@ -170,7 +170,7 @@ def test_padding_changes_no_loss(network):
     wide = {**batch}
     for name in ("boxes", "classes", "masks"):
         wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
-    pyramid, logits, deltas, anchors = network._look(batch["images"])
+    _pyramid, logits, deltas, anchors = network._look(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
     first, second = (
         numpy_of(network.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, uniform))

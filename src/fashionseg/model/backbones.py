@@ -73,7 +73,7 @@ class FrozenNormConv(layers.Layer):
         side: int,
         stride: int = 1,
         depthwise: bool = False,
-        initializer: str = "he_normal",
+        initializer: str = "he_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -107,7 +107,7 @@ class InvertedResidual(layers.Layer):
         side: int,
         stride: int,
         expansion: int,
-        initializer: str = "he_normal",
+        initializer: str = "he_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -136,7 +136,7 @@ class InvertedResidual(layers.Layer):
 
 def _lite0(weights: str) -> tuple[keras.Model, float, float]:
     """The network and the scale and offset of its input."""
-    initializer = "he_normal" if weights == "random" else "zeros"  # JAX compiles seconds for each random shape
+    initializer = "he_uniform" if weights == "random" else "zeros"  # JAX compiles each random shape
     image = layers.Input((None, None, 3))
     stem = FrozenNormConv(32, 3, stride=2, initializer=initializer, name="stem")
     features = layers.ReLU(6)(stem(image))

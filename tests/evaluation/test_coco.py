@@ -1,0 +1,87 @@
+"""COCO scores: what is perfect is 1, what is shifted is less, what is unknown is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import instance
+
+from fashionseg.errors import UserError
+from fashionseg.evaluation import coco
+
+
+def test_perfect_predictions(document, perfect):
+    evaluations = coco.evaluate(document, perfect)
+    for evaluation in evaluations.values():
+        assert coco.summary(evaluation) == {
+            "AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": None, "AR100": 1,
+        }  # fmt: skip
+    table = coco.by_class(document, evaluations, perfect)
+    assert table.to_dict("list") == {
+        "name": ["vest", "shoe"], "truth": [1, 2], "predictions": [1, 2],
+        "AP": [1, 1], "AP50": [1, 1], "box_AP": [1, 1],
+    }  # fmt: skip
+    curve = coco.precision_recall(evaluations["segm"])
+    assert len(curve) == 101
+    assert (curve.drop(columns="recall") == 1).all().all()
+
+
+def test_a_shift_costs_what_its_iou_says(document, perfect):
+    """IoU 39 / 41 of one of two classes passes all thresholds; 20 rows down, IoU 1 / 3, none."""
+    perfect[0] = instance(1, 3, (5, 4, 40, 40), score=0.9)
+    assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 1
+    perfect[0] = instance(1, 3, (4, 24, 40, 40), score=0.9)
+    assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 0.5
+
+
+def test_masks_are_judged_by_their_own_area(document, perfect):
+    """A small mask within a large box is a small detection for segm: loadRes alone would take the box's area."""
+    lost = {**instance(2, 3, (0, 0, 10, 10)), "bbox": [0, 0, 60, 60], "score": 0.99}
+    evaluations = coco.evaluate(document, [*perfect, lost])
+    assert coco.summary(evaluations["segm"])["APm"] == 1  # a stray small detection does not count among the medium
+    assert coco.summary(evaluations["bbox"])["APm"] < 1
+
+
+def test_nothing_predicted_is_zero_and_writable(document):
+    evaluations = coco.evaluate(document, [])
+    scores = coco.summary(evaluations["segm"])
+    assert (scores["AP"], scores["AR100"], scores["APl"]) == (0, 0, None)
+    json.dumps(scores, allow_nan=False)
+    assert coco.by_class(document, evaluations, [])["AP"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_id", 99), ("category_id", 0)])
+def test_unknown_ids_are_refused(document, perfect, key, value):
+    perfect[1][key] = value
+    with pytest.raises(UserError, match=f"prediction 1 has {key} {value}, which the COCO document lacks"):
+        coco.evaluate(document, perfect)
+
+
+def test_picture_scores_and_choice(document, perfect):
+    from fashionseg.evaluation import plots
+
+    del perfect[1]
+    scores = plots.image_scores(coco.evaluate(document, perfect)["segm"])
+    assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
+    stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
+    assert plots.image_scores(coco.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
+    chosen = plots._chosen(list(range(20)), 8)
+    assert [kind for kind, _ in chosen] == ["best"] * 2 + ["between"] * 4 + ["worst"] * 2
+    assert len({place for _, place in chosen}) == 8
+    assert len(plots._chosen([1, 2, 3], 16)) == 3
+
+
+def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
+    import cv2
+
+    from fashionseg.evaluation import plots
+
+    (tmp_path / "train").mkdir()
+    for i in (1, 2, 3):
+        cv2.imwrite(str(tmp_path / f"train/{i}.jpg"), np.full((32, 32, 3), 127, np.uint8))
+    plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, 4, tmp_path / "out")
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["01_between_2.jpg", "02_between_1.jpg"]
+    drawn = cv2.imread(str(tmp_path / "out" / files[0]))
+    assert drawn.std() > 5
+    assert drawn.shape[1] > drawn.shape[0]

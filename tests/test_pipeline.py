@@ -1,0 +1,143 @@
+"""`dvc repro` from data to submission on a few drawn pictures, as a user runs it, in a repository of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pycocotools.coco import COCO
+from ruamel.yaml import YAML
+
+from fashionseg.data.demo import draw_competition
+
+ROOT = Path(__file__).parents[1]
+CHANGES = {
+    "data": {"source": "local", "path": "competition"},
+    "split": {"folds": 3},
+    "images": {"side": 64},
+    "model": {"fpn_channels": 16, "proposals": 32, "detections": 10},
+    "train": {"epochs": 1, "rois": 8, "warmup_steps": 2},
+    "predict": {"score": 0.01},
+    "evaluate": {"pictures": 4},
+}
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    done = run(folder, sys.executable, "-m", "dvc", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory) -> Path:
+    """The repository's files with small params, and `dvc repro` run through."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    for name in ("stages", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    for section, values in CHANGES.items():
+        params[section].update(values)
+    yaml.dump(params, folder / "params.yaml")
+    draw_competition(folder / "competition", seed=3, images=15)
+    for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
+        assert run(folder, "git", *command).returncode == 0
+    dvc(folder, "init", "-q")
+    dvc(folder, "config", "core.analytics", "false")
+    dvc(folder, "repro")
+    return folder
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def test_documents_are_coco(pipeline):
+    rows = pd.read_csv(pipeline / "competition/train.csv")
+    documents = {name: COCO(pipeline / f"data/coco/{name}.json") for name in ("train", "val", "test")}
+    assert sum(len(document.anns) for document in documents.values()) == len(rows)
+    assert [len(document.imgs) for document in documents.values()] == [8, 4, 3]
+    areas = rows["EncodedPixels"].map(lambda text: sum(map(int, text.split()[1::2])))
+    assert sum(a["area"] for d in documents.values() for a in d.anns.values()) == areas.sum()
+
+
+def test_predictions_are_coco_results(pipeline):
+    found = COCO(pipeline / "data/coco/val.json").loadRes(str(pipeline / "predictions/val.json"))
+    sizes = {image["id"]: [image["height"], image["width"]] for image in found.dataset["images"]}
+    for result in found.dataset["annotations"]:
+        assert result["segmentation"]["size"] == sizes[result["image_id"]]
+        assert 0 < result["score"] <= 1
+        assert result["attribute_ids"] == []
+
+
+def test_metrics_and_plots_are_there(pipeline):
+    metrics = read(pipeline / "metrics/evaluate.json")
+    assert set(metrics) == {"segm", "bbox"}
+    assert set(metrics["segm"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
+    assert read(pipeline / "metrics/tune.json").keys() == {"value", "value_of_all"}
+    shown = json.loads(dvc(pipeline, "metrics", "show", "--json"))
+    assert shown[""]["data"]["metrics/evaluate.json"]["data"] == metrics
+    dvc(pipeline, "plots", "show", "--out", "plots")
+    page = (pipeline / "plots/index.html").read_text()
+    for title in ("Loss, training and validation", "Mask AP by class", "Precision over recall", "annotations"):
+        assert title in page
+    assert list((pipeline / "results/evaluate/pictures").glob("*.jpg"))
+    assert list((pipeline / "results/train/annotations").glob("*.jpg"))
+
+
+def test_the_submission_holds_every_test_image(pipeline):
+    rows = pd.read_csv(pipeline / "submissions/submission.csv", keep_default_na=False)
+    sample = pd.read_csv(pipeline / "competition/sample_submission.csv")
+    assert rows["ImageId"].drop_duplicates().tolist() == sample["ImageId"].tolist()
+
+
+def test_a_second_repro_does_nothing(pipeline):
+    assert "up to date" in dvc(pipeline, "repro")
+
+
+def test_an_experiment_repeats_only_what_it_changes(pipeline):
+    """A new submission grid neither trains nor predicts."""
+    text = (pipeline / "params.yaml").read_text()
+    (pipeline / "params.yaml").write_text(text.replace("longest_side: 1024", "longest_side: 512"))
+    changed = dvc(pipeline, "status")
+    assert "submit" in changed
+    assert "tune" in changed
+    for stage in ("train", "predict", "convert", "split", "download", "evaluate"):
+        assert stage + ":" not in changed
+    assert "submit" in dvc(pipeline, "repro")
+    (pipeline / "params.yaml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("epochs: 1", "epoch: 1"), "error: params.yaml: unknown key 'train.epoch'; did you mean 'epochs'?"),
+        (("path: competition", "path: nowhere"), "error: nowhere (data.path) lacks train.csv"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(pipeline, change, sentence):
+    text = (pipeline / "params.yaml").read_text()
+    assert change[0] in text
+    (pipeline / "params.yaml").write_text(text.replace(*change))
+    stage = "download" if "path" in change[0] else "train"
+    arguments = {
+        "download": ["data/new"],
+        "train": ["data/coco/train.json", "data/coco/val.json", "data/images", "models/new", "results/new"],
+    }[stage]
+    done = run(pipeline, sys.executable, f"stages/{stage}.py", *arguments)
+    (pipeline / "params.yaml").write_text(text)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in done.stderr
+    assert not (pipeline / arguments[-1]).exists()
