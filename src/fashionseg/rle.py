@@ -357,5 +357,5 @@ def _decompress(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray, n
     for parity in (0, 1):
         chain = (place % 2 == parity) & (place > 0)
         sums = _offsets(np.where(chain, values, 0))
-        values[chain] = (sums[1:] - sums[offsets[rows]])[chain]
+        values = np.where(chain, sums[1:] - np.repeat(sums[offsets[:-1]], np.diff(offsets)), values)
     return values, rows, place
