@@ -181,15 +181,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         restore(compiled(width=5), tmp_path / "checkpoint", tmp_path / "results")
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nan_stops_with_loss_and_step_and_no_checkpoint(tmp_path, bad):
+def test_nan_stops_with_loss_and_step_and_no_checkpoint(tmp_path):
     (tmp_path / "results").mkdir()
     watching = StopOnNaN(), Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
-    with pytest.raises(UserError, match=rf"loss 'box_reg' became {bad}, .*'mask' .* in step 3 of epoch 2; lower"):
-        fit(compiled(), *watching, shift={(1, 2): bad})
+    with pytest.raises(UserError, match=r"loss 'box_reg' became nan, .*'rpn_box_reg' .* in step 3 of epoch 2; lower"):
+        fit(compiled(), *watching, shift={(1, 2): float("nan")})
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["epoch-0001"]
-    validation = TinyBatches(steps=1, shift={(0, 0): bad})
-    with pytest.raises(UserError, match=r"'val_mask' .* in the validation after epoch 1"):
+    validation = TinyBatches(steps=1, shift={(0, 0): float("inf")})
+    with pytest.raises(UserError, match=r"'val_mask' became inf.* in the validation after epoch 1"):
         fit(compiled(), *watching, validation=validation)
 
 
@@ -230,4 +229,4 @@ def test_the_terminal_is_cleared_up_after_an_error(monkeypatch):
     progress = Progress(2, 2, Console(file=text, force_terminal=True))
     with pytest.raises(UserError), progress.bar:
         fit(compiled(), StopOnNaN(), progress, shift={(0, 1): float("nan")})
-    assert text.getvalue().endswith("\x1b[?25h") or "\x1b[?25h" in text.getvalue()[-20:]  # the cursor is back
+    assert "\x1b[?25h" in text.getvalue()[-20:]  # the cursor is back

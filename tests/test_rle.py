@@ -28,10 +28,11 @@ EDGES = {
     "across whole columns": np.array([[0, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 0]], bool),
 }
 sides = st.integers(1, 12)
+shapes = st.tuples(sides, sides)
 
 
 @st.composite
-def bitmaps(draw, shape=st.tuples(sides, sides)):
+def bitmaps(draw, shape=shapes):
     """Half of them noise, half rectangles, which have runs over whole columns."""
     height, width = draw(shape)
     if draw(st.booleans()):
@@ -46,8 +47,8 @@ def bitmaps(draw, shape=st.tuples(sides, sides)):
 @st.composite
 def pairs(draw):
     """Batches of two masks each, of one size in a pair."""
-    shapes = draw(st.lists(st.tuples(sides, sides), max_size=4))
-    return [(draw(bitmaps(st.just(shape))), draw(bitmaps(st.just(shape)))) for shape in shapes]
+    sizes = draw(st.lists(shapes, max_size=4))
+    return [(draw(bitmaps(st.just(size))), draw(bitmaps(st.just(size)))) for size in sizes]
 
 
 def many(masks) -> rle.Runs:
@@ -96,7 +97,7 @@ def check_against_libraries(masks: list[np.ndarray]) -> None:
 
 
 @given(st.lists(bitmaps(), max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_as_pycocotools_and_kaggle(masks):
     check_against_libraries(masks)
 
@@ -115,7 +116,7 @@ def test_edge_cases_in_one_batch():
 def test_large_masks_whose_counts_take_several_letters():
     random = np.random.default_rng(0)
     masks = []
-    for height, width in ((5000, 3000), (2, 900_000)):
+    for height, width in ((3000, 1000), (2, 400_000)):
         line = np.zeros(height * width, bool)
         for begin in random.integers(0, height * width, 200):
             line[begin : begin + 10 ** random.integers(0, 6)] ^= True
@@ -142,7 +143,7 @@ def test_uncompressed_counts(masks, data):
 
 
 @given(pairs())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_set_operations(masks):
     left, right = [first for first, _ in masks], [second for _, second in masks]
     first, second = many(left), many(right)
@@ -162,7 +163,7 @@ def test_set_operations_want_one_size(other):
 
 
 @given(st.lists(st.tuples(bitmaps(), st.integers(1, 30), st.integers(1, 30)), max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_resize_as_pillow(cases):
     runs = many([mask for mask, _, _ in cases])
     resized = runs.resize(np.array([height for _, height, _ in cases]), np.array([width for _, _, width in cases]))
@@ -170,7 +171,7 @@ def test_resize_as_pillow(cases):
 
 
 @given(st.integers(1, 9000), st.integers(1, 3000), st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_resize_lines_of_real_lengths(old, new, seed):
     line = np.random.default_rng(seed).random((old, 1)) < 0.5
     assert_same(rle.encode(line).resize(new, 1), [pillow(line, new, 1)])
@@ -178,19 +179,20 @@ def test_resize_lines_of_real_lengths(old, new, seed):
 
 
 def test_resize_where_floating_point_decides():
-    """Lengths for which whole-number arithmetic and Pillow part ways, which is where a submission's grid is at stake."""
-    parted = 0
-    for old in range(1000, 6000, 10):
-        exact = (2 * np.arange(1024) + 1) * old // 2048
-        shown = pillow(np.arange(old)[None] % 2 == 1, 1, 1024)[0]
-        parted += (shown != exact % 2).any()
-        assert_same(rle.encode(np.arange(old)[None] % 2 == 1).resize(1, 1024), [shown[None]])
-    assert parted > 5
+    """Sides where whole-number arithmetic and Pillow part ways: one in five of those that a submission's grid meets."""
+    random, parted = np.random.default_rng(0), 0
+    for longest in range(1000, 6000, 40):
+        old = int(random.integers(longest // 3, longest + 1))
+        new, odd = old * 1024 // longest, np.arange(old)[None] % 2 == 1
+        shown = pillow(odd, 1, new)
+        parted += (shown[0] != (2 * np.arange(new) + 1) * old // (2 * new) % 2).any()
+        assert_same(rle.encode(odd).resize(1, new), [shown])
+    assert parted > 10
 
 
 @pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="OpenCV 4 rounds positions to 1/65536 of a pixel")
 @given(bitmaps(st.tuples(st.integers(1, 40), st.integers(1, 40))), st.integers(1, 60), st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_resize_as_opencv(mask, height, width):
     expected = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     assert_same(rle.encode(mask).resize(height, width), [expected.reshape(height, width)])
@@ -199,15 +201,14 @@ def test_resize_as_opencv(mask, height, width):
 def test_cost_is_that_of_the_runs():
     """A mask of ten thousand million pixels, of which no bitmap would fit."""
     side = 100_000
-    runs = rle.from_kaggle([f"{side * 49_999 + 1} {side * 20} {side * 80_000 + 50_001} 1000"], [side], [side])
-    assert runs.boxes().tolist() == [[49_999, 0, 30_002, side]]
-    small = runs.resize(1000, 1000)
-    assert small.to_kaggle() == ["500001 200"] or small.areas().tolist() == [200]
-    assert runs.flip().crop(0, 0, 49_981, 10, 20).areas().tolist() == [200]
+    runs = rle.from_kaggle([f"{side * 49_940 + 1} {side * 20} {side * 80_000 + 50_001} 1000"], [side], [side])
+    assert runs.boxes().tolist() == [[49_940, 0, 30_061, side]]
+    assert runs.resize(1000, 1000).to_kaggle() == ["499001 1000"]  # column 499 shows column 49,950
+    assert runs.flip().crop(0, 0, side - 49_960, 10, 30).to_kaggle() == ["1 200"]
 
 
 @given(st.lists(bitmaps(), max_size=4), st.integers(-15, 15), st.integers(-15, 15), sides, sides)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_paste_and_crop(masks, top, left, height, width):
     expected = []
     for mask in masks:
@@ -256,7 +257,7 @@ FAULTY = {  # on a mask of 4 x 5
     "1\t2": "'1\t2' is no whole number",
     "5-3 1": "'5-3' is no whole number",
     "- 1": "'-' is no whole number",
-    "1 99999999999999999999 -1 1": "'99999999999999999999' is no whole number",
+    "1 99999999999999999999 -1 1": "goes past the last pixel",
     "0 2": "`0 2` starts before pixel 1",
     "-3 5": "`-3 5` starts before pixel 1",
     "3 0": "`3 0` has no pixel",

@@ -27,7 +27,7 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 def config(epochs=3, seed=3, workers=0, backend="jax", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
-    values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, **train}
+    values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, "optimizer": "adamw", **train}
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend),
@@ -126,6 +126,15 @@ def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undistur
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["lock"]
 
 
+def test_a_spoiled_network_is_not_kept(tmp_path):
+    def spoiled(shuffle=False, **kwargs):
+        return TinyBatches(shift=None if shuffle else {(0, 3): float("nan")}, **kwargs)
+
+    with pytest.raises(UserError, match="in the validation after epoch 1"):
+        train(tmp_path, batches=spoiled)
+    assert not list(tmp_path.glob("checkpoints/*/epoch-*"))
+
+
 def test_other_params_or_data_begin_afresh(tmp_path):
     for name in ("train.json", "val.json", "other.json"):
         io.write_json(tmp_path / name, {"categories": CATEGORIES, "images": [name]})
@@ -182,6 +191,18 @@ def test_weight_decay_means_what_it_means_to_torch():
     effect = np.abs(weights[decay] - weights[0]).max()
     assert effect > 0.3
     np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), weights[decay], atol=0.05 * effect)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.bias), 1)
+
+
+def test_adamw_decays_weights_by_rate_times_decay():
+    """torch.optim.AdamW: weight -= lr * weight_decay * weight, whatever the gradient; here not for biases."""
+    layer = keras.layers.Dense(5, bias_initializer="ones")
+    layer.build((None, 4))
+    start = ops.convert_to_numpy(layer.kernel)
+    adamw = training.optimizer(layer, "adamw", training.WarmupAndDrops(0.02, 0, []), 0.05)
+    for _ in range(3):
+        adamw.apply([ops.zeros((4, 5)), ops.zeros(5)], [layer.kernel, layer.bias])
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), start * (1 - 0.02 * 0.05) ** 3, rtol=1e-6)
     np.testing.assert_array_equal(ops.convert_to_numpy(layer.bias), 1)
 
 

@@ -7,6 +7,7 @@ pasting and mirroring are arithmetic on the edges of each run.
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,15 +167,17 @@ def from_coco(rles: Sequence[Coco]) -> Runs:
     """Masks of COCO's run lengths, compressed (str or bytes) or not (lists). Raises RunError for what is no mask."""
     heights, widths = np.array([rle["size"] for rle in rles], np.int64).reshape(-1, 2).T
     compressed = (_compress([rle])[0] if isinstance(rle["counts"], list) else rle for rle in rles)
-    counts, rows, place = _decompress([rle["counts"] for rle in compressed])
+    texts = [rle["counts"].encode() if isinstance(rle["counts"], str) else rle["counts"] for rle in compressed]
+    counts, rows, place = _decompress(texts)
     line = _offsets(counts)
     covered = np.diff(line[_offsets(np.bincount(rows, minlength=len(rles)))])
     wrong = covered != heights * widths
     wrong[rows[counts < 0]] = True
-    for row in np.flatnonzero(wrong)[:1].tolist():
-        raise RunError(
-            row, f"the counts are not those of {heights[row]} x {widths[row]} pixels, their sum is {covered[row]}"
-        )
+    wrong |= np.array([text[-1:] >= b"P" for text in texts], bool)  # the last letter says that more follow
+    if wrong.any():
+        row = int(wrong.argmax())
+        size = f"{heights[row]} x {widths[row]}"
+        raise RunError(row, f"the counts are not those of {size} pixels, their sum is {covered[row]}")
     runs = place % 2 == 1
     begins = (line[:-1] + rows)[runs]
     return _of_line(begins, begins + counts[runs], heights, widths)
@@ -282,15 +285,6 @@ def _shown(edges: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return first
 
 
-FAULTS = (
-    "starts before pixel 1",
-    "has no pixel",
-    "goes past the last pixel",
-    "comes after a run that starts later",
-    "overlaps the run before it",
-)
-
-
 def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Pairs start, length (P, 2) int64 of all strings, (P,) the string of each, and faults by number of the string."""
     words = [text.count(" ") + 1 if text else 0 for text in strings]
@@ -310,23 +304,24 @@ def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, 
     rows, place = _ragged(np.array(words, np.int64) // 2)
     starts, lengths = pairs.T
     starts_before, lengths_before = np.where(place > 0, np.roll(pairs, 1, axis=0).T, 0)
-    past = lengths - 1 > (heights * widths)[rows] - starts
-    unsorted, overlapping = starts < starts_before, starts - starts_before < lengths_before
-    fault = np.select([starts < 1, lengths < 1, past, unsorted, overlapping], range(len(FAULTS)), -1)
-    for run in np.flatnonzero(fault >= 0)[::-1].tolist():  # backwards: the first of a string is the one that stays
-        faults[int(rows[run])] = f"the run `{starts[run]} {lengths[run]}` {FAULTS[fault[run]]}"
+    wrong = {
+        "starts before pixel 1": starts < 1,
+        "has no pixel": lengths < 1,
+        "goes past the last pixel": lengths - 1 > (heights * widths)[rows] - starts,
+        "comes after a run that starts later": starts < starts_before,
+        "overlaps the run before it": starts - starts_before < lengths_before,
+    }
+    reason = np.select(list(wrong.values()), range(len(wrong)), -1)
+    for run in np.flatnonzero(reason >= 0)[::-1].tolist():  # backwards: the first of a string is the one that stays
+        faults[int(rows[run])] = f"the run `{starts[run]} {lengths[run]}` {list(wrong)[reason[run]]}"
     return pairs, rows, faults
 
 
 def _numbers(text: str) -> np.ndarray | None:
     """All whole numbers between spaces, int64 (clipped), or None where there is anything else."""
-    if text.encode("ascii", "replace").translate(None, b"0123456789 -"):
+    foreign = text.encode("ascii", "replace").translate(None, b"0123456789 ")
+    if foreign.strip(b"-") or (foreign and re.search(r"\S-|-(?!\d)", text)):
         return None
-    if "-" in text:  # rare, and NumPy's parser would read `5-3` as two numbers
-        try:
-            return np.array(text.split(), np.int64)
-        except (ValueError, OverflowError):
-            return None
     return np.fromstring(text, np.int64, sep=" ") if text.strip() else np.empty(0, np.int64)
 
 
@@ -337,14 +332,13 @@ def _compress(rles: list[Coco]) -> list[Coco]:
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in compressed]
 
 
-def _decompress(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _decompress(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All counts of COCO's compressed texts, the text of each and its place there.
 
     A letter carries five bits, low ones first, and 32 where more follow. From the fourth count on (pycocotools'
     rleToString) the number is the difference to the count two before.
     """
-    raw = [text.encode("ascii") if isinstance(text, str) else text for text in texts]
-    letters = np.frombuffer(b"".join(raw), np.uint8) - np.uint8(48)
+    letters = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
     ends = np.flatnonzero(letters < 32)
     begins = np.concatenate([[0], ends + 1])[: len(ends)]
     sizes = ends - begins + 1
@@ -352,7 +346,7 @@ def _decompress(texts: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray, n
     for letter in range(sizes.max(initial=0)):
         longer = np.flatnonzero(sizes > letter)
         values[longer] |= (letters[begins[longer] + letter] & np.int64(31)) << 5 * letter
-    offsets = np.searchsorted(ends, _offsets([len(text) for text in raw]))
+    offsets = np.searchsorted(ends, _offsets([len(text) for text in texts]))
     rows, place = _ragged(np.diff(offsets))
     for parity in (0, 1):
         chain = (place % 2 == parity) & (place > 0)

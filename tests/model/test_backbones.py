@@ -49,9 +49,17 @@ def test_what_lite0_learns(lite0):
 
 @pytest.fixture
 def short(monkeypatch):
-    """EfficientNet-Lite0 with each block once: block1 gives C2, 2 C3, 4 C4, 6 C5."""
+    """EfficientNet-Lite0 with each block once: block1 gives C2, 2 C3, 4 C4, 6 C5. NumPy draws its kernels, since JAX
+    compiles half a second for each shape that it draws."""
+
+    def draw(stem, blocks):
+        random = np.random.default_rng(0)
+        for variable in [v for layer in (stem, *blocks) for v in layer.trainable_variables]:
+            variable.assign(random.normal(0, 0.1, variable.shape))
+
     monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
-    return lambda frozen: backbones.build("efficientnet_lite0", "random", frozen)
+    monkeypatch.setattr(backbones, "_import_lite0", draw)
+    return lambda frozen: backbones.build("efficientnet_lite0", "imagenet", frozen)
 
 
 @pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block2"), (4, None)])
@@ -101,16 +109,19 @@ def test_frozen_norm_conv_is_convolution_and_batch_norm(depthwise):
 
 def test_weights_and_config_round_trip(lite0, tmp_path):
     image = noise(64, 64)[None]
-    expected = numbers(lite0, image)
     lite0.save_weights(tmp_path / "lite0.weights.h5")
+    other = keras.Model.from_config(lite0.get_config())
+    assert not keras.ops.any(other.trainable_variables[0])
+    other.load_weights(tmp_path / "lite0.weights.h5")
+    for feature, wanted in zip(numbers(other, image), numbers(lite0, image), strict=True):
+        np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_random_weights_neither_fade_nor_explode(monkeypatch):
+    monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
     keras.utils.set_random_seed(0)
-    random = backbones.build("efficientnet_lite0", "random", 0)
-    for feature in numbers(random, image):
-        assert 0.01 < feature.std() < 100  # neither fades nor explodes
-    for other in (random, keras.Model.from_config(lite0.get_config())):
-        other.load_weights(tmp_path / "lite0.weights.h5")
-        for feature, wanted in zip(numbers(other, image), expected, strict=True):
-            np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
+    for feature in numbers(backbones.build("efficientnet_lite0", "random", 0), noise(64, 64)[None]):
+        assert 0.05 < feature.std() < 20
 
 
 @pytest.mark.parametrize(
@@ -185,8 +196,13 @@ def test_a_preset_without_network(monkeypatch):
         backbones.build("resnet_50_imagenet", "imagenet", 2)
 
 
-def test_resnet50_is_the_network_of_the_preset():
+def test_resnet50_is_the_network_of_the_preset(monkeypatch):
     import keras_hub
+
+    def zeros(_, shape, dtype=None, **__):  # numbers do not matter here, and JAX takes half a minute to draw them
+        return keras.ops.zeros(shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", zeros)
 
     model = backbones.build("resnet50", "random", 1)
     assert [output.shape[-1] for output in model.outputs] == [256, 512, 1024, 2048]
@@ -211,8 +227,9 @@ def test_a_preset_folder_with_its_own_scaling(tmp_path):
     image = noise(64, 64)[None]
     model = backbones.build(str(tmp_path), "imagenet", 0)
     features = numbers(model, image)
-    expected = numbers(keras.Model(network.input, network.pyramid_outputs), converter(image))
-    for feature, level in zip(features, ("P2", "P3", "P4", "P5"), strict=True):
-        np.testing.assert_allclose(feature, expected[level], rtol=1e-4, atol=1e-4)
+    pyramid = [network.pyramid_outputs[level] for level in ("P2", "P3", "P4", "P5")]
+    expected = numbers(keras.Model(network.input, pyramid), converter(image))
+    for feature, wanted in zip(features, expected, strict=True):
+        np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
     random = backbones.build(str(tmp_path), "random", 0)
     assert (random.get_weights()[0] != model.get_weights()[0]).any()

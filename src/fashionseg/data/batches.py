@@ -1,8 +1,9 @@
 """Padded fixed-shape batches for Keras, read ahead by worker processes.
 
 Keras' own ways to read ahead are not used: `use_multiprocessing` forks a process that runs TensorFlow or JAX threads,
-anew each epoch, and threads wait for one another (benchmarks/batches.py). The workers here are started fresh by loky,
-import no Keras, get plain values and live as long as the trainer.
+anew each epoch, and Python's lock lets threads wait for one another; both were slower than none, and these workers
+faster (benchmarks/batches.py). They are started fresh by loky, import no Keras, get plain values and live as long as
+the trainer.
 """
 
 import os
