@@ -40,7 +40,7 @@ lock: ## requirements.lock anew, from pyproject.toml
 	@echo "Making .venv ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check '$(UV)'
-	@$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --no-deps requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -55,7 +55,8 @@ def short(monkeypatch):
     def draw(stem, blocks):
         random = np.random.default_rng(0)
         for variable in [v for layer in (stem, *blocks) for v in layer.trainable_variables]:
-            variable.assign(random.normal(0, 0.1, variable.shape))
+            fan_in = np.prod(variable.shape[:3])
+            variable.assign(random.normal(0, (2 / fan_in) ** 0.5, variable.shape))  # He et al. 2015
 
     monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
     monkeypatch.setattr(backbones, "_import_lite0", draw)
