@@ -304,16 +304,17 @@ def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, 
     rows, place = _ragged(np.array(words, np.int64) // 2)
     starts, lengths = pairs.T
     starts_before, lengths_before = np.where(place > 0, np.roll(pairs, 1, axis=0).T, 0)
+    pixels = (heights * widths)[rows]
     wrong = {
-        "starts before pixel 1": starts < 1,
-        "has no pixel": lengths < 1,
-        "goes past the last pixel": lengths - 1 > (heights * widths)[rows] - starts,
-        "comes after a run that starts later": starts < starts_before,
-        "overlaps the run before it": starts - starts_before < lengths_before,
+        "the run at {0} starts before pixel 1": starts < 1,
+        "the run at {0} has length {1}": lengths < 1,
+        "the run `{0} {1}` goes past the last pixel {2}": lengths - 1 > pixels - starts,
+        "the run at {0} comes after one that starts later": starts < starts_before,
+        "the run at {0} overlaps the one before": starts - starts_before < lengths_before,
     }
     reason = np.select(list(wrong.values()), range(len(wrong)), -1)
     for run in np.flatnonzero(reason >= 0)[::-1].tolist():  # backwards: the first of a string is the one that stays
-        faults[int(rows[run])] = f"the run `{starts[run]} {lengths[run]}` {list(wrong)[reason[run]]}"
+        faults[int(rows[run])] = list(wrong)[reason[run]].format(starts[run], lengths[run], pixels[run])
     return pairs, rows, faults
 
 

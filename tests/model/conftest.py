@@ -1,0 +1,47 @@
+"""What the tests of the model's arithmetic share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "torchvision.npz"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Gives one case of torchvision's numbers, made by tests/golden/make.py: arrays by name."""
+    with np.load(GOLDEN) as file:
+        arrays = dict(file)
+
+    def case(name: str) -> dict[str, np.ndarray]:
+        return {key.removeprefix(f"{name}/"): values for key, values in arrays.items() if key.startswith(f"{name}/")}
+
+    return case
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Callable[..., Any]:
+    """Turns a function of arrays into its compiled form that gives NumPy arrays, as training runs it."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        wrap = jax.jit
+    else:
+        import tensorflow as tf
+
+        wrap = tf.function
+
+    def make(function: Callable[..., Any]) -> Callable[..., Any]:
+        fast = wrap(function)
+
+        def call(*arrays: np.ndarray) -> Any:
+            found = fast(*(keras.ops.convert_to_tensor(values) for values in arrays))
+            return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+
+        return call
+
+    return make
