@@ -41,7 +41,7 @@ def test_only_the_named_sections(write):
         ("  epochs: 5", "  epoch: 6", "unknown key 'train.epoch'; did you mean 'epochs'?"),
         ("train:", "training:", "unknown key 'training'; did you mean 'train'?"),
         ("  epochs: 5", "  epochs: six", "train.epochs should be a whole number, not 'six'"),
-        ("  epochs: 5", "  epochs: 5.5", "train.epochs should be a whole number, not 6.5"),
+        ("  epochs: 5", "  epochs: 5.5", "train.epochs should be a whole number, not 5.5"),
         ("  epochs: 5", "  epochs: true", "train.epochs should be a whole number, not True"),
         ("  epochs: 5", "", "train lacks epochs"),
         (

@@ -21,7 +21,7 @@ CHANGES = {
     "images": {"side": 64},
     "model": {"fpn_channels": 16, "proposals": 32, "detections": 10},
     "train": {"epochs": 1, "rois": 8, "warmup_steps": 2},
-    "predict": {"score": 0.01},
+    "predict": {"score": 0.0},
     "evaluate": {"pictures": 4},
 }
 
@@ -43,7 +43,7 @@ def pipeline(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     for name in ("stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+    for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
@@ -51,10 +51,12 @@ def pipeline(tmp_path_factory) -> Path:
         params[section].update(values)
     yaml.dump(params, folder / "params.yaml")
     draw_competition(folder / "competition", seed=3, images=15)
-    for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
-        assert run(folder, "git", *command).returncode == 0
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    assert run(folder, "git", "init", "-q").returncode == 0
     dvc(folder, "init", "-q")
     dvc(folder, "config", "core.analytics", "false")
+    for command in (["add", "-A"], ["commit", "-q", "-m", "start"]):
+        assert run(folder, "git", *who, *command).returncode == 0
     dvc(folder, "repro")
     return folder
 

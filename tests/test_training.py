@@ -74,8 +74,16 @@ def dying_savez(path, *arrays, savez=np.savez):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
+    epochs = set()
+
+    class Seen(TinyBatches):
+        def __getitem__(self, index):
+            epochs.add(self.epoch)
+            return super().__getitem__(index)
+
     folder = tmp_path_factory.mktemp("undisturbed")
-    train(folder)
+    train(folder, batches=Seen)
+    assert epochs == {0, 1, 2}  # else each epoch would bring the same order and augmentation
     return folder
 
 

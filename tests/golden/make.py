@@ -209,7 +209,7 @@ def project() -> dict[str, Tensor]:
     answer to the region itself.
     """
     random = np.random.default_rng(6)
-    places = [(3, 5), (40, 70), (20, 33)]
+    places = [(3, 5), (38, 70), (20, 33)]
     masks = blobs(random, places, 56, 56)
     truth = torch.tensor([[x, y, x + 56, y + 56] for y, x in places], dtype=torch.float32)
     matched = torch.tensor(random.integers(0, 3, 10))

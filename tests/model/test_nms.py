@@ -62,7 +62,7 @@ def greedy(boxes, scores, threshold, groups):
 
 @pytest.fixture(scope="module")
 def of_two_images(compiled):
-    return compiled(lambda boxes, scores, groups: nms(boxes, scores, 0.45, groups))
+    return compiled(lambda boxes, scores, groups: nms(boxes, scores, 0.4142, groups))
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,7 +83,7 @@ def test_greedy_suppression_of_random_boxes(of_two_images, seed, crowd, groups, 
     labels = random.integers(0, groups, (2, COUNT)).astype(np.int32)
     found = of_two_images(boxes, scores, labels)
     for image in range(2):
-        expected = greedy(boxes[image], scores[image], 0.45, labels[image])
+        expected = greedy(boxes[image], scores[image], 0.4142, labels[image])
         np.testing.assert_array_equal(found[image], expected)
 
 

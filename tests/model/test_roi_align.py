@@ -1,0 +1,156 @@
+"""Against torchvision's roi_align, MultiScaleRoIAlign and LevelMapper; gradients against finite differences."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from fashionseg.model.roi_align import levels, roi_align
+
+STRIDES = [4, 8, 16, 32]
+
+
+def channels_last(features):
+    return np.moveaxis(features, 1, -1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def case(golden):
+    values = golden("roi_align")
+    return {**values, "map": channels_last(values["features"]), "levels": np.zeros((2, 8), np.int32)}
+
+
+def assert_pooled(found, expected):
+    """Found (B, R, side, side, C), expected as torchvision has it, (B * R, C, side, side)."""
+    np.testing.assert_allclose(found.reshape(-1, *found.shape[2:]), channels_last(expected), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("side", [2, 7])
+def test_one_level(case, compiled, side, aligned):
+    """Regions within the map, across its edges, beyond it, huge, smaller than a cell, and empty."""
+    pool = compiled(lambda m, rois, levels: roi_align([m], [8], rois, levels, side, aligned=aligned))
+    expected = case[f"pooled_{side}_{'aligned' if aligned else 'plain'}"]
+    assert_pooled(pool(case["map"], case["rois"], case["levels"]), expected)
+
+
+def test_more_samples(case, compiled):
+    pool = compiled(lambda m, rois, levels: roi_align([m], [8], rois, levels, 2, samples=3))
+    assert_pooled(pool(case["map"], case["rois"], case["levels"]), case["pooled_3_samples"])
+
+
+def test_every_level_of_a_pyramid(golden, compiled):
+    case = golden("pyramid")
+    maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]
+    chosen = ops.convert_to_numpy(levels(case["rois"], 4))
+    assert set(chosen.ravel()) == {0, 1, 2, 3}
+    pool = compiled(lambda rois, levels, *maps: roi_align(maps, STRIDES, rois, levels, 3))
+    assert_pooled(pool(case["rois"], chosen, *maps), case["pooled"])
+
+
+def test_levels_are_torchvisions(golden):
+    """Sides just below, at and above each step; nothing at all, and more than the pyramid holds."""
+    case = golden("levels")
+    found = ops.convert_to_numpy(levels(case["rois"], 4))
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found + 2, case["level"])
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(levels(case["rois"], 2, first=3)) + 3, np.clip(case["level"], 3, 4)
+    )
+
+
+MAPS = (6, 8), (3, 4)  # (height, width) of two levels, strides 4 and 8
+SIDE = 3
+
+
+@pytest.fixture(scope="module")
+def small(compiled):
+    return {
+        aligned: compiled(
+            lambda rois, levels, *maps, aligned=aligned: roi_align(maps, [4, 8], rois, levels, SIDE, aligned=aligned)
+        )
+        for aligned in (False, True)
+    }
+
+
+def random_rois(random):
+    corners = random.uniform(-6, 34, (2, 2, 2, 2))
+    return np.sort(corners, axis=2).reshape(2, 2, 4).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), aligned=st.booleans(), slopes=st.tuples(*[st.floats(-5, 5)] * 3))
+def test_a_plane_stays_a_plane(small, seed, aligned, slopes):
+    """Bilinear sampling of a + b x + c y is exact: a bin holds the plane's value at its centre."""
+    a, b, c = slopes
+    maps = []
+    for (height, width), stride in zip(MAPS, (4, 8), strict=True):
+        y, x = np.mgrid[:height, :width] + (0.5 if aligned else 0.0)
+        plane = a + b * x * stride + c * y * stride
+        maps.append(np.stack([plane[..., None], 2 * plane[..., None]]).astype(np.float32))  # twice in the second image
+    random = np.random.default_rng(seed)
+    corners = random.uniform((4.1, 4.1), (10, 8), (2, 2, 2))
+    rois = np.concatenate([corners, corners + random.uniform(8, 10, (2, 2, 2))], axis=-1).astype(np.float32)
+    found = small[aligned](rois, np.array([[0, 1], [1, 0]], np.int32), *maps)[..., 0]
+    bins = (np.arange(SIDE) + 0.5) / SIDE
+    x = rois[..., 0, None] + (rois[..., 2] - rois[..., 0])[..., None] * bins
+    y = rois[..., 1, None] + (rois[..., 3] - rois[..., 1])[..., None] * bins
+    expected = (a + b * x[..., None, :] + c * y[..., :, None]) * np.array([1, 2])[:, None, None, None]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_channels_and_images_do_not_mix(small):
+    maps = [np.zeros((2, *shape, 3), np.float32) for shape in MAPS]
+    for pyramid_map in maps:
+        pyramid_map[1, ..., 2] = 5
+    rois = np.tile(np.float32([4, 4, 20, 16]), (2, 2, 1))
+    found = small[False](rois, np.array([[0, 1], [0, 1]], np.int32), *maps)
+    assert not found[0].any()
+    assert not found[1, ..., :2].any()
+    np.testing.assert_array_equal(found[1, ..., 2], 5)
+
+
+def gradients(function, variables):
+    """Of a scalar function of keras variables."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(lambda values: function(*values))([jax.numpy.asarray(v) for v in variables])
+    import tensorflow as tf
+
+    tensors = [tf.convert_to_tensor(v) for v in variables]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = function(*tensors)
+    return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, tensors)]
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_gradients_are_finite_differences(small, aligned):
+    """The result is linear in the maps, so that a difference over a whole unit is exact."""
+    random = np.random.default_rng(11)
+    maps = [random.normal(0, 1, (2, *shape, 1)).astype(np.float32) for shape in MAPS]
+    rois, chosen = random_rois(random), np.array([[0, 1], [1, 0]], np.int32)
+    weights = random.normal(0, 1, (2, 2, SIDE, SIDE, 1)).astype(np.float32)
+
+    def pooled(*maps):
+        return ops.sum(roi_align(maps, [4, 8], rois, chosen, SIDE, aligned=aligned) * weights)
+
+    found = [ops.convert_to_numpy(gradient) for gradient in gradients(pooled, maps)]
+    assert any(gradient.any() for gradient in found)
+    base = small[aligned](rois, chosen, *maps)
+    for level, gradient in enumerate(found):
+        for place in np.ndindex(*gradient.shape):
+            moved = [one.copy() for one in maps]
+            moved[level][place] += 1
+            difference = ((small[aligned](rois, chosen, *moved) - base) * weights).sum()
+            assert gradient[place] == pytest.approx(difference, abs=2e-5), (level, place)
+
+
+def test_half_precision_stays_half(case):
+    found = roi_align([ops.cast(case["map"] / 255, "float16")], [8], case["rois"], case["levels"], 2)
+    assert keras.backend.standardize_dtype(found.dtype) == "float16"
+    expected = channels_last(case["pooled_2_plain"]).reshape(found.shape) / 255
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=4e-3)
