@@ -25,7 +25,7 @@ bench: .venv/done ## each benchmark compares two ways in one run and prints a ra
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 compare: .venv/done ## experiments side by side, and what this workspace changed against HEAD
-	@dvc exp show --drop '.*' --keep 'segm.AP$$|segm.AP50$$|value$$|train.*' --no-pager
+	@dvc exp show --only-changed --md
 	@dvc params diff
 	@dvc metrics diff
 	@dvc plots diff

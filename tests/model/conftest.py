@@ -1,6 +1,7 @@
 """What the tests of the model's arithmetic share."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def compiled() -> Callable[..., Any]:
     else:
         import tensorflow as tf
 
-        wrap = tf.function
+        wrap = partial(tf.function, autograph=False)
 
     def make(function: Callable[..., Any]) -> Callable[..., Any]:
         fast = wrap(function)
