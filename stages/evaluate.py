@@ -21,7 +21,7 @@ def main(document: str, predictions: str, images: str, results: str, metrics: st
     io.write_json(metrics, summaries, indent=1)
     for kind, values in summaries.items():
         print(kind, *(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values.items()))
-    print(f"scores in {metrics}, curves and {settings.pictures} overlays in {results}")
+    print(f"scores in {metrics}, curves and overlays in {results}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_every_image_has_its_own_truth(golden, match):
 
 @pytest.mark.parametrize("rule", [RPN, HEADS])
 def test_without_truth_all_is_background(golden, match, rule):
-    boxes, valid = padded([], 8)
+    boxes, valid = padded(np.zeros((0, 4)), 8)
     found = match[rule](boxes, valid, golden("match_rpn")["candidates"])
     assert (found == BACKGROUND).all()
 
@@ -170,6 +170,31 @@ def test_the_box_itself_gives_the_mask_at_half_its_size(project):
     box = np.float32([[[11.5, 3, 40, 77.25]]])
     expected = mask.reshape(28, 2, 28, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(project(mask, box, box)[0, 0], expected, atol=1e-4)
+
+
+def test_mask_targets_of_ellipses(project):
+    """What is right is known for every point: bins two cells of the mask away from the outline are exact, the rest is
+    right on the average."""
+    random = np.random.default_rng(14)
+    sides = random.uniform(14, 200, (2, 6, 2))
+    corners = random.uniform(0, 100, (2, 6, 2))
+    shift, growth = random.uniform(-0.2, 0.2, (2, 6, 2)), random.uniform(0.6, 1.3, (2, 6, 2))
+    low = corners + shift * sides
+    boxes = np.concatenate([corners, corners + sides], axis=2).astype(np.float32)
+    rois = np.concatenate([low, low + growth * sides], axis=2).astype(np.float32)
+    cells = (np.arange(56) + 0.5) / 28 - 1
+    ellipse = (cells[:, None] ** 2 + cells**2 <= 1).astype(np.uint8)
+    found = project(np.tile(ellipse, (2, 6, 1, 1)), boxes, rois)
+
+    points = (np.arange(28 * 8) + 0.5) / (28 * 8)  # eight by eight a bin
+    x, y = ((shift[..., k, None] + growth[..., k, None] * points) * 2 - 1 for k in (0, 1))
+    radius = np.hypot(y[..., :, None], x[..., None, :]).reshape(2, 6, 28, 8, 28, 8)
+    expected = (radius <= 1).mean(axis=(3, 5))
+    far = np.abs(radius - 1).min(axis=(3, 5)) > 2 / 28
+    assert 0.5 < far.mean() < 0.95
+    np.testing.assert_allclose(found[far], expected[far], atol=1e-4)
+    assert np.abs(found - expected).mean() < 0.02
+    assert np.abs((found - expected).mean(axis=(2, 3))).max() < 0.005  # neither shift nor growth
 
 
 def test_mask_targets_beside_the_box_are_background(project):
