@@ -38,14 +38,14 @@ def test_only_the_named_sections(write):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("  epochs: 5", "  epoch: 6", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+        ("  epochs: 6", "  epoch: 6", "unknown key 'train.epoch'; did you mean 'epochs'?"),
         ("train:", "training:", "unknown key 'training'; did you mean 'train'?"),
-        ("  epochs: 5", "  epochs: six", "train.epochs should be a whole number, not 'six'"),
-        ("  epochs: 5", "  epochs: 5.5", "train.epochs should be a whole number, not 5.5"),
-        ("  epochs: 5", "  epochs: true", "train.epochs should be a whole number, not True"),
-        ("  epochs: 5", "", "train lacks epochs"),
+        ("  epochs: 6", "  epochs: six", "train.epochs should be a whole number, not 'six'"),
+        ("  epochs: 6", "  epochs: 6.5", "train.epochs should be a whole number, not 6.5"),
+        ("  epochs: 6", "  epochs: true", "train.epochs should be a whole number, not True"),
+        ("  epochs: 6", "", "train lacks epochs"),
         (
-            "drop_epochs: [4]",
+            "drop_epochs: [5]",
             "drop_epochs: 4",
             "train.drop_epochs should be a list of whole numbers, not 4",
         ),

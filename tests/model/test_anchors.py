@@ -18,11 +18,9 @@ def test_cells_are_torchvisions(case):
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128)])
-def test_grids_are_torchvisions(case, height, width):
-    grids = [
-        ops.convert_to_numpy(anchors.grid_anchors(height // stride, width // stride, int(stride), int(side)))
-        for stride, side in zip(case["strides"], case["sides"], strict=True)
-    ]
+def test_grids_are_torchvisions(case, compiled, height, width):
+    levels = list(zip(case["strides"].tolist(), case["sides"].tolist(), strict=True))
+    grids = compiled(lambda: [anchors.grid_anchors(height // s, width // s, s, side) for s, side in levels])()
     assert [len(grid) for grid in grids] == [3 * (height // s) * (width // s) for s in case["strides"]]
     np.testing.assert_array_equal(np.concatenate(grids), case[f"grid_{height}_{width}"])
 
