@@ -85,6 +85,7 @@ class Predict:
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     pictures: int
+    attribute_score: float
 
 
 @dataclasses.dataclass(frozen=True)
