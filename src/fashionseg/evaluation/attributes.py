@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fashionseg.evaluation.matching import Matching, assign, average_precision, batches
+from fashionseg.evaluation.matching import Instances, Matching, assign, average_precision, batches
 
 NONE = -1.0  # a threshold that everything passes
 IOU_THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), NONE)
@@ -57,17 +57,23 @@ def evaluate(matching: Matching, has_attributes: np.ndarray) -> Scores:
     """AP_IoU+F1 by class. has_attributes (K,) bool, see `with_attributes`."""
     shape = (len(has_attributes), len(AREAS), len(IOU_THRESHOLDS), len(F1_THRESHOLDS))
     precision, recall = np.full(shape, np.nan), np.full((*shape[:2], len(MOST_DETECTIONS), *shape[2:]), np.nan)
-    for class_ in np.unique(matching.truth.classes):
-        thresholds = F1_THRESHOLDS if has_attributes[class_] else np.array([NONE])
-        predictions, ranks = _ranked(matching, class_)
-        truth = np.flatnonzero(matching.truth.classes == class_)
-        hits, misses = _judged(matching, predictions, truth, thresholds)
-        for area, limits in enumerate(AREAS.values()):
-            count = int(_within(matching.truth.areas[truth], limits).sum())
-            if count:
-                precision[class_, area] = average_precision(hits[area], misses[area], count)
-                for place, most in enumerate(MOST_DETECTIONS):
-                    recall[class_, area, place] = hits[area][..., ranks < most].sum(-1) / count
+    predictions, truth = matching.predictions, matching.truth
+    ranks = _ranks(predictions)
+    order = np.argsort(-predictions.scores, kind="stable")
+    for have, f1_thresholds in ((True, F1_THRESHOLDS), (False, F1_THRESHOLDS[-1:])):
+        asked = has_attributes == have
+        used = asked[predictions.classes] & (ranks < MOST_DETECTIONS[-1])
+        hits, misses = _judged(matching, used, asked[truth.classes], f1_thresholds)
+        for class_ in np.unique(truth.classes[asked[truth.classes]]):
+            rows = order[used[order] & (predictions.classes[order] == class_)]
+            hit, miss = (np.moveaxis(of_all[rows], 0, -1) for of_all in (hits, misses))  # (areas, t, f, n)
+            areas = truth.areas[truth.classes == class_]
+            for area, limits in enumerate(AREAS.values()):
+                count = int(_within(areas, limits).sum())
+                if count:
+                    precision[class_, area] = average_precision(hit[area], miss[area], count)
+                    for place, most in enumerate(MOST_DETECTIONS):
+                        recall[class_, area, place] = hit[area][..., ranks[rows] < most].sum(-1) / count
     return Scores(precision, recall, has_attributes)
 
 
@@ -167,43 +173,49 @@ def f1_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     return (present_f1 + absent_f1) / 2
 
 
-def _ranked(matching: Matching, class_: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of a class, and the rank of each in its image; at most MOST_DETECTIONS an image."""
-    predictions = np.flatnonzero(matching.predictions.classes == class_)
-    images = matching.predictions.images[predictions]
-    ranks = np.arange(len(images)) - np.searchsorted(images, images)
-    kept = ranks < MOST_DETECTIONS[-1]
-    order = np.argsort(-matching.predictions.scores[predictions[kept]], kind="stable")
-    return predictions[kept][order], ranks[kept][order]
+def _ranks(predictions: Instances) -> np.ndarray:
+    """(n,) how many better predictions of its class each has in its image."""
+    order = np.lexsort((predictions.classes, predictions.images))
+    keys = np.stack([predictions.images, predictions.classes])[:, order]
+    first = np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(0)])[: len(order)]
+    places = np.arange(len(order))
+    ranks = np.empty(len(order), int)
+    ranks[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return ranks
 
 
 def _judged(
     matching: Matching, predictions: np.ndarray, truth: np.ndarray, f1_thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each prediction hits or misses, each (areas, t, f, n) bool; neither where the area is not asked for."""
+    """Whether each prediction hits or misses, each (n, areas, t, f) bool; neither where the area is not asked for.
+
+    predictions (n,) and truth (m,) bool: those that take part.
+    """
     limits = list(AREAS.values())
-    ignored = np.stack([~_within(matching.truth.areas[truth], limit) for limit in limits], 1)
-    outside = np.stack([~_within(matching.predictions.areas[predictions], limit) for limit in limits])
-    hits = np.zeros((len(limits), len(IOU_THRESHOLDS), len(f1_thresholds), len(predictions)), bool)
+    keys = [
+        np.where(used, instances.classes * matching.image_count + instances.images, -1)
+        for used, instances in ((predictions, matching.predictions), (truth, matching.truth))
+    ]
+    hits = np.zeros((len(predictions), len(limits), len(IOU_THRESHOLDS), len(f1_thresholds)), bool)
     free = np.ones_like(hits)
-    thresholds = hits[..., 0].size if len(predictions) else 1
-    images = matching.predictions.images[predictions]
-    for found, true in batches(images, matching.truth.images[truth], thresholds):
-        iou = matching.overlaps(predictions[found][:, :, None], truth[true][:, None])
+    for found, true in batches(*keys, hits[:1].size):
+        iou = matching.overlaps(found[:, :, None], true[:, None])
         f1 = np.ones_like(iou)
         if len(f1_thresholds) > 1:
-            chosen = matching.predictions.attributes[predictions[found]], matching.truth.attributes[truth[true]]
-            f1 = f1_scores(chosen[0][:, :, None], chosen[1][:, None])
-        for area in range(len(limits)):
-            out = ignored[true, area]
+            attributes = matching.predictions.attributes[found], matching.truth.attributes[true]
+            f1 = f1_scores(attributes[0][:, :, None], attributes[1][:, None])
+        for area, limit in enumerate(limits):
+            out = ~_within(matching.truth.areas[true], limit)
             order = np.argsort(out, axis=1, kind="stable")
             out = np.take_along_axis(out, order, 1)
             ordered = (np.take_along_axis(values, order[:, None], 2) for values in (iou, f1))
             places = assign(*ordered, out, IOU_THRESHOLDS, f1_thresholds)
             wasted = out[np.arange(len(out))[:, None, None, None], places]
-            hits[area][..., found] = ((places >= 0) & ~wasted).transpose(2, 3, 0, 1)
-            free[area][..., found] = (places < 0).transpose(2, 3, 0, 1)
-    return hits, free & ~outside[:, None, None]
+            hits[found, area] = (places >= 0) & ~wasted
+            free[found, area] = places < 0
+    for area, limit in enumerate(limits):
+        free[~_within(matching.predictions.areas, limit), area] = False
+    return hits, free
 
 
 def _within(areas: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
