@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fashionseg import inference, io
+from fashionseg.data.labels import Labels
 from fashionseg.errors import UserError
 from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.params import Predict
 
 HEIGHT, WIDTH = 60, 90
 
@@ -41,7 +43,8 @@ def pasted_at_full_size(mask, box, height, width, threshold):
 def test_paste_is_that_at_full_size(seed, corner, sides, threshold):
     mask = cv2.GaussianBlur(np.random.default_rng(seed).random((28, 28), np.float32), (5, 5), 0)
     box = np.clip([*corner, corner[0] + sides[0], corner[1] + sides[1]], 0, [WIDTH, HEIGHT] * 2)
-    found = inference.paste(mask, box, HEIGHT, WIDTH, threshold)
+    found, mask_score = inference.paste(mask, box, HEIGHT, WIDTH, threshold)
+    assert mask_score > threshold if found.areas()[0] else mask_score == 0
     np.testing.assert_array_equal(found.decode(0), pasted_at_full_size(mask, box, HEIGHT, WIDTH, threshold))
 
 
@@ -50,21 +53,32 @@ def test_instances_are_coco_results_at_the_original_size():
         "boxes": np.array([[8, 4, 24, 20], [0, 0, 30, 18], [0, 0, 0, 0]], np.float32),
         "scores": np.array([0.9, 0.6, 0], np.float32),
         "classes": np.array([2, 1, 0], np.int32),
-        "masks": np.stack([np.ones((28, 28)), np.zeros((28, 28)), np.ones((28, 28))]).astype(np.float32),
+        "masks": np.stack([np.full((28, 28), 0.75), np.zeros((28, 28)), np.ones((28, 28))]).astype(np.float32),
+        "margins": np.array([0.85, 0.3, 0], np.float32),
+        "attributes": np.array([[0.04, 0.8, 0.05], [1, 1, 1], [1, 1, 1]], np.float32),
     }
+    labels, settings = Labels([40, 41], [7, 9, 30]), Predict(1, 0.05, 0.5, 0.5, 0.05)
     record = {"id": 5, "height": 200, "width": 320}
     with ThreadPoolExecutor(1) as pool:
-        results = inference.instances(record, np.array([20, 32]), found, [40, 41], 0.5, pool)
+        results = inference.instances(record, np.array([20, 32]), found, labels, settings, pool)
     (result,) = results  # the second has no pixel above the threshold, the third is padding
     assert (result["image_id"], result["category_id"], result["score"]) == (5, 41, pytest.approx(0.9))
     assert result["bbox"] == [80, 40, 160, 160]
     assert result["segmentation"]["size"] == [200, 320]
+    assert result["margin"] == pytest.approx(0.85)
+    assert 0.7 < result["mask_score"] <= 0.75  # a little less at the edge
+    assert (result["attribute_ids"], result["attribute_scores"]) == ([9, 30], [0.8, 0.05])
+    del found["attributes"]
+    with ThreadPoolExecutor(1) as pool:
+        (result,) = inference.instances(record, np.array([20, 32]), found, labels, settings, pool)
+    assert result["attribute_ids"] == result["attribute_scores"] == []
 
 
 def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
     recipe = {
         "backbone": "efficientnet_lite0", "weights": "random", "frozen_stages": 0, "side": 64, "classes": 2,
-        "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "rois": 8, "seed": 0,
+        "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "attributes": "none",
+        "attribute_count": 0, "rois": 8, "seed": 0,
     }  # fmt: skip
     categories = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
     io.write_json(tmp_path / "mask_rcnn.json", {"network": recipe, "categories": categories})
@@ -74,5 +88,5 @@ def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"does not fit mask_rcnn\.json beside it"):
         inference.load(tmp_path)
     MaskRCNN(**recipe).save_weights(tmp_path / "mask_rcnn.weights.h5")
-    network, category_ids = inference.load(tmp_path)
-    assert (network.side, category_ids) == (64, [40, 41])
+    network, labels = inference.load(tmp_path)
+    assert (network.side, labels) == (64, Labels([40, 41], []))

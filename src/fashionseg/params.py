@@ -54,6 +54,7 @@ class Model:
     anchor_side: int
     proposals: int
     detections: int
+    attributes: Literal["none", "linear", "conv"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Predict:
     score: float
     nms_iou: float
     mask_threshold: float
+    attribute_score: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,12 +21,12 @@ LEAST_AREA = 4  # pixels; what is smaller once resized and moved is no instance
 
 
 class Sample(NamedTuple):
-    """image (h, w, 3) uint8 RGB; boxes (n, 4) float32 x1 y1 x2 y2, x2 = x1 + width; classes (n,) int32;
-    masks (n, MASK_SIDE, MASK_SIDE) uint8 0 or 1, each over its box."""
+    """image (h, w, 3) uint8 RGB; kept, which of its instances these n are; boxes (n, 4) float32 x1 y1 x2 y2,
+    x2 = x1 + width; masks (n, MASK_SIDE, MASK_SIDE) uint8 0 or 1, each over its box."""
 
     image: np.ndarray
+    kept: list[int]
     boxes: np.ndarray
-    classes: np.ndarray
     masks: np.ndarray
 
 
@@ -55,7 +55,6 @@ def sample(
     width: int,
     side: int,
     segmentations: Sequence[dict[str, Any]],
-    classes: Sequence[int],
     instances: int,
     policy: str,
     seed: int,
@@ -70,10 +69,10 @@ def sample(
     if augmenter := augment.policy(policy, seed):
         image, patches = augment.apply(augmenter, image, patches)
     areas = np.array([patch.area for patch in patches], int)
-    kept = [i for i in np.argsort(-areas, kind="stable")[:instances] if areas[i] >= LEAST_AREA]
+    kept = [i for i in np.argsort(-areas, kind="stable")[:instances].tolist() if areas[i] >= LEAST_AREA]
     boxes = np.array([patches[i].box for i in kept], np.float32).reshape(-1, 4)
     masks = np.array([shrunk(patches[i].bitmap) for i in kept], np.uint8).reshape(-1, MASK_SIDE, MASK_SIDE)
-    return Sample(image, boxes, np.array([classes[i] for i in kept], np.int32), masks)
+    return Sample(image, kept, boxes, masks)
 
 
 def _patches(segmentations: Sequence[dict[str, Any]], height: int, width: int) -> list[Patch]:

@@ -13,7 +13,7 @@ from fashionseg.model.rpn import RegionProposals
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
 # XLA is how JAX runs at all. TensorFlow does without: on CPUs it is no faster, and takes longer to start.
 JIT = keras.backend.backend() == "jax"
-LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
+LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `attributes` with that head
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -22,12 +22,13 @@ class MaskRCNN(keras.Model):
 
     Arguments: backbone, weights and frozen_stages as `backbones.build` takes them; side of the square images in
     pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
-    anchor_side in pixels on P2; proposals and detections an image; rois sampled for the heads, an image; seed of
-    the sampling.
+    anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
+    and attribute_count; rois sampled for the heads, an image; seed of the sampling.
 
     A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
     true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
-    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box.
+    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box; with an attribute head attributes
+    (B, N, A) uint8 0 or 1.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class MaskRCNN(keras.Model):
         anchor_side: int,
         proposals: int,
         detections: int,
+        attributes: str,
+        attribute_count: int,
         rois: int,
         seed: int,
         **kwargs: Any,
@@ -50,9 +53,10 @@ class MaskRCNN(keras.Model):
         self.backbone = backbones.build(backbone, weights, frozen_stages)
         self.fpn = FeaturePyramid(fpn_channels)
         self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
-        self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections)
+        self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections, attributes, attribute_count)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.trackers = [keras.metrics.Mean(name) for name in LOSSES]
+        names = LOSSES if attributes == "none" else (*LOSSES, "attributes")
+        self.trackers = [keras.metrics.Mean(name) for name in names]
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
         self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
         pyramid = [(None, side // stride, side // stride, fpn_channels) for stride in STRIDES]
@@ -61,7 +65,7 @@ class MaskRCNN(keras.Model):
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
-        """Losses of LOSSES by name, scalars."""
+        """The losses by name, scalars."""
         pyramid, logits, deltas, anchors = self._look(batch["images"])
         proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
         valid = batch["classes"] > 0
@@ -77,7 +81,8 @@ class MaskRCNN(keras.Model):
         self, images: KerasTensor, sizes: KerasTensor, least_score: float, nms_iou: float
     ) -> dict[str, KerasTensor]:
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
-        masks (B, D, 28, 28) float32 probabilities within the box."""
+        masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
+        class, and with that head attributes (B, D, A) float32 probabilities."""
         pyramid, logits, deltas, anchors = self._look(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
