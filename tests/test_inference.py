@@ -78,7 +78,7 @@ def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
     recipe = {
         "backbone": "efficientnet_lite0", "weights": "random", "frozen_stages": 0, "side": 64, "classes": 2,
         "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "attributes": "none",
-        "attribute_count": 0, "rois": 8, "seed": 0,
+        "attribute_count": 0, "precision": "float32", "rois": 8, "seed": 0,
     }  # fmt: skip
     categories = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
     io.write_json(tmp_path / "mask_rcnn.json", {"network": recipe, "categories": categories})

@@ -55,6 +55,7 @@ class Model:
     proposals: int
     detections: int
     attributes: Literal["none", "linear", "conv"]
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ SMALL = {
     "detections": 20,
     "attributes": "none",
     "attribute_count": 0,
+    "precision": "float32",
     "rois": 32,
     "seed": 7,
 }
@@ -194,6 +195,29 @@ def test_attributes_on_the_mask_features_learn_from_foreground_alone():
     found = detect(network, batch, 0.05)["attributes"]
     assert found.shape == (2, 20, 3)
     assert 0 < found.mean() < 0.05  # near the prior
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precision, tmp_path):
+    half = MaskRCNN(**{**SMALL, "precision": precision})
+    network.save_weights(tmp_path / "model.weights.h5")
+    half.load_weights(tmp_path / "model.weights.h5")
+    assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    batch = make_batch(3)
+    pyramid, logits, deltas, anchors = half._look(batch["images"])
+    assert {keras.backend.standardize_dtype(level.dtype) for level in pyramid} == {precision.removeprefix("mixed_")}
+    assert {keras.backend.standardize_dtype(level.dtype) for level in (*logits, *deltas, *anchors)} == {"float32"}
+    losses = {}
+    for model in (half, network):
+        model.compile(keras.optimizers.SGD(0.0), jit_compile=JIT)
+        losses[model] = model.train_on_batch(batch, return_dict=True)
+    assert (type(half.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
+    for name in ("objectness", "classifier", "mask"):  # the sampling of RoIs differs a little
+        assert losses[half][name] == pytest.approx(losses[network][name], rel=0.03)
+    found = detect(half, batch, 0.2)
+    assert {values.dtype.name for name, values in found.items() if name != "classes"} == {"float32"}
+    assert (found["scores"] > 0).any()
 
 
 def test_padding_changes_no_loss(network):

@@ -1,5 +1,7 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -23,7 +25,8 @@ class MaskRCNN(keras.Model):
     Arguments: backbone, weights and frozen_stages as `backbones.build` takes them; side of the square images in
     pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
     anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
-    and attribute_count; rois sampled for the heads, an image; seed of the sampling.
+    and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
+    and losses always have 32; rois sampled for the heads, an image; seed of the sampling.
 
     A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
     true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
@@ -44,16 +47,18 @@ class MaskRCNN(keras.Model):
         detections: int,
         attributes: str,
         attribute_count: int,
+        precision: str,
         rois: int,
         seed: int,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(dtype=precision, autocast=False, **kwargs)
         self.side = side
-        self.backbone = backbones.build(backbone, weights, frozen_stages)
-        self.fpn = FeaturePyramid(fpn_channels)
-        self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
-        self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections, attributes, attribute_count)
+        with _policy(precision):
+            self.backbone = backbones.build(backbone, weights, frozen_stages)
+            self.fpn = FeaturePyramid(fpn_channels)
+            self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
+            self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections, attributes, attribute_count)
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = LOSSES if attributes == "none" else (*LOSSES, "attributes")
         self.trackers = [keras.metrics.Mean(name) for name in names]
@@ -97,12 +102,22 @@ class MaskRCNN(keras.Model):
         return sum(y_pred.values())
 
 
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @keras.saving.register_keras_serializable("fashionseg")
 class Detector(keras.Model):
     """`predict` on batches of {images, sizes} gives `MaskRCNN.detect`'s instances, compiled on every backend."""
 
     def __init__(self, network: MaskRCNN, least_score: float, nms_iou: float):
-        super().__init__()
+        super().__init__(autocast=False)
         self.network = network
         self.least_score = least_score
         self.nms_iou = nms_iou

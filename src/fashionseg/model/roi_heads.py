@@ -77,10 +77,9 @@ class MaskHead(layers.Layer):
             hidden = conv(hidden)
         side = 2 * MASK_SIDE
         hidden = ops.reshape(hidden, (-1, count, side * side, self.channels))
-        kernels = ops.cast(ops.take(self.kernel, classes, axis=0), hidden.dtype)[..., None]
-        logits = ops.cast(ops.matmul(hidden, kernels)[..., 0], "float32")
+        logits = ops.matmul(hidden, ops.take(self.kernel, classes, axis=0)[..., None])[..., 0]
         logits = logits + ops.take(self.bias, classes, axis=0)[..., None]
-        return ops.reshape(logits, (-1, count, side, side))
+        return ops.cast(ops.reshape(logits, (-1, count, side, side)), "float32")
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -101,7 +100,7 @@ class RoIHeads(layers.Layer):
         attribute_count: int,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # coordinates keep their 32 bits
         self.classes = classes
         self.channels = channels
         self.strides = strides
