@@ -83,6 +83,13 @@ class Predict:
     nms_iou: float
     mask_threshold: float
     attribute_score: float
+    flip: bool
+    scales: list[float]
+    models: list[str]
+
+    def __post_init__(self):
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"predict.scales should hold at least one number above 0, not {self.scales}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,4 +200,4 @@ def _named(kind: Any) -> str:
         return f"a list of {_named(get_args(kind)[0]).removeprefix('a ')}s"
     if get_args(kind):
         return " or ".join(map(_named, get_args(kind)))
-    return {int: "a whole number", float: "a number", str: "text", type(None): "null"}[kind]
+    return {int: "a whole number", bool: "true or false", float: "a number", str: "text", type(None): "null"}[kind]

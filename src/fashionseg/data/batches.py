@@ -8,7 +8,7 @@ the trainer.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cache
 from itertools import chain
@@ -97,10 +97,7 @@ class Pictures(keras.utils.PyDataset):
         return self.images / record["file_name"], record["height"], record["width"], self.side
 
     def _batch(self, index: int, pictures: list[np.ndarray]) -> Batch:
-        images = np.full((len(pictures), self.side, self.side, 3), augment.GREY, np.float32)
-        for square, picture in zip(images, pictures, strict=True):
-            square[: picture.shape[0], : picture.shape[1]] = picture
-        return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
+        return padded(pictures, self.side)
 
 
 class Batches(Pictures):
@@ -189,6 +186,14 @@ class Batches(Pictures):
             if self.attributes:
                 batch["attributes"][row, :count] = self.labels.multi_hot([one["attribute_ids"] for one in truth])
         return batch
+
+
+def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
+    """Pictures (h, w, 3) of at most `side` pixels as images and sizes of a batch."""
+    images = np.full((len(pictures), side, side, 3), augment.GREY, np.float32)
+    for square, picture in zip(images, pictures, strict=True):
+        square[: picture.shape[0], : picture.shape[1]] = picture
+    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
 
 
 @cache

@@ -42,11 +42,16 @@ def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
     if max(abs(height * scale - image.shape[0]), abs(width * scale - image.shape[1])) > 1:
         found = " x ".join(map(str, image.shape[:2]))
         raise UserError(f"{path} is {found} pixels, which is no resized {height} x {width}; run `dvc repro convert`.")
+    return cv2.cvtColor(resized(image, side), cv2.COLOR_BGR2RGB)
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture (H, W, 3) uint8 whose long side becomes `side` pixels."""
     scale = side / max(image.shape[:2])
-    if scale != 1:
-        size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if scale == 1:
+        return image
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def sample(
