@@ -1,6 +1,8 @@
 """From the network's padded square back to the photograph: pasting as runs equals pasting at full size."""
 
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -153,6 +155,46 @@ def test_networks_of_other_labels_are_not_merged(trained, tmp_path):
     io.write_json(tmp_path / "other" / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES[::-1]})
     with pytest.raises(UserError, match=r"other was trained on other labels than .*models"):
         inference.Predictor([trained, tmp_path / "other"], SETTINGS)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
+def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path):
+    from fashionseg.export import export
+
+    export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
+    batch = padded([samples.resized(image, 64)] * 3, 64)
+    expected = predictor.views[0].detector.predict_on_batch(batch)
+    np.savez(tmp_path / "batch.npz", **batch)
+    code = (
+        "import numpy as np, tensorflow as tf\n"
+        "saved = tf.saved_model.load('saved')\n"
+        "np.savez('found.npz', **saved.serve(dict(np.load('batch.npz'))))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
+    from fashionseg import inspection
+
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    inspection.main(str(trained), str(tmp_path / "photo.png"), str(tmp_path / "steps"))
+    assert f"10 steps: {tmp_path / 'steps'}" in capsys.readouterr().out
+    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
+    assert len(pictures) == 10
+    assert all(picture.std() > 10 for picture in pictures)
+    with pytest.raises(UserError, match="is missing or no picture"):
+        inspection.main(str(trained), str(tmp_path / "none.png"), str(tmp_path / "steps"))
+
+
+def test_a_network_of_another_version_is_one_sentence(tmp_path):
+    for network in ({}, {**RECIPE, "wings": 2}):
+        io.write_json(tmp_path / "mask_rcnn.json", {"network": network, "categories": CATEGORIES})
+        with pytest.raises(UserError, match=r"mask_rcnn\.json is of another version of the network .*; train again"):
+            inference.load(tmp_path)
 
 
 def test_missing_and_foreign_weights_are_one_sentence(tmp_path):

@@ -27,8 +27,13 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
     together.
     """
     description = io.read_json(folder / "mask_rcnn.json")
-    side = round(description["network"]["side"] * scale / 32) * 32
-    network = MaskRCNN(**{**description["network"], "side": side})
+    try:
+        side = round(description["network"]["side"] * scale / 32) * 32
+        network = MaskRCNN(**{**description["network"], "side": side})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}/mask_rcnn.json is of another version of the network ({error}); train again."
+        ) from None
     weights = folder / "mask_rcnn.weights.h5"
     if not weights.exists():
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")

@@ -123,7 +123,7 @@ def xywh(boxes):
 
 def greedy_detections(network, batch, least_score, nms_iou):
     """The definition in plain Python: all pairs of proposal and class, best first, suppressed within their class."""
-    pyramid, logits, deltas, anchors = network._look(batch["images"])
+    pyramid, logits, deltas, anchors = network.look(batch["images"])
     proposals, scores = network.rpn.propose(logits, deltas, anchors, batch["sizes"])
     logits, deltas, _ = (ops.convert_to_numpy(values) for values in network.roi_heads(pyramid, proposals))
     proposals, scores = ops.convert_to_numpy(proposals), ops.convert_to_numpy(scores)
@@ -205,7 +205,7 @@ def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precis
     assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
     batch = make_batch(3)
-    pyramid, logits, deltas, anchors = half._look(batch["images"])
+    pyramid, logits, deltas, anchors = half.look(batch["images"])
     assert {keras.backend.standardize_dtype(level.dtype) for level in pyramid} == {precision.removeprefix("mixed_")}
     assert {keras.backend.standardize_dtype(level.dtype) for level in (*logits, *deltas, *anchors)} == {"float32"}
     losses = {}
@@ -226,7 +226,7 @@ def test_padding_changes_no_loss(network):
     wide = {**batch}
     for name in ("boxes", "classes", "masks"):
         wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
-    _pyramid, logits, deltas, anchors = network._look(batch["images"])
+    _pyramid, logits, deltas, anchors = network.look(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
     first, second = (
         numpy_of(network.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, uniform))

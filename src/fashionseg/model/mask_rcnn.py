@@ -71,7 +71,7 @@ class MaskRCNN(keras.Model):
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
         """The losses by name, scalars."""
-        pyramid, logits, deltas, anchors = self._look(batch["images"])
+        pyramid, logits, deltas, anchors = self.look(batch["images"])
         proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
         valid = batch["classes"] > 0
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
@@ -88,11 +88,12 @@ class MaskRCNN(keras.Model):
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
         masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
         class, and with that head attributes (B, D, A) float32 probabilities."""
-        pyramid, logits, deltas, anchors = self._look(images)
+        pyramid, logits, deltas, anchors = self.look(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
 
-    def _look(self, images):
+    def look(self, images: KerasTensor) -> tuple[list[KerasTensor], ...]:
+        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
         pyramid = self.fpn(self.backbone(images, training=False))
         return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
 
