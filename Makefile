@@ -30,6 +30,12 @@ compare: .venv/done ## experiments side by side, and what this workspace changed
 	@dvc metrics diff
 	@dvc plots diff
 
+inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
+	@$(BIN)/python -m fashionseg.inspection models "$(IMAGE)" results/inspection
+
+export: .venv/done ## the trained network as a TensorFlow SavedModel
+	@$(BIN)/python -m fashionseg.export models results/saved_model
+
 lock: ## requirements.lock anew, from pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'
 	$(BIN)/uv pip compile pyproject.toml --extra tensorflow --extra jax --extra dev --universal --python-version 3.11 \
@@ -44,4 +50,4 @@ lock: ## requirements.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help repro test lint bench compare lock
+.PHONY: help repro test lint bench compare inspect export lock

@@ -14,7 +14,8 @@ def main(document: str, images: str, models: str, predictions: str) -> None:
     from fashionseg import inference
 
     truth = io.read_json(document)
-    results = inference.predict(truth, Path(images), Path(models), settings.predict, settings.machine.workers)
+    folders = [Path(models), *map(Path, settings.predict.models)]
+    results = inference.predict(truth, Path(images), folders, settings.predict, settings.machine.workers)
     io.write_json(predictions, results)
     print(f"{len(results)} instances on {len(truth['images'])} images: {predictions}")
 

@@ -16,9 +16,9 @@ LAYERS = [  # from the bottom up
     ["rle", "params", "io"],
     ["model/boxes", "model/anchors", "model/nms", "model/roi_align", "data/competition"],
     ["model", "data"],
-    ["callbacks", "claims", "draw", "model/mask_rcnn", "data/batches"],
+    ["callbacks", "claims", "draw", "fusion", "model/mask_rcnn", "data/batches"],
     ["training", "inference", "submission", "evaluation", "summary"],
-    ["tuning"],
+    ["export", "inspection", "tuning"],
 ]
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 

@@ -45,6 +45,10 @@ class Tiny(keras.Model):
         return sum(y_pred.values())
 
 
+def name_of(step):
+    return [f"batch {step}"]
+
+
 class TinyBatches(keras.utils.PyDataset):
     """As data.batches.Batches, of noise that follows from seed and epoch; `shift` is added to every loss of a step."""
 
@@ -74,6 +78,9 @@ class TinyBatches(keras.utils.PyDataset):
             "masks": np.ones((2, 1, 56, 56), np.uint8),
             "shift": np.full(2, self.shift.get((self.epoch, index), 0.0), np.float32),
         }
+
+    def names_of(self, index):
+        return name_of(index)
 
     def follow(self):
         return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch))
@@ -183,12 +190,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 def test_nan_stops_with_loss_and_step_and_no_checkpoint(tmp_path):
     (tmp_path / "results").mkdir()
-    watching = StopOnNaN(), Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
-    with pytest.raises(UserError, match=r"loss 'box_reg' became nan, .*'rpn_box_reg' .* in step 3 of epoch 2; lower"):
+    watching = StopOnNaN(name_of, name_of), Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
+    with pytest.raises(
+        UserError, match=r"loss 'box_reg' became nan, .*'rpn_box_reg' .* in step 3 of epoch 2, on batch 2; look"
+    ):
         fit(compiled(), *watching, shift={(1, 2): float("nan")})
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["epoch-0001"]
     validation = TinyBatches(steps=1, shift={(0, 0): float("inf")})
-    with pytest.raises(UserError, match=r"'val_mask' became inf.* in the validation after epoch 1"):
+    with pytest.raises(UserError, match=r"'mask' became inf.* in step 1 of the validation after epoch 1, on batch 0;"):
         fit(compiled(), *watching, validation=validation)
 
 
@@ -228,5 +237,5 @@ def test_the_terminal_is_cleared_up_after_an_error(monkeypatch):
     text = text_io.StringIO()
     progress = Progress(2, 2, Console(file=text, force_terminal=True))
     with pytest.raises(UserError), progress.bar:
-        fit(compiled(), StopOnNaN(), progress, shift={(0, 1): float("nan")})
+        fit(compiled(), StopOnNaN(name_of, name_of), progress, shift={(0, 1): float("nan")})
     assert "\x1b[?25h" in text.getvalue()[-20:]  # the cursor is back

@@ -1,16 +1,25 @@
 """From the network's padded square back to the photograph: pasting as runs equals pasting at full size."""
 
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fashionseg import inference, io
+from fashionseg.data import samples
+from fashionseg.data.batches import padded
+from fashionseg.data.labels import Labels
 from fashionseg.errors import UserError
 from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.params import Predict
 
 HEIGHT, WIDTH = 60, 90
 
@@ -41,38 +50,160 @@ def pasted_at_full_size(mask, box, height, width, threshold):
 def test_paste_is_that_at_full_size(seed, corner, sides, threshold):
     mask = cv2.GaussianBlur(np.random.default_rng(seed).random((28, 28), np.float32), (5, 5), 0)
     box = np.clip([*corner, corner[0] + sides[0], corner[1] + sides[1]], 0, [WIDTH, HEIGHT] * 2)
-    found = inference.paste(mask, box, HEIGHT, WIDTH, threshold)
+    found, mask_score = inference.paste(mask, box, HEIGHT, WIDTH, threshold)
+    assert mask_score > threshold if found.areas()[0] else mask_score == 0
     np.testing.assert_array_equal(found.decode(0), pasted_at_full_size(mask, box, HEIGHT, WIDTH, threshold))
 
 
 def test_instances_are_coco_results_at_the_original_size():
     found = {
-        "boxes": np.array([[8, 4, 24, 20], [0, 0, 30, 18], [0, 0, 0, 0]], np.float32),
-        "scores": np.array([0.9, 0.6, 0], np.float32),
-        "classes": np.array([2, 1, 0], np.int32),
-        "masks": np.stack([np.ones((28, 28)), np.zeros((28, 28)), np.ones((28, 28))]).astype(np.float32),
+        "boxes": np.array([[0.25, 0.2, 0.75, 1], [0, 0, 1, 0.9]], np.float32),
+        "scores": np.array([0.9, 0.6], np.float32),
+        "classes": np.array([2, 1], np.int32),
+        "masks": np.stack([np.full((28, 28), 0.75), np.zeros((28, 28))]).astype(np.float32),
+        "margins": np.array([0.85, 0.3], np.float32),
+        "attributes": np.array([[0.04, 0.8, 0.05], [1, 1, 1]], np.float32),
+        "agreement": np.ones(2),
     }
-    record = {"id": 5, "height": 200, "width": 320}
+    labels, settings = Labels([40, 41], [7, 9, 30]), replace(SETTINGS, mask_threshold=0.5)
     with ThreadPoolExecutor(1) as pool:
-        results = inference.instances(record, np.array([20, 32]), found, [40, 41], 0.5, pool)
-    (result,) = results  # the second has no pixel above the threshold, the third is padding
-    assert (result["image_id"], result["category_id"], result["score"]) == (5, 41, pytest.approx(0.9))
+        results = inference.instances(200, 320, found, labels, settings, pool)
+    (result,) = results  # the second has no pixel above the threshold
+    assert (result["category_id"], result["score"]) == (41, pytest.approx(0.9))
     assert result["bbox"] == [80, 40, 160, 160]
     assert result["segmentation"]["size"] == [200, 320]
+    assert result["margin"] == pytest.approx(0.85)
+    assert 0.7 < result["mask_score"] <= 0.75  # a little less at the edge
+    assert (result["attribute_ids"], result["attribute_scores"]) == ([9, 30], [0.8, 0.05])
+    del found["attributes"]
+    with ThreadPoolExecutor(1) as pool:
+        (result,) = inference.instances(200, 320, found, labels, settings, pool)
+    assert result["attribute_ids"] == result["attribute_scores"] == []
+
+
+RECIPE = {
+    "backbone": "efficientnet_lite0", "weights": "random", "frozen_stages": 0, "side": 64, "classes": 2,
+    "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "attributes": "none",
+    "attribute_count": 0, "precision": "float32", "rois": 8, "seed": 0,
+}  # fmt: skip
+CATEGORIES = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
+SETTINGS = Predict(
+    batch_size=2, score=0.2, nms_iou=0.5, mask_threshold=0.4, attribute_score=0.05, flip=False, scales=[1.0], models=[]
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder as training leaves it; the network has random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(4)
+    MaskRCNN(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
+    io.write_json(folder / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return inference.Predictor([trained], SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def image():
+    noise = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(noise, (80, 60), interpolation=cv2.INTER_LINEAR)
+
+
+def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
+    other = {**record, "id": 4}
+    found = predictor(image)
+    assert found
+    assert [instance["score"] for instance in found] == sorted((i["score"] for i in found), reverse=True)
+    results = inference.predict({"images": [record, other, record]}, tmp_path, [trained], SETTINGS, 1)
+    assert results == [{"image_id": n, **instance} for n in (3, 4, 3) for instance in found]
+
+
+def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predictor, image):
+    (plain,) = predictor.views
+    mirrored = inference.View(plain.detector, flipped=True)
+    (expected,) = plain.detect(padded([samples.resized(image, 64)], 64))
+    (found,) = mirrored.detect(padded([samples.resized(image, 64)[:, ::-1]], 64))
+    np.testing.assert_allclose(found["scores"], expected["scores"])
+    np.testing.assert_allclose(found["boxes"], expected["boxes"] @ FLIP + [1, 0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(found["masks"], expected["masks"][..., ::-1])
+
+
+FLIP = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])  # x1 and x2 change places and sign
+
+
+def test_the_same_network_twice_changes_nothing(predictor, trained, image):
+    twice = inference.Predictor([trained, trained], SETTINGS)
+    assert twice(image) == predictor(image)
+
+
+def test_views_are_flips_and_scales_of_every_network(trained, image):
+    predictor = inference.Predictor([trained], replace(SETTINGS, flip=True, scales=[1.0, 1.5]))
+    assert [(view.side, view.flipped) for view in predictor.views] == [(64, False), (64, True), (96, False), (96, True)]
+    found = predictor(image)
+    assert {instance["agreement"] for instance in found} <= {0.25, 0.5, 0.75, 1.0}
+    assert all(instance["segmentation"]["size"] == [60, 80] for instance in found)
+
+
+def test_networks_of_other_labels_are_not_merged(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "other")
+    io.write_json(tmp_path / "other" / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES[::-1]})
+    with pytest.raises(UserError, match=r"other was trained on other labels than .*models"):
+        inference.Predictor([trained, tmp_path / "other"], SETTINGS)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
+def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path):
+    from fashionseg.export import export
+
+    export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
+    batch = padded([samples.resized(image, 64)] * 3, 64)
+    expected = predictor.views[0].detector.predict_on_batch(batch)
+    np.savez(tmp_path / "batch.npz", **batch)
+    code = (
+        "import numpy as np, tensorflow as tf\n"
+        "saved = tf.saved_model.load('saved')\n"
+        "np.savez('found.npz', **saved.serve(dict(np.load('batch.npz'))))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
+    from fashionseg import inspection
+
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    inspection.main(str(trained), str(tmp_path / "photo.png"), str(tmp_path / "steps"))
+    assert f"10 steps: {tmp_path / 'steps'}" in capsys.readouterr().out
+    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
+    assert len(pictures) == 10
+    assert all(picture.std() > 10 for picture in pictures)
+    with pytest.raises(UserError, match="is missing or no picture"):
+        inspection.main(str(trained), str(tmp_path / "none.png"), str(tmp_path / "steps"))
+
+
+def test_a_network_of_another_version_is_one_sentence(tmp_path):
+    for network in ({}, {**RECIPE, "wings": 2}):
+        io.write_json(tmp_path / "mask_rcnn.json", {"network": network, "categories": CATEGORIES})
+        with pytest.raises(UserError, match=r"mask_rcnn\.json is of another version of the network .*; train again"):
+            inference.load(tmp_path)
 
 
 def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
-    recipe = {
-        "backbone": "efficientnet_lite0", "weights": "random", "frozen_stages": 0, "side": 64, "classes": 2,
-        "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "rois": 8, "seed": 0,
-    }  # fmt: skip
-    categories = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
-    io.write_json(tmp_path / "mask_rcnn.json", {"network": recipe, "categories": categories})
+    io.write_json(tmp_path / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     with pytest.raises(UserError, match=r"mask_rcnn\.weights\.h5 is missing; run `dvc repro train`"):
         inference.load(tmp_path)
-    MaskRCNN(**{**recipe, "classes": 3}).save_weights(tmp_path / "mask_rcnn.weights.h5")
+    MaskRCNN(**{**RECIPE, "classes": 3}).save_weights(tmp_path / "mask_rcnn.weights.h5")
     with pytest.raises(UserError, match=r"does not fit mask_rcnn\.json beside it"):
         inference.load(tmp_path)
-    MaskRCNN(**recipe).save_weights(tmp_path / "mask_rcnn.weights.h5")
-    network, category_ids = inference.load(tmp_path)
-    assert (network.side, category_ids) == (64, [40, 41])
+    MaskRCNN(**RECIPE).save_weights(tmp_path / "mask_rcnn.weights.h5")
+    network, labels = inference.load(tmp_path)
+    assert (network.side, labels) == (64, Labels([40, 41], []))

@@ -32,7 +32,7 @@ def config(epochs=3, seed=3, workers=0, backend="jax", **train):
         seed=seed,
         machine=params.Machine(workers, backend),
         images=params.Images(64),
-        model=params.Model("tiny", "imagenet", 8, 0, 16, 8, 8),
+        model=params.Model("tiny", "imagenet", 8, 0, 16, 8, 8, "none", "float32"),
         augment=params.Augment("standard"),
         train=params.Train(**values),
     )
@@ -138,7 +138,7 @@ def test_a_spoiled_network_is_not_kept(tmp_path):
     def spoiled(shuffle=False, **kwargs):
         return TinyBatches(shift=None if shuffle else {(0, 3): float("nan")}, **kwargs)
 
-    with pytest.raises(UserError, match="in the validation after epoch 1"):
+    with pytest.raises(UserError, match="in step 4 of the validation after epoch 1, on batch 3;"):
         train(tmp_path, batches=spoiled)
     assert not list(tmp_path.glob("checkpoints/*/epoch-*"))
 

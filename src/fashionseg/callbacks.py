@@ -3,6 +3,7 @@
 import math
 import shutil
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ LINE_SECONDS = 30  # between lines where there is no terminal
 SPEED_SECONDS = 600  # over which the speed behind the time left is estimated
 
 Logs = dict[str, float] | None
+NamesOf = Callable[[int], list[str]]
 
 
 class LiveLog(keras.callbacks.Callback):
@@ -123,24 +125,35 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Raises UserError that names loss and step once a loss is no finite number, before a checkpoint is written."""
+    """Raises UserError once a loss is no finite number, before a checkpoint is written.
+
+    It names loss, step and the pictures of the batch, which these functions give for the number of a step from 0.
+    """
+
+    def __init__(self, train_names: NamesOf, val_names: NamesOf):
+        super().__init__()
+        self.train_names = train_names
+        self.val_names = val_names
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        _check(logs, f"in step {batch + 1} of epoch {self.epoch}")
+        _check(logs, f"in step {batch + 1} of epoch {self.epoch}", self.train_names(batch))
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        _check(logs, f"in the validation after epoch {epoch + 1}")
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        _check(logs, f"in step {batch + 1} of the validation after epoch {self.epoch}", self.val_names(batch))
 
 
-def _check(logs: dict[str, float], when: str) -> None:
+def _check(logs: dict[str, float], when: str, names: list[str]) -> None:
     broken = [name for name, value in logs.items() if not math.isfinite(value)]
     parts = [name for name in broken if name not in ("loss", "val_loss")] or broken  # the sum only shows the same
     if parts:
         values = ", ".join(f"'{name}' became {logs[name]}" for name in parts)
-        raise UserError(f"loss {values} {when}; lower train.learning_rate or raise train.warmup_steps.")
+        raise UserError(
+            f"loss {values} {when}, on {', '.join(names)}; look at these pictures, lower "
+            "train.learning_rate or raise train.warmup_steps."
+        )
 
 
 class Progress(keras.callbacks.Callback):

@@ -11,7 +11,7 @@ import numpy as np
 from fashionseg import rle
 
 LEAST_SIDE = 768  # pixels; smaller pictures are enlarged before anything is drawn, so that names can be read
-FILL = 0.45
+FILL, HEAT = 0.45, 0.6
 PALETTE = 48  # colours; the competition has 46 classes
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER = (24, 24, 24), (255, 255, 255)
@@ -81,7 +81,7 @@ def overlay(
 
     Large instances are drawn first. `truth` adds white outlines of other instances.
     """
-    factor = max(1, round(LEAST_SIDE / max(image.shape[:2])))
+    factor = _factor(image)
     canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     stroke = max(1, round(max(canvas.shape[:2]) / 800))
     parts = _stretched(instances, factor, canvas.shape)
@@ -123,16 +123,51 @@ def batch_overlays(batch: dict[str, np.ndarray], names: Sequence[str]) -> list[n
 def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
     """Two pictures of the same height, or brought to the smaller one, each below its title."""
     height = min(left.shape[0], right.shape[0])
-    band, gap = max(24, height // 22), max(4, height // 100)
-    columns = []
-    for picture, title in zip((left, right), titles, strict=True):
-        picture = _scaled(picture, height / picture.shape[0])
-        head = np.full((band, picture.shape[1], 3), PAPER, np.uint8)
-        scale, (_, text_height) = _fitting(title, band * 0.5, picture.shape[1] - 8)
-        cv2.putText(head, title, (4, (band + text_height) // 2), FONT, scale, INK, max(1, band // 24), cv2.LINE_AA)
-        columns.append(np.concatenate([head, picture]))
-    between = np.full((height + band, gap, 3), PAPER, np.uint8)
+    columns = [
+        titled(_scaled(picture, height / picture.shape[0]), title)
+        for picture, title in zip((left, right), titles, strict=True)
+    ]
+    between = np.full((len(columns[0]), max(4, height // 100), 3), PAPER, np.uint8)
     return np.concatenate([columns[0], between, columns[1]], axis=1)
+
+
+def titled(picture: np.ndarray, title: str) -> np.ndarray:
+    """A picture (H, W, 3) uint8 RGB below its title."""
+    band = max(24, picture.shape[0] // 22)
+    head = np.full((band, picture.shape[1], 3), PAPER, np.uint8)
+    scale, (_, text_height) = _fitting(title, band * 0.5, picture.shape[1] - 8)
+    cv2.putText(head, title, (4, (band + text_height) // 2), FONT, scale, INK, max(1, band // 24), cv2.LINE_AA)
+    return np.concatenate([head, picture])
+
+
+def boxes(image: np.ndarray, where: np.ndarray, shades: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8 RGB with boxes (n, 4) x1 y1 x2 y2, from blue to red by their shades (n,) in 0..1,
+    enlarged by a whole factor where it is small. The last box is on top."""
+    factor = _factor(image)
+    canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    stroke = max(1, round(max(canvas.shape[:2]) / 500))
+    for box, colour in zip(where, _shaded(shades), strict=True):
+        x1, y1, x2, y2 = _pixels(box, factor, canvas.shape)
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour.tolist(), stroke, cv2.LINE_AA)
+    return canvas
+
+
+def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) uint8 RGB below values (h, w), stretched over it: blue the least of them, red the most."""
+    span = values.max() - values.min()
+    shades = _shaded((values - values.min()) / (span if span > 0 else 1))
+    shades = cv2.resize(shades, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return (image * (1 - HEAT) + shades * HEAT).astype(np.uint8)
+
+
+def _shaded(shades: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) uint8 RGB of numbers (...) in 0..1."""
+    flat = (np.asarray(shades, np.float32).reshape(-1, 1) * 255).round().astype(np.uint8)
+    return cv2.applyColorMap(flat, cv2.COLORMAP_TURBO)[:, 0, ::-1].reshape(*np.shape(shades), 3) if flat.size else flat
+
+
+def _factor(image: np.ndarray) -> int:
+    return max(1, round(LEAST_SIDE / max(image.shape[:2])))
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Images in, instances out: batches through the detector, masks pasted into the photograph's own grid as runs."""
+"""Images in, instances out: views through the networks, masks pasted into the photograph's own grid as runs."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,29 @@ import numpy as np
 from rich.progress import track
 
 from fashionseg import io, rle
-from fashionseg.data.batches import Pictures
+from fashionseg.data import samples
+from fashionseg.data.batches import Batch, Pictures, padded
+from fashionseg.data.labels import Labels
 from fashionseg.errors import UserError
+from fashionseg.fusion import Detections, fuse
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.params import Predict
 
 
-def load(folder: Path) -> tuple[MaskRCNN, list[int]]:
-    """The network that training left in a folder, and the category id of each of its classes.
+def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
+    """The network that training left in a folder, for images `scale` times as large, and the ids that it tells apart.
 
     Needs mask_rcnn.json and mask_rcnn.weights.h5 alone. Raises UserError where they are missing or do not belong
     together.
     """
     description = io.read_json(folder / "mask_rcnn.json")
-    network = MaskRCNN(**description["network"])
+    try:
+        side = round(description["network"]["side"] * scale / 32) * 32
+        network = MaskRCNN(**{**description["network"], "side": side})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}/mask_rcnn.json is of another version of the network ({error}); train again."
+        ) from None
     weights = folder / "mask_rcnn.weights.h5"
     if not weights.exists():
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")
@@ -32,77 +42,141 @@ def load(folder: Path) -> tuple[MaskRCNN, list[int]]:
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{weights} does not fit mask_rcnn.json beside it ({reason}); train again.") from None
-    return network, [category["id"] for category in description["categories"]]
+    return network, Labels.of(description)
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to look at an image: through which network, mirrored or not."""
+
+    detector: Detector
+    flipped: bool
+
+    @property
+    def side(self) -> int:
+        return self.detector.network.side
+
+    def detect(self, batch: Batch) -> list[Detections]:
+        """The detections of each image without padding, as arrays of `MaskRCNN.detect`'s names, of the picture the
+        right way round; boxes in shares of its width and height."""
+        images, sizes = batch["images"], batch["sizes"]
+        if self.flipped:
+            images = images.copy()
+            for image, (height, width) in zip(images, sizes, strict=True):
+                image[:height, :width] = image[:height, :width][:, ::-1].copy()
+        found = self.detector.predict_on_batch({"images": images, "sizes": sizes})
+        found["boxes"] = found["boxes"] / sizes[:, None, [1, 0, 1, 0]]
+        if self.flipped:
+            left, top, right, bottom = np.moveaxis(found["boxes"], -1, 0)
+            found["boxes"] = np.stack([1 - right, top, 1 - left, bottom], axis=-1)
+            found["masks"] = found["masks"][..., ::-1]
+        used = found["classes"] > 0
+        return [{name: values[row][used[row]] for name, values in found.items()} for row in range(len(images))]
+
+
+class Predictor:
+    """Trained networks, asked as one. Each folder holds one as training leaves it; params say how they look.
+
+    Calling it on an image (H, W, 3) uint8 RGB gives its instances as `instances` does, without an image_id.
+    Raises UserError where the networks tell different things apart.
+    """
+
+    def __init__(self, folders: Sequence[Path], params: Predict):
+        self.params = params
+        self.views = []
+        labels = {}
+        for folder in folders:
+            for scale in params.scales:
+                network, labels[folder] = load(folder, scale)
+                detector = Detector(network, params.score, params.nms_iou)
+                detector.compile(jit_compile=JIT)
+                self.views += [View(detector, flipped) for flipped in ((False, True) if params.flip else (False,))]
+        self.labels = labels[folders[0]]
+        self.detections = self.views[0].detector.network.roi_heads.detections
+        for folder, others in labels.items():
+            if others != self.labels:
+                raise UserError(f"{folder} was trained on other labels than {folders[0]}; they cannot be merged.")
+
+    @property
+    def sides(self) -> set[int]:
+        """Of the padded squares that the views need."""
+        return {view.side for view in self.views}
+
+    def detect(self, batches: dict[int, Batch]) -> list[Detections]:
+        """What all views together show of each image of a batch, which is given in every one of `sides`."""
+        by_view = [view.detect(batches[view.side]) for view in self.views]
+        fused = [fuse(of_image) for of_image in zip(*by_view, strict=True)]
+        return [{name: values[: self.detections] for name, values in found.items()} for found in fused]
+
+    def __call__(self, image: np.ndarray) -> list[dict[str, Any]]:
+        (found,) = self.detect({side: padded([samples.resized(image, side)], side) for side in self.sides})
+        with ThreadPoolExecutor() as pool:
+            return instances(*image.shape[:2], found, self.labels, self.params, pool)
 
 
 def predict(
-    document: dict[str, Any], images: Path, models: Path, params: Predict, workers: int
+    document: dict[str, Any], images: Path, folders: Sequence[Path], params: Predict, workers: int
 ) -> list[dict[str, Any]]:
     """COCO results of every image of a COCO document, at the images' original size, best first within an image."""
-    network, category_ids = load(models)
-    detector = Detector(network, params.score, params.nms_iou)
-    detector.compile(jit_compile=JIT)
-    pictures = Pictures(document, images, network.side, params.batch_size, workers)
+    predictor = Predictor(folders, params)
+    pictures = [Pictures(document, images, side, params.batch_size, workers) for side in predictor.sides]
+    records = document["images"]
     results = []
     with ThreadPoolExecutor(workers) as pool:
-        for record, size, found in track(_detections(detector, pictures), "predict", len(pictures.records)):
-            results += instances(record, size, found, category_ids, params.mask_threshold, pool)
+        for index in track(range(len(pictures[0])), "predict"):
+            found = predictor.detect({of_side.side: of_side[index] for of_side in pictures})
+            for record, detections in zip(records[index * params.batch_size :], found, strict=False):
+                size = record["height"], record["width"]
+                of_image = instances(*size, detections, predictor.labels, params, pool)
+                results += [{"image_id": record["id"], **instance} for instance in of_image]
     return results
 
 
-def _detections(
-    detector: Detector, pictures: Pictures
-) -> Iterator[tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
-    """The record of each image, its size (2,) in the padded square, and its detections, one image at a time."""
-    for index in range(len(pictures)):
-        batch = pictures[index]
-        found = detector.predict_on_batch(batch)
-        records = pictures.records[index * pictures.batch_size :][: pictures.batch_size]
-        for row, record in enumerate(records):
-            yield record, batch["sizes"][row], {name: values[row] for name, values in found.items()}
-
-
 def instances(
-    record: dict[str, Any],
-    size: np.ndarray,
-    found: dict[str, np.ndarray],
-    category_ids: list[int],
-    mask_threshold: float,
-    pool: ThreadPoolExecutor,
+    height: int, width: int, found: Detections, labels: Labels, params: Predict, pool: Executor
 ) -> list[dict[str, Any]]:
-    """COCO results of one image. `found` is one row of what `MaskRCNN.detect` gives; size (2,) its height and width."""
-    used = np.flatnonzero(found["classes"] > 0)
-    height, width = record["height"], record["width"]
-    scale = np.array([width / size[1], height / size[0]] * 2)
-    boxes = found["boxes"][used] * scale
-    masks = list(
-        pool.map(
-            paste, found["masks"][used], boxes, *([value] * len(used) for value in (height, width, mask_threshold))
-        )
-    )
+    """COCO results of one image of height x width, but for the image_id; `found` as of `Predictor.detect`.
+
+    Beside COCO's keys a result has margin, the score minus that of the next best class; agreement, the share of views
+    that show it; mask_score, the mean probability within the mask; and attribute_ids with attribute_scores, those of
+    at least params.attribute_score.
+    """
+    boxes = found["boxes"] * np.array([width, height] * 2)
+
+    def pasted(mask: np.ndarray, box: np.ndarray) -> tuple[rle.Runs, float]:
+        return paste(mask, box, height, width, params.mask_threshold)
+
+    masks = list(pool.map(pasted, found["masks"], boxes))
     if not masks:
         return []
-    runs = rle.concatenate(masks)
-    rows = zip(used, boxes, runs.areas(), runs.to_coco(), strict=True)
-    return [
-        {
-            "image_id": record["id"],
-            "category_id": category_ids[found["classes"][i] - 1],
-            "score": round(float(found["scores"][i]), 6),
-            "segmentation": segmentation,
-            "bbox": [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)],
-            "attribute_ids": [],
-        }
-        for i, (x1, y1, x2, y2), area, segmentation in rows
-        if area
-    ]
+    runs = rle.concatenate([mask for mask, _ in masks])
+    attributes = found.get("attributes", np.zeros((len(masks), 0)))
+    results = []
+    for i, (area, segmentation) in enumerate(zip(runs.areas(), runs.to_coco(), strict=True)):
+        x1, y1, x2, y2 = boxes[i].tolist()
+        likely = np.flatnonzero(attributes[i] >= params.attribute_score)
+        if area:
+            results.append(
+                {
+                    "category_id": labels.category_ids[found["classes"][i] - 1],
+                    "score": round(float(found["scores"][i]), 6),
+                    "segmentation": segmentation,
+                    "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                    "margin": round(float(found["margins"][i]), 4),
+                    "agreement": round(float(found["agreement"][i]), 4),
+                    "mask_score": round(masks[i][1], 4),
+                    "attribute_ids": [labels.attribute_ids[place] for place in likely],
+                    "attribute_scores": [round(float(attributes[i, place]), 4) for place in likely],
+                }
+            )
+    return results
 
 
-def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold: float) -> rle.Runs:
-    """One mask (M, M) of probabilities put into its box (4,) of a picture, as runs; no full-size bitmap is made.
+def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold: float) -> tuple[rle.Runs, float]:
+    """One mask (M, M) of probabilities put into its box (4,) of a picture, as runs, and the mean probability in it.
 
-    torchvision's paste_masks_in_image: the mask gets a border of one cell, the box grows with it and is cut to whole
-    pixels, the mask is resized bilinearly, then compared with the threshold.
+    torchvision's paste_masks_in_image without its bitmap of the whole picture: the mask gets a border of one cell, the
+    box grows with it and is cut to whole pixels, the mask is resized bilinearly, then compared with the threshold.
     """
     side = mask.shape[0]
     padded = np.pad(mask, 1)
@@ -112,5 +186,7 @@ def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold:
     left, top = max(x1, 0), max(y1, 0)
     right, bottom = min(x2 + 1, width), min(y2 + 1, height)
     resized = cv2.resize(padded, (int(max(x2 - x1 + 1, 1)), int(max(y2 - y1 + 1, 1))), interpolation=cv2.INTER_LINEAR)
-    crop = resized[top - y1 : bottom - y1, left - x1 : right - x1] > threshold
-    return rle.encode(crop).paste(top, left, height, width)
+    crop = resized[top - y1 : bottom - y1, left - x1 : right - x1]
+    inside = crop > threshold
+    mask_score = float(crop[inside].mean()) if inside.any() else 0.0
+    return rle.encode(inside).paste(top, left, height, width), mask_score

@@ -54,6 +54,8 @@ class Model:
     anchor_side: int
     proposals: int
     detections: int
+    attributes: Literal["none", "linear", "conv"]
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,14 @@ class Predict:
     score: float
     nms_iou: float
     mask_threshold: float
+    attribute_score: float
+    flip: bool
+    scales: list[float]
+    models: list[str]
+
+    def __post_init__(self):
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"predict.scales should hold at least one number above 0, not {self.scales}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,4 +201,4 @@ def _named(kind: Any) -> str:
         return f"a list of {_named(get_args(kind)[0]).removeprefix('a ')}s"
     if get_args(kind):
         return " or ".join(map(_named, get_args(kind)))
-    return {int: "a whole number", float: "a number", str: "text", type(None): "null"}[kind]
+    return {int: "a whole number", bool: "true or false", float: "a number", str: "text", type(None): "null"}[kind]

@@ -45,16 +45,19 @@ def train(
         "side": config.images.side,
         "batch_size": config.train.batch_size,
         "instances": config.train.instances,
+        "attributes": config.model.attributes != "none",
         "seed": config.seed,
         "workers": config.machine.workers,
     }
     batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
     validation = Batches(val_document, **shared)
     document = io.read_json(train_document)
+    labels = {name: document.get(name, []) for name in ("categories", "attributes")}
     recipe = {
         **asdict(config.model),
         "side": config.images.side,
-        "classes": len(document["categories"]),
+        "classes": len(labels["categories"]),
+        "attribute_count": len(labels["attributes"]),
         "rois": config.train.rois,
         "seed": config.seed,
     }
@@ -65,7 +68,7 @@ def train(
         keras.utils.set_random_seed(config.seed)
         model = MaskRCNN(**recipe)
         fit(model, batches, validation, config.train, folder, Path(results))
-        _save(model, {"network": {**recipe, "weights": "random"}, "categories": document["categories"]}, folder, models)
+        _save(model, {"network": {**recipe, "weights": "random"}, **labels}, folder, models)
         io.remove(folder)
 
 
@@ -100,7 +103,7 @@ def fit(
             verbose=0,
             callbacks=[
                 batches.follow(),
-                StopOnNaN(),
+                StopOnNaN(batches.names_of, validation.names_of),
                 LiveLog(results, len(batches.records), schedule),
                 Checkpoint(folder, results),
                 progress,

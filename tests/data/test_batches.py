@@ -17,6 +17,7 @@ from fashionseg.errors import UserError
 from fashionseg.model.targets import project_masks
 
 SIDE, CAPACITY = 64, 4
+ATTRIBUTES = [{"id": 4, "name": "lace"}, {"id": 9, "name": "plain"}]
 CATEGORIES = [{"id": 7, "name": "dress"}, {"id": 3, "name": "shoe"}, {"id": 0, "name": "tie"}]
 COLOURS = {7: (235, 30, 30), 3: (30, 235, 30), 0: (30, 30, 235)}  # RGB of each category's instances
 
@@ -39,7 +40,7 @@ SCENES = [
 
 def write(folder, scenes, side=SIDE):
     """A COCO document of `scenes`, with the pictures resized so that the long side is `side`."""
-    document = {"images": [], "annotations": [], "categories": CATEGORIES}
+    document = {"images": [], "annotations": [], "categories": CATEGORIES, "attributes": ATTRIBUTES}
     (folder / "train").mkdir(parents=True)
     for number, (height, width, instances) in enumerate(scenes, 10):
         name = f"train/{number}.png"
@@ -53,6 +54,7 @@ def write(folder, scenes, side=SIDE):
                     "id": len(document["annotations"]) + 1,
                     "image_id": number,
                     "category_id": category,
+                    "attribute_ids": {7: [4, 9], 3: [9], 0: []}[category],
                     "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
                 }
             )
@@ -112,6 +114,13 @@ def test_boxes_are_pycocotools_and_classes_count_from_one(data):
     assert batch["boxes"][0, 2:].max() == batch["boxes"][1].max() == 0
     assert (batch["masks"][0, :2] == 1).all()
     assert batch["masks"][0, 2:].max() == batch["masks"][1].max() == 0
+
+
+def test_attributes_follow_their_instances(data):
+    batch = make(data, attributes=True)[0]
+    assert batch["attributes"].dtype == np.uint8
+    np.testing.assert_array_equal(batch["attributes"][0], [[1, 1], [0, 1], [0, 0], [0, 0]])  # the dress is larger
+    np.testing.assert_array_equal(batch["attributes"][1], np.zeros((CAPACITY, 2)))
 
 
 def test_pictures_are_rgb_padded_at_the_right_and_bottom(data):
@@ -265,6 +274,14 @@ def test_other_sides_resize(data, side):
     batch = make(data, side=side)[0]
     np.testing.assert_array_equal(batch["sizes"], [[side, side * 3 // 4], [side, side]])
     np.testing.assert_allclose(batch["boxes"][0, 1], np.array([4, 5, 20, 30]) * side / SIDE, atol=1)
+
+
+def test_names_are_those_of_the_batch(data):
+    batches = make(data, shuffle=True, seed=3)
+    names = {(*batches[index]["sizes"][0], batches.names_of(index)[0]) for index in range(3)}
+    sizes = {f"train/{number}.png": (height, width) for number, (height, width, _) in enumerate(SCENES, 10)}
+    assert all(abs(h * sizes[name][1] - w * sizes[name][0]) < sizes[name][1] for h, w, name in names)
+    assert batches.names_of(2)[1] == batches.names_of(0)[0]
 
 
 def test_pictures_alone(data, tmp_path):

@@ -1,7 +1,9 @@
 """Against torchvision's losses on fixed samples; what is masked away must not count."""
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from fashionseg.model import losses
 
@@ -96,3 +98,18 @@ def test_sure_logits_do_not_overflow():
     np.testing.assert_allclose(losses.classifier(both, np.int32([[1, 0]]), used), 2000)
     masks = logits.reshape(1, 2, 1, 1)
     np.testing.assert_allclose(losses.mask(masks, np.float32([0, 1]).reshape(1, 2, 1, 1), used), 1000)
+
+
+def test_attributes_are_keras_focal_loss_of_the_foreground():
+    random = np.random.default_rng(3)
+    logits = random.normal(0, 3, (2, 5, 7)).astype(np.float32)
+    target = random.integers(0, 2, (2, 5, 7)).astype(np.uint8)
+    foreground = random.random((2, 5)) < 0.6
+    focal = keras.losses.binary_focal_crossentropy(
+        target, logits, apply_class_balancing=True, alpha=0.25, gamma=2.0, from_logits=True
+    )
+    expected = 50 * ops.convert_to_numpy(focal)[foreground].mean()
+    np.testing.assert_allclose(losses.attributes(logits, target, foreground), expected, rtol=1e-4)
+    beyond = np.where(foreground[..., None], logits, 1e4)
+    np.testing.assert_allclose(losses.attributes(beyond, target, foreground), expected, rtol=1e-4)
+    assert losses.attributes(logits, target, np.zeros_like(foreground)) == 0

@@ -11,6 +11,7 @@ import pytest
 from keras import ops
 from pycocotools import mask as coco_mask
 
+from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
 from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
@@ -26,6 +27,9 @@ SMALL = {
     "anchor_side": 16,
     "proposals": 64,
     "detections": 20,
+    "attributes": "none",
+    "attribute_count": 0,
+    "precision": "float32",
     "rois": 32,
     "seed": 7,
 }
@@ -40,6 +44,7 @@ def make_batch(seed: int = 0, images: int = 2, instances: int = 4) -> dict[str, 
         "boxes": np.zeros((images, instances, 4), np.float32),
         "classes": np.zeros((images, instances), np.int32),
         "masks": np.zeros((images, instances, 56, 56), np.uint8),
+        "attributes": np.zeros((images, instances, 3), np.uint8),
     }
     y, x = np.mgrid[:64, :64] + 0.5
     v, u = (np.mgrid[:56, :56] + 0.5) / 28 - 1
@@ -51,6 +56,7 @@ def make_batch(seed: int = 0, images: int = 2, instances: int = 4) -> dict[str, 
             batch["images"][image][inside] = 30 + 80 * np.eye(3)[slot] * 2
             batch["boxes"][image, slot] = left, top, left + width, top + height
             batch["classes"][image, slot] = slot + 1
+            batch["attributes"][image, slot] = slot == 1, slot > 0, 0
             batch["masks"][image, slot] = u**2 + v**2 <= 1
     return batch
 
@@ -85,15 +91,16 @@ def numpy_of(tree):
 
 
 def test_it_learns_boxes_classes_and_masks():
-    """Fitted to one batch of six ellipses, it finds each, with its class and its mask."""
+    """Fitted to one batch of six ellipses, it finds each, with its class, its mask and its attributes."""
     keras.utils.set_random_seed(1)
-    network = MaskRCNN(**{**SMALL, "weights": "imagenet", "fpn_channels": 32})
+    attributes = {"attributes": "linear", "attribute_count": 3}
+    network = MaskRCNN(**{**SMALL, **attributes, "weights": "imagenet", "fpn_channels": 32})
     network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
     batch = make_batch()
     history = network.fit(Repeated(batch, 75), epochs=2, verbose=0).history
-    assert set(history) == {"loss", *LOSSES}
+    assert set(history) == {"loss", *LOSSES, "attributes"}
     assert history["loss"][1] < 0.5 * history["loss"][0]
-    assert history["loss"][1] == pytest.approx(sum(history[name][1] for name in LOSSES), rel=1e-3)
+    assert history["loss"][1] == pytest.approx(sum(history[name][1] for name in (*LOSSES, "attributes")), rel=1e-3)
 
     found = detect(network, batch, 0.5)
     for image in range(2):
@@ -102,7 +109,9 @@ def test_it_learns_boxes_classes_and_masks():
             same = np.flatnonzero(found["classes"][image] == number)
             ious = coco_mask.iou(xywh(found["boxes"][image][same]), xywh(box[None]), [0])[:, 0]
             assert ious.max() > 0.7
-            mask = found["masks"][image][same[ious.argmax()]] > 0.5
+            best = same[ious.argmax()]
+            np.testing.assert_array_equal(found["attributes"][image][best] > 0.5, batch["attributes"][image, slot])
+            mask = found["masks"][image][best] > 0.5
             v, u = (np.mgrid[:28, :28] + 0.5) / 14 - 1
             truth = u**2 + v**2 <= 1
             assert (mask & truth).sum() / (mask | truth).sum() > 0.8
@@ -114,9 +123,9 @@ def xywh(boxes):
 
 def greedy_detections(network, batch, least_score, nms_iou):
     """The definition in plain Python: all pairs of proposal and class, best first, suppressed within their class."""
-    pyramid, logits, deltas, anchors = network._look(batch["images"])
+    pyramid, logits, deltas, anchors = network.look(batch["images"])
     proposals, scores = network.rpn.propose(logits, deltas, anchors, batch["sizes"])
-    logits, deltas = (ops.convert_to_numpy(t) for t in network.roi_heads(pyramid, proposals))
+    logits, deltas, _ = (ops.convert_to_numpy(values) for values in network.roi_heads(pyramid, proposals))
     proposals, scores = ops.convert_to_numpy(proposals), ops.convert_to_numpy(scores)
     found = []
     for image, (height, width) in enumerate(batch["sizes"]):
@@ -130,10 +139,11 @@ def greedy_detections(network, batch, least_score, nms_iou):
                 w, h = (x2 - x1) * np.exp(dw), (y2 - y1) * np.exp(dh)
                 box = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, [width, height] * 2)
                 if probabilities[roi, number] > least_score and (box[2:] - box[:2] >= 0.01).all():
-                    pairs.append((probabilities[roi, number], number, box))
+                    margin = probabilities[roi, number] - np.delete(probabilities[roi], number).max()
+                    pairs.append((probabilities[roi, number], number, box, margin))
         kept = []
         for pair in sorted(pairs, key=lambda pair: -pair[0]):
-            rivals = np.array([box for _, number, box in kept if number == pair[1]]).reshape(-1, 4)
+            rivals = np.array([box for _, number, box, _ in kept if number == pair[1]]).reshape(-1, 4)
             if not len(rivals) or coco_mask.iou(xywh(rivals), xywh(pair[2][None]), [0] * 1).max() <= nms_iou:
                 kept.append(pair)
         found.append(kept[: network.roi_heads.detections])
@@ -146,9 +156,11 @@ def test_detections_are_those_of_the_definition(network):
     for image, expected in enumerate(greedy_detections(network, batch, 0.2, 0.5)):
         count = len(expected)
         assert count > 3
-        np.testing.assert_allclose(found["scores"][image][:count], [score for score, _, _ in expected], rtol=1e-4)
-        assert found["classes"][image][:count].tolist() == [number for _, number, _ in expected]
-        np.testing.assert_allclose(found["boxes"][image][:count], [box for _, _, box in expected], atol=1e-3)
+        scores, numbers, boxes, margins = zip(*expected, strict=True)
+        np.testing.assert_allclose(found["scores"][image][:count], scores, rtol=1e-4)
+        assert found["classes"][image][:count].tolist() == list(numbers)
+        np.testing.assert_allclose(found["boxes"][image][:count], boxes, atol=1e-3)
+        np.testing.assert_allclose(found["margins"][image][:count], margins, atol=1e-4)
         assert not found["scores"][image][count:].any()
         assert not found["classes"][image][count:].any()
 
@@ -172,13 +184,49 @@ def test_images_without_instances_teach_the_background(network):
     assert losses["rpn_box_reg"] == losses["box_reg"] == losses["mask"] == 0
 
 
+def test_attributes_on_the_mask_features_learn_from_foreground_alone():
+    network = MaskRCNN(**{**SMALL, "attributes": "conv", "attribute_count": 3})
+    network.compile(jit_compile=JIT)
+    batch = make_batch()
+    first = network.test_on_batch(batch, return_dict=True)["attributes"]
+    assert first > 0
+    batch["attributes"][:, -1] = 1  # of no instance
+    assert network.test_on_batch(batch, return_dict=True)["attributes"] == pytest.approx(first, rel=0.2)
+    found = detect(network, batch, 0.05)["attributes"]
+    assert found.shape == (2, 20, 3)
+    assert 0 < found.mean() < 0.05  # near the prior
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precision, tmp_path):
+    half = MaskRCNN(**{**SMALL, "precision": precision})
+    network.save_weights(tmp_path / "model.weights.h5")
+    half.load_weights(tmp_path / "model.weights.h5")
+    assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    batch = make_batch(3)
+    pyramid, logits, deltas, anchors = half.look(batch["images"])
+    assert {keras.backend.standardize_dtype(level.dtype) for level in pyramid} == {precision.removeprefix("mixed_")}
+    assert {keras.backend.standardize_dtype(level.dtype) for level in (*logits, *deltas, *anchors)} == {"float32"}
+    losses = {}
+    for model in (half, network):
+        model.compile(keras.optimizers.SGD(0.0), jit_compile=JIT)
+        losses[model] = model.train_on_batch(batch, return_dict=True)
+    assert (type(half.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
+    for name in ("objectness", "classifier", "mask"):  # the sampling of RoIs differs a little
+        assert losses[half][name] == pytest.approx(losses[network][name], rel=0.03)
+    found = detect(half, batch, 0.2)
+    assert {values.dtype.name for name, values in found.items() if name != "classes"} == {"float32"}
+    assert (found["scores"] > 0).any()
+
+
 def test_padding_changes_no_loss(network):
     """More empty slots, the same losses, as long as no sampling happens: few enough candidates that all are used."""
     batch = make_batch()
     wide = {**batch}
     for name in ("boxes", "classes", "masks"):
         wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
-    _pyramid, logits, deltas, anchors = network._look(batch["images"])
+    _pyramid, logits, deltas, anchors = network.look(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
     first, second = (
         numpy_of(network.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, uniform))
@@ -238,7 +286,20 @@ def test_both_backends_give_the_same_numbers(network, tmp_path):
         (RegionProposals, {"channels": 24, "strides": [4, 8], "anchor_side": 12, "proposals": 33}),
         (BoxHead, {"classes": 5}),
         (MaskHead, {"classes": 5, "channels": 24}),
-        (RoIHeads, {"classes": 5, "channels": 24, "strides": [4, 8], "rois": 40, "detections": 9}),
+        (LinearAttributes, {"count": 9}),
+        (ConvAttributes, {"count": 9, "channels": 24}),
+        (
+            RoIHeads,
+            {
+                "classes": 5,
+                "channels": 24,
+                "strides": [4, 8],
+                "rois": 40,
+                "detections": 9,
+                "attributes": "conv",
+                "attribute_count": 6,
+            },
+        ),
     ],
 )
 def test_layers_are_serialisable(kind, config):

@@ -8,7 +8,7 @@ the trainer.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import cache
 from itertools import chain
@@ -22,6 +22,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from fashionseg import io
 from fashionseg.data import augment, samples
+from fashionseg.data.labels import Labels
 from fashionseg.data.samples import MASK_SIDE, Sample
 from fashionseg.errors import UserError
 
@@ -58,8 +59,13 @@ class Pictures(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-len(self.records) // self.batch_size)
 
+    def names_of(self, index: int) -> list[str]:
+        """The files of a batch's images."""
+        return [self.records[image]["file_name"] for image in self._chosen(index)]
+
     def __getitem__(self, index: int) -> Batch:
-        return self._batch([future.result() for future in self._started(index)] if self.processes else self._now(index))
+        read = [future.result() for future in self._started(index)] if self.processes else self._now(index)
+        return self._batch(index, read)
 
     def _now(self, index: int) -> list[Any]:
         return [task[0](*task[1:]) for task in self._tasks(index)]
@@ -75,10 +81,13 @@ class Pictures(keras.utils.PyDataset):
     def _order(self) -> np.ndarray:
         return np.arange(len(self.records))
 
+    def _chosen(self, index: int) -> list[int]:
+        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(self.records)
+        return self._order()[positions].tolist()
+
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
         """What reads the pictures of a batch: functions with plain arguments."""
-        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(self.records)
-        return [self._task(int(image)) for image in self._order()[positions]]
+        return [self._task(image) for image in self._chosen(index)]
 
     def _task(self, image: int) -> tuple[Any, ...]:
         return (samples.read, *self._file(image))
@@ -87,11 +96,8 @@ class Pictures(keras.utils.PyDataset):
         record = self.records[image]
         return self.images / record["file_name"], record["height"], record["width"], self.side
 
-    def _batch(self, pictures: list[np.ndarray]) -> Batch:
-        images = np.full((len(pictures), self.side, self.side, 3), augment.GREY, np.float32)
-        for square, picture in zip(images, pictures, strict=True):
-            square[: picture.shape[0], : picture.shape[1]] = picture
-        return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
+    def _batch(self, index: int, pictures: list[np.ndarray]) -> Batch:
+        return padded(pictures, self.side)
 
 
 class Batches(Pictures):
@@ -99,8 +105,8 @@ class Batches(Pictures):
 
     Adds to an item: boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels, x2 = x1 + width; classes (B, N) int32,
     0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each over its box,
-    M = MASK_SIDE. N is `instances`; of more the largest are kept, and `dropped` counts the others in the document.
-    An image may have none.
+    M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`;
+    of more the largest are kept, and `dropped` counts the others in the document. An image may have none.
 
     (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation by `policy`. Keras does
     not tell a dataset the number of the epoch: pass `self.follow()` to fit's callbacks, which also makes a resumed run
@@ -114,6 +120,7 @@ class Batches(Pictures):
         side: int,
         batch_size: int,
         instances: int,
+        attributes: bool = False,
         policy: str = "none",
         seed: int = 0,
         shuffle: bool = False,
@@ -127,11 +134,12 @@ class Batches(Pictures):
         self.seed = seed
         self.shuffle = shuffle
         self._epoch = 0
-        classes = {category["id"]: index for index, category in enumerate(document["categories"], 1)}
-        truth: dict[int, list[tuple[dict[str, Any], int]]] = defaultdict(list)
+        truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for annotation in document["annotations"]:
-            truth[annotation["image_id"]].append((annotation["segmentation"], classes[annotation["category_id"]]))
+            truth[annotation["image_id"]].append(annotation)
         self._truth = [truth.get(record["id"], []) for record in self.records]
+        self.labels = Labels.of(document)
+        self.attributes = attributes
         self.dropped = sum(max(0, len(of_image) - instances) for of_image in self._truth)
 
     @property
@@ -157,22 +165,35 @@ class Batches(Pictures):
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.records))
 
     def _task(self, image: int) -> tuple[Any, ...]:
-        segmentations = [segmentation for segmentation, _ in self._truth[image]]
-        classes = [number for _, number in self._truth[image]]
+        segmentations = [annotation["segmentation"] for annotation in self._truth[image]]
         seed = int(np.random.SeedSequence([self.seed, self.epoch, image]).generate_state(1)[0])
-        return samples.sample, *self._file(image), segmentations, classes, self.instances, self.policy, seed
+        return samples.sample, *self._file(image), segmentations, self.instances, self.policy, seed
 
-    def _batch(self, found: list[Sample]) -> Batch:
-        batch = super()._batch([sample.image for sample in found])
+    def _batch(self, index: int, found: list[Sample]) -> Batch:
+        batch = super()._batch(index, [sample.image for sample in found])
         shape = len(found), self.instances
         batch["boxes"] = np.zeros((*shape, 4), np.float32)
         batch["classes"] = np.zeros(shape, np.int32)
         batch["masks"] = np.zeros((*shape, MASK_SIDE, MASK_SIDE), np.uint8)
-        for row, sample in enumerate(found):
-            for name in ("boxes", "classes", "masks"):
-                values = getattr(sample, name)
-                batch[name][row, : len(values)] = values
+        if self.attributes:
+            batch["attributes"] = np.zeros((*shape, len(self.labels.attribute_ids)), np.uint8)
+        for row, (image, sample) in enumerate(zip(self._chosen(index), found, strict=True)):
+            truth = [self._truth[image][place] for place in sample.kept]
+            count = len(truth)
+            batch["boxes"][row, :count] = sample.boxes
+            batch["classes"][row, :count] = self.labels.classes([one["category_id"] for one in truth])
+            batch["masks"][row, :count] = sample.masks
+            if self.attributes:
+                batch["attributes"][row, :count] = self.labels.multi_hot([one["attribute_ids"] for one in truth])
         return batch
+
+
+def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
+    """Pictures (h, w, 3) of at most `side` pixels as images and sizes of a batch."""
+    images = np.full((len(pictures), side, side, 3), augment.GREY, np.float32)
+    for square, picture in zip(images, pictures, strict=True):
+        square[: picture.shape[0], : picture.shape[1]] = picture
+    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
 
 
 @cache

@@ -21,12 +21,12 @@ LEAST_AREA = 4  # pixels; what is smaller once resized and moved is no instance
 
 
 class Sample(NamedTuple):
-    """image (h, w, 3) uint8 RGB; boxes (n, 4) float32 x1 y1 x2 y2, x2 = x1 + width; classes (n,) int32;
-    masks (n, MASK_SIDE, MASK_SIDE) uint8 0 or 1, each over its box."""
+    """image (h, w, 3) uint8 RGB; kept, which of its instances these n are; boxes (n, 4) float32 x1 y1 x2 y2,
+    x2 = x1 + width; masks (n, MASK_SIDE, MASK_SIDE) uint8 0 or 1, each over its box."""
 
     image: np.ndarray
+    kept: list[int]
     boxes: np.ndarray
-    classes: np.ndarray
     masks: np.ndarray
 
 
@@ -42,11 +42,16 @@ def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
     if max(abs(height * scale - image.shape[0]), abs(width * scale - image.shape[1])) > 1:
         found = " x ".join(map(str, image.shape[:2]))
         raise UserError(f"{path} is {found} pixels, which is no resized {height} x {width}; run `dvc repro convert`.")
+    return cv2.cvtColor(resized(image, side), cv2.COLOR_BGR2RGB)
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture (H, W, 3) uint8 whose long side becomes `side` pixels."""
     scale = side / max(image.shape[:2])
-    if scale != 1:
-        size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if scale == 1:
+        return image
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def sample(
@@ -55,7 +60,6 @@ def sample(
     width: int,
     side: int,
     segmentations: Sequence[dict[str, Any]],
-    classes: Sequence[int],
     instances: int,
     policy: str,
     seed: int,
@@ -70,10 +74,10 @@ def sample(
     if augmenter := augment.policy(policy, seed):
         image, patches = augment.apply(augmenter, image, patches)
     areas = np.array([patch.area for patch in patches], int)
-    kept = [i for i in np.argsort(-areas, kind="stable")[:instances] if areas[i] >= LEAST_AREA]
+    kept = [i for i in np.argsort(-areas, kind="stable")[:instances].tolist() if areas[i] >= LEAST_AREA]
     boxes = np.array([patches[i].box for i in kept], np.float32).reshape(-1, 4)
     masks = np.array([shrunk(patches[i].bitmap) for i in kept], np.uint8).reshape(-1, MASK_SIDE, MASK_SIDE)
-    return Sample(image, boxes, np.array([classes[i] for i in kept], np.int32), masks)
+    return Sample(image, kept, boxes, masks)
 
 
 def _patches(segmentations: Sequence[dict[str, Any]], height: int, width: int) -> list[Patch]:

@@ -3,6 +3,8 @@
 from keras import KerasTensor, ops
 
 BETA = 1 / 9  # where smooth L1 turns from square to absolute, as in Detectron and torchvision
+ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al. 2017), the paper's and the winner's of 2020
+ATTRIBUTES_WEIGHT = 50.0  # the winner's, for the mean over RoIs and attributes, nearly all of which are absent
 
 
 def objectness(logits: KerasTensor, foreground: KerasTensor, used: KerasTensor) -> KerasTensor:
@@ -31,6 +33,19 @@ def mask(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor) -> K
     """Mean binary cross-entropy over the foreground's pixels: logits, target (B, K, S, S); foreground (B, K) bool."""
     loss = ops.mean(_binary_cross_entropy(logits, target), axis=(2, 3))
     return _mean(loss, foreground, ops.sum(_float(foreground)))
+
+
+def attributes(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor) -> KerasTensor:
+    """Focal loss, mean over the foreground's attributes, times ATTRIBUTES_WEIGHT.
+
+    logits, target (B, K, A), target 0 or 1; foreground (B, K) bool.
+    """
+    target = ops.cast(target, "float32")
+    # 1 - p where the attribute is there, p where it is not: how wrong the answer is.
+    wrong = ops.sigmoid(ops.cast(logits, "float32") * (1.0 - 2.0 * target))
+    balance = ALPHA * target + (1.0 - ALPHA) * (1.0 - target)
+    loss = ops.mean(balance * wrong**GAMMA * _binary_cross_entropy(logits, target), axis=-1)
+    return ATTRIBUTES_WEIGHT * _mean(loss, foreground, ops.sum(_float(foreground)))
 
 
 def _binary_cross_entropy(logits, target):

@@ -1,5 +1,7 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -13,7 +15,7 @@ from fashionseg.model.rpn import RegionProposals
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
 # XLA is how JAX runs at all. TensorFlow does without: on CPUs it is no faster, and takes longer to start.
 JIT = keras.backend.backend() == "jax"
-LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
+LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `attributes` with that head
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -22,12 +24,14 @@ class MaskRCNN(keras.Model):
 
     Arguments: backbone, weights and frozen_stages as `backbones.build` takes them; side of the square images in
     pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
-    anchor_side in pixels on P2; proposals and detections an image; rois sampled for the heads, an image; seed of
-    the sampling.
+    anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
+    and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
+    and losses always have 32; rois sampled for the heads, an image; seed of the sampling.
 
     A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
     true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
-    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box.
+    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box; with an attribute head attributes
+    (B, N, A) uint8 0 or 1.
     """
 
     def __init__(
@@ -41,18 +45,23 @@ class MaskRCNN(keras.Model):
         anchor_side: int,
         proposals: int,
         detections: int,
+        attributes: str,
+        attribute_count: int,
+        precision: str,
         rois: int,
         seed: int,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(dtype=precision, autocast=False, **kwargs)
         self.side = side
-        self.backbone = backbones.build(backbone, weights, frozen_stages)
-        self.fpn = FeaturePyramid(fpn_channels)
-        self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
-        self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections)
+        with _policy(precision):
+            self.backbone = backbones.build(backbone, weights, frozen_stages)
+            self.fpn = FeaturePyramid(fpn_channels)
+            self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
+            self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections, attributes, attribute_count)
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.trackers = [keras.metrics.Mean(name) for name in LOSSES]
+        names = LOSSES if attributes == "none" else (*LOSSES, "attributes")
+        self.trackers = [keras.metrics.Mean(name) for name in names]
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
         self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
         pyramid = [(None, side // stride, side // stride, fpn_channels) for stride in STRIDES]
@@ -61,8 +70,8 @@ class MaskRCNN(keras.Model):
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
-        """Losses of LOSSES by name, scalars."""
-        pyramid, logits, deltas, anchors = self._look(batch["images"])
+        """The losses by name, scalars."""
+        pyramid, logits, deltas, anchors = self.look(batch["images"])
         proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
         valid = batch["classes"] > 0
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
@@ -77,12 +86,14 @@ class MaskRCNN(keras.Model):
         self, images: KerasTensor, sizes: KerasTensor, least_score: float, nms_iou: float
     ) -> dict[str, KerasTensor]:
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
-        masks (B, D, 28, 28) float32 probabilities within the box."""
-        pyramid, logits, deltas, anchors = self._look(images)
+        masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
+        class, and with that head attributes (B, D, A) float32 probabilities."""
+        pyramid, logits, deltas, anchors = self.look(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
 
-    def _look(self, images):
+    def look(self, images: KerasTensor) -> tuple[list[KerasTensor], ...]:
+        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
         pyramid = self.fpn(self.backbone(images, training=False))
         return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
 
@@ -92,12 +103,22 @@ class MaskRCNN(keras.Model):
         return sum(y_pred.values())
 
 
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @keras.saving.register_keras_serializable("fashionseg")
 class Detector(keras.Model):
     """`predict` on batches of {images, sizes} gives `MaskRCNN.detect`'s instances, compiled on every backend."""
 
     def __init__(self, network: MaskRCNN, least_score: float, nms_iou: float):
-        super().__init__()
+        super().__init__(autocast=False)
         self.network = network
         self.least_score = least_score
         self.nms_iou = nms_iou

@@ -5,6 +5,7 @@ from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
 from fashionseg.model import losses, targets
+from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import levels, roi_align
 
@@ -18,7 +19,8 @@ DENSE = 1024
 
 @keras.saving.register_keras_serializable("fashionseg")
 class BoxHead(layers.Layer):
-    """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4)."""
+    """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4), and the
+    feature (B, R, 1024) that both come from."""
 
     def __init__(self, classes: int, **kwargs):
         super().__init__(**kwargs)
@@ -35,12 +37,12 @@ class BoxHead(layers.Layer):
         for layer in (self.dense[1], self.class_logits, self.deltas):
             layer.build((None, None, DENSE))
 
-    def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+    def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         hidden = ops.reshape(features, (-1, features.shape[1], features.shape[-1] * BOX_SIDE**2))
         for layer in self.dense:
             hidden = layer(hidden)
         deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.classes + 1, 4))
-        return self.class_logits(hidden), deltas
+        return self.class_logits(hidden), deltas, hidden
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -75,18 +77,30 @@ class MaskHead(layers.Layer):
             hidden = conv(hidden)
         side = 2 * MASK_SIDE
         hidden = ops.reshape(hidden, (-1, count, side * side, self.channels))
-        kernels = ops.cast(ops.take(self.kernel, classes, axis=0), hidden.dtype)[..., None]
-        logits = ops.cast(ops.matmul(hidden, kernels)[..., 0], "float32")
+        logits = ops.matmul(hidden, ops.take(self.kernel, classes, axis=0)[..., None])[..., 0]
         logits = logits + ops.take(self.bias, classes, axis=0)[..., None]
-        return ops.reshape(logits, (-1, count, side, side))
+        return ops.cast(ops.reshape(logits, (-1, count, side, side)), "float32")
 
 
 @keras.saving.register_keras_serializable("fashionseg")
 class RoIHeads(layers.Layer):
-    """Box head and mask head with their sampling, losses and final selection. Uses P2-P5 of the pyramid."""
+    """Box head, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
 
-    def __init__(self, classes: int, channels: int, strides: list[int], rois: int, detections: int, **kwargs):
-        super().__init__(**kwargs)
+    attributes: none, linear or conv; attribute_count of the head if there is one.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        strides: list[int],
+        rois: int,
+        detections: int,
+        attributes: str,
+        attribute_count: int,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)  # coordinates keep their 32 bits
         self.classes = classes
         self.channels = channels
         self.strides = strides
@@ -94,19 +108,28 @@ class RoIHeads(layers.Layer):
         self.detections = detections
         self.box_head = BoxHead(classes)
         self.mask_head = MaskHead(classes, channels)
+        self.attributes = attributes
+        self.attribute_count = attribute_count
+        self.attribute_head = {
+            "none": lambda: None,
+            "linear": lambda: LinearAttributes(attribute_count),
+            "conv": lambda: ConvAttributes(attribute_count, channels),
+        }[attributes]()
 
     def build(self, shapes):
         channels = shapes[0][-1]
         self.box_head.build((None, None, BOX_SIDE, BOX_SIDE, channels))
         self.mask_head.build((None, None, MASK_SIDE, MASK_SIDE, channels))
+        if self.attribute_head:
+            self.attribute_head.build((None, None, DENSE), (None, None, MASK_SIDE, MASK_SIDE, channels))
 
     def align(self, pyramid: list[KerasTensor], rois: KerasTensor, side: int) -> KerasTensor:
         """RoI features (B, R, side, side, C)."""
         maps = pyramid[: len(self.strides)]
         return roi_align(maps, self.strides, rois, levels(rois, len(maps)), side)
 
-    def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
-        """Class logits (B, R, classes + 1) and deltas (B, R, classes + 1, 4) of rois (B, R, 4)."""
+    def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+        """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4)."""
         return self.box_head(self.align(pyramid, rois, BOX_SIDE))
 
     def losses_of(
@@ -117,7 +140,8 @@ class RoIHeads(layers.Layer):
         batch: dict[str, KerasTensor],
         uniform: KerasTensor,
     ) -> dict[str, KerasTensor]:
-        """Losses `classifier`, `box_reg`, `mask` over a sample of the proposals and the true boxes.
+        """Losses `classifier`, `box_reg`, `mask` and, with that head, `attributes` over a sample of the proposals and
+        the true boxes.
 
         proposals (B, P, 4), scores (B, P) 0 where padding; `uniform` (B, P + N) decides the sample.
         """
@@ -134,24 +158,27 @@ class RoIHeads(layers.Layer):
         matched = ops.maximum(targets.take(matches, indices), 0)
         roi_classes = ops.where(foreground, targets.take(classes, matched), 0)
         matched_boxes = targets.take(truth, matched)
-        logits, deltas = self(pyramid, rois)
+        logits, deltas, features = self(pyramid, rois)
         chosen = ops.take_along_axis(deltas, roi_classes[..., None, None], axis=2)[:, :, 0]
         goal = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)
 
-        # Foreground comes first in a sample: the mask head sees these slots alone.
-        foreground_rois = rois[:, :positives]
-        mask_logits = self.mask_head(self.align(pyramid, foreground_rois, MASK_SIDE), roi_classes[:, :positives])
+        # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
+        first = slice(positives)
+        roi_features = self.align(pyramid, rois[:, first], MASK_SIDE)
+        mask_logits = self.mask_head(roi_features, roi_classes[:, first])
         mask_goal = targets.project_masks(
-            targets.take(batch["masks"], matched[:, :positives]),
-            matched_boxes[:, :positives],
-            foreground_rois,
-            2 * MASK_SIDE,
+            targets.take(batch["masks"], matched[:, first]), matched_boxes[:, first], rois[:, first], 2 * MASK_SIDE
         )
-        return {
+        found = {
             "classifier": losses.classifier(logits, roi_classes, used),
             "box_reg": losses.box_reg(chosen, goal, foreground, used),
-            "mask": losses.mask(mask_logits, mask_goal, foreground[:, :positives]),
+            "mask": losses.mask(mask_logits, mask_goal, foreground[:, first]),
         }
+        if self.attribute_head:
+            attribute_logits = self.attribute_head(features[:, first], roi_features)
+            attribute_goal = targets.take(batch["attributes"], matched[:, first])
+            found["attributes"] = losses.attributes(attribute_logits, attribute_goal, foreground[:, first])
+        return found
 
     def detect(
         self,
@@ -162,25 +189,37 @@ class RoIHeads(layers.Layer):
         least_score: float,
         nms_iou: float,
     ) -> dict[str, KerasTensor]:
-        """Detections, best first: boxes (B, D, 4), scores (B, D), classes (B, D) int32, masks (B, D, 28, 28).
+        """Detections, best first: boxes (B, D, 4), scores (B, D), classes (B, D) int32, masks (B, D, 28, 28), margins
+        (B, D), the score minus that of the next best class, and, with that head, attributes (B, D, A) in 0..1.
 
         Class 0 is padding. Suppression is by class among the CANDIDATES best pairs of proposal and class.
         """
-        logits, deltas = self(pyramid, proposals)
-        probabilities = ops.softmax(logits, axis=-1)[..., 1:]
+        logits, deltas, features = self(pyramid, proposals)
+        probabilities = ops.softmax(logits, axis=-1)
         boxes = box_ops.decode(deltas[:, :, 1:], proposals[:, :, None], box_ops.HEAD_WEIGHTS)
         boxes = ops.reshape(box_ops.clip(boxes, sizes), (-1, proposals.shape[1] * self.classes, 4))
         wide = ops.all(boxes[..., 2:] - boxes[..., :2] >= LEAST_SIDE, axis=-1)
-        pairs = ops.where(scores[..., None] > 0, probabilities, 0.0)
+        pairs = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
         pairs = ops.reshape(pairs, (-1, proposals.shape[1] * self.classes))
         pairs = ops.where(ops.logical_and(wide, pairs > least_score), pairs, 0.0)
 
-        best, indices = ops.top_k(pairs, min(CANDIDATES, pairs.shape[1]))
-        boxes, classes = targets.take(boxes, indices), ops.cast(indices % self.classes, "int32") + 1
-        kept = nms(boxes, best, nms_iou, classes)
+        best, pair = ops.top_k(pairs, min(CANDIDATES, pairs.shape[1]))
+        kept = nms(targets.take(boxes, pair), best, nms_iou, pair % self.classes)
         best, indices = ops.top_k(ops.where(kept, best, 0.0), self.detections)
-        found = best > 0
-        boxes = ops.where(found[..., None], targets.take(boxes, indices), 0.0)
-        classes = ops.where(found, targets.take(classes, indices), 0)
-        masks = ops.sigmoid(self.mask_head(self.align(pyramid, boxes, MASK_SIDE), classes))
-        return {"boxes": boxes, "scores": best, "classes": classes, "masks": masks}
+        pair = targets.take(pair, indices)
+        found, roi = best > 0, pair // self.classes
+        boxes = ops.where(found[..., None], targets.take(boxes, pair), 0.0)
+        classes = ops.where(found, ops.cast(pair % self.classes, "int32") + 1, 0)
+        others = ops.one_hot(classes, self.classes + 1) < 0.5
+        rival = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)
+        roi_features = self.align(pyramid, boxes, MASK_SIDE)
+        instances = {
+            "boxes": boxes,
+            "scores": best,
+            "classes": classes,
+            "masks": ops.sigmoid(self.mask_head(roi_features, classes)),
+            "margins": ops.where(found, best - rival, 0.0),
+        }
+        if self.attribute_head:
+            instances["attributes"] = ops.sigmoid(self.attribute_head(targets.take(features, roi), roi_features))
+        return instances

@@ -42,8 +42,10 @@ def sample(
 
     matches (B, M) as of `match`; uniform (B, M) random numbers in [0, 1) that decide. Returns indices (B, count)
     int32, foreground (B, count) bool and used (B, count) bool; the matched ones come first, so that the slots
-    from `positives` on are background in every image. Where there are too few candidates, slots stay unused.
+    from `positives` on are background in every image. Where there are too few candidates, slots stay unused; of M
+    candidates no more than M are drawn.
     """
+    count, positives = min(count, matches.shape[1]), min(positives, matches.shape[1])
     foreground = matches >= 0
     priority = ops.where(foreground, uniform, -1.0)
     least = ops.top_k(priority, positives)[0][:, -1:]  # the weakest that is drawn, or -1 where all are

@@ -1,0 +1,63 @@
+"""What an instance is like, a sigmoid an attribute: the heads of Fashionpedia's paper and of the winner of 2020."""
+
+from math import log
+
+import keras
+from keras import KerasTensor, layers, ops
+
+PRIOR = 0.01  # of every attribute at the start, so that the many absent ones do not drown the loss (RetinaNet)
+DENSE = 1024
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class LinearAttributes(layers.Layer):
+    """Logits (B, R, count) by one dense layer on the box head's feature (B, R, F), as in Jia et al. 2020; it sees
+    the RoI features (B, R, 14, 14, C) through them alone."""
+
+    def __init__(self, count: int, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+        self.logits = _logits(count)
+
+    def build(self, box_shape, roi_shape):
+        self.logits.build(box_shape)
+
+    def call(self, box_features: KerasTensor, roi_features: KerasTensor) -> KerasTensor:
+        return self.logits(box_features)
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class ConvAttributes(layers.Layer):
+    """Logits (B, R, count) of the mask head's input (B, R, 14, 14, C): four convolutions as wide as `channels`, a dense
+    layer of 1024, one of `count`; the head that won in 2020."""
+
+    def __init__(self, count: int, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+        self.channels = channels
+        he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+        self.convs = [
+            layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=he) for _ in range(4)
+        ]
+        self.dense = layers.Dense(DENSE, "relu")
+        self.logits = _logits(count)
+
+    def build(self, box_shape, roi_shape):
+        *_, height, width, channels = roi_shape
+        for conv, depth in zip(self.convs, (channels, *[self.channels] * 3), strict=True):
+            conv.build((None, height, width, depth))
+        self.dense.build((None, None, height * width * self.channels))
+        self.logits.build((None, None, DENSE))
+
+    def call(self, box_features: KerasTensor, roi_features: KerasTensor) -> KerasTensor:
+        _, count, height, width, _ = roi_features.shape
+        hidden = ops.reshape(roi_features, (-1, *roi_features.shape[2:]))
+        for conv in self.convs:
+            hidden = conv(hidden)
+        return self.logits(self.dense(ops.reshape(hidden, (-1, count, height * width * self.channels))))
+
+
+def _logits(count):
+    near_zero = keras.initializers.RandomNormal(stddev=0.01)
+    prior = keras.initializers.Constant(-log((1 - PRIOR) / PRIOR))
+    return layers.Dense(count, kernel_initializer=near_zero, bias_initializer=prior, dtype="float32")
