@@ -18,7 +18,7 @@ LAYERS = [  # from the bottom up
     ["model", "data"],
     ["callbacks", "claims", "draw", "fusion", "model/mask_rcnn", "data/batches"],
     ["training", "inference", "submission", "evaluation", "summary"],
-    ["export", "inspection", "tuning"],
+    ["export", "inspection", "report", "tuning"],
 ]
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
