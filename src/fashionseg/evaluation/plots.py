@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
 from fashionseg import draw, io
-from fashionseg.evaluation.matching import IOU, SHOWN_SCORE
+from fashionseg.evaluation.matching import SHOWN_SCORE
 from fashionseg.evaluation.mistakes import BACKGROUND_IOU
 
 
@@ -85,11 +85,11 @@ def _chosen(scores: dict[int, float], count: int) -> dict[str, list[int]]:
 
 
 def _mistake(row: Any) -> str:
-    """What is wrong, in the terms of TIDE, with a row of `mistakes.confident`."""
+    """What a row of `mistakes.confident` is, and what is there instead."""
     if row.IoU >= BACKGROUND_IOU:
-        what = f"IoU {row.IoU:.2f} with its truth"
-    elif row.other_IoU >= IOU:
-        what = f"it is {row.other}, IoU {row.other_IoU:.2f}"
+        what = f"IoU {row.IoU:.2f} with a true {row.name}"
+    elif row.other_IoU >= BACKGROUND_IOU:
+        what = f"IoU {row.other_IoU:.2f} with a true {row.other}"
     else:
-        what = "not there"
+        what = "nothing there"
     return f"{row.name} {row.score:.2f}: {what}"

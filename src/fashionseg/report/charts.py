@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from fashionseg.report.markup import add, tag
 
-WIDTH, HEIGHT = 440, 250  # of a chart in its own units, about the pixels it is shown at
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 38
+WIDTH, HEIGHT = 380, 230  # of a chart in its own units, about the pixels it is shown at
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 38
 LINE_HEIGHT = 15
 SERIES = 6  # colours that style.css has for lines
 
@@ -25,8 +25,8 @@ def number(value: float | None, form: str = ",.3f") -> str:
 
 def lines(title: str, table: pd.DataFrame, x_label: str, form: str = ",.3f") -> Element | None:
     """A figure with one line a column over the index; None without two points to join. Gaps stay open."""
-    table = table.apply(pd.to_numeric, errors="coerce").dropna(how="all").dropna(axis=1, how="all").iloc[:, :SERIES]
-    if len(table) < 2 or table.empty:
+    table = table.apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all").iloc[:, :SERIES]
+    if table.notna().any(axis=1).sum() < 2:
         return None
     x, values = table.index.to_numpy(float), table.to_numpy(float)
     x_ticks, y_ticks = _ticks(x), _ticks(values)
@@ -70,7 +70,7 @@ def lines(title: str, table: pd.DataFrame, x_label: str, form: str = ",.3f") -> 
 def bars(
     title: str, rows: Iterable[tuple[str, Sequence[float], str]], keys: Sequence[str] = (), note: str | None = None
 ) -> Element | None:
-    """A figure of horizontal bars, one a (label, lengths of its parts, text); None without rows. keys name the parts."""
+    """A figure of horizontal bars, one a (label, lengths of its parts, text); None without any. keys name the parts."""
     rows = [(label, [0 if pd.isna(part) else part for part in parts], text) for label, parts, text in rows]
     if not rows:
         return None

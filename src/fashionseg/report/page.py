@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import cv2
+import numpy as np
 import pandas as pd
 from pandas.errors import EmptyDataError
 
@@ -58,11 +59,10 @@ class Run:
 
     def curves(self, subset: str) -> pd.DataFrame:
         """What was logged of `train` or `eval`, a column each, by epoch from 1."""
-        files = sorted((self.results / "train" / "plots" / "metrics" / subset).glob("*.tsv"))
-        columns = [pd.read_csv(file, sep="\t").set_index("step").iloc[:, 0].rename(file.stem) for file in files]
-        if not columns:
-            return pd.DataFrame()
-        table = pd.concat(columns, axis=1).sort_index()
+        folder = self.results / "train" / "plots" / "metrics" / subset
+        tables = {file.stem: _table(file, "\t") for file in sorted(folder.glob("*.tsv"))}
+        columns = {name: table.groupby("step")[name].last() for name, table in tables.items() if name in table}
+        table = pd.DataFrame(columns)
         return table.set_axis(table.index + 1)
 
 
@@ -140,7 +140,7 @@ def _scores(run: Run) -> Iterable[Element | None]:
     rows = {kinds[k]: v for k, v in run.values(run.metrics, "evaluate.json").items() if k in kinds}
     if rows:
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("of").reset_index()
-        columns = [("of", "", None), *((name, name, 3) for name in table.columns[1:])]
+        columns = [("of", "of", None), *((name, name, 3) for name in table.columns[1:])]
         yield tag("p", "COCO's definitions; s, m and l are instances of up to 32², up to 96² and more pixels.")
         yield _grid(table, columns)
     curves, groups = run.table("evaluate/precision_recall.csv"), run.table("evaluate/ap_by_supercategory.csv")
@@ -163,14 +163,14 @@ def _classes(run: Run) -> Iterable[Element | None]:
         table["train"] = table["id"].map(known["train_instances"])
     columns = [
         ("name", "class", None),
-        ("supercategory", "supercategory", None),
-        ("train", "trained on", 0),
-        ("truth", "truth", 0),
-        ("predictions", "predictions", 0),
         ("AP", "mask AP", 3),
         ("AP50", "mask AP50", 3),
         ("box_AP", "box AP", 3),
         ("AP_IoU_F1", "AP of IoU and F1", 3),
+        ("truth", "truth", 0),
+        ("predictions", "predictions", 0),
+        ("train", "trained on", 0),
+        ("supercategory", "supercategory", None),
     ]
     yield tag("p", "Instances and average precision on the validation pictures; a click on a heading sorts.")
     yield _grid(table, columns, "class-table")
@@ -179,20 +179,22 @@ def _classes(run: Run) -> Iterable[Element | None]:
 def _mistakes(run: Run) -> Iterable[Element | None]:
     errors, pairs = run.table("evaluate/errors.csv"), run.table("evaluate/confusion.csv").astype(str)
     rows = [(row.error, [row.dAP], f"{number(row.dAP)} · {row.count_:,}") for row in _renamed(errors).itertuples()]
-    wrong = pairs[pairs["truth"] != pairs["predicted"]] if len(pairs) else pairs
-    counts = wrong.value_counts().head(MOST_ROWS) if len(wrong) else pd.Series(dtype=int)
-    named = [(f"{truth} → {predicted}", [count], f"{count}") for (truth, predicted), count in counts.items()]
+    wrong = pairs[pairs["truth"] != pairs["predicted"]].value_counts().head(MOST_ROWS) if len(pairs) else {}
+    named = [(_sentence(*pair), [count], f"{count:,}") for pair, count in wrong.items()]
     yield _charts(
         charts.bars(
             "What AP50 would gain without one kind of error",
             rows,
             note="Gain, and how often it happens. Source: TIDE, Bolya et al. 2020.",
         ),
-        charts.bars("Most frequent mistakes", named, note="Truth → prediction of score 0.5 or more, at IoU 0.5."),
+        charts.bars("Most frequent mistakes", named, note="Of predictions of score 0.5 or more, at IoU 0.5."),
     )
     if len(pairs):
         yield tag("h3", "Confusion")
-        yield tag("p", "Of each class (row) the per cent that are found, taken for another class or missed.")
+        yield tag(
+            "p",
+            "Of each class (row) the per cent that are found, taken for another or missed; below, what was invented.",
+        )
         yield charts.shares(_crossed(pairs), "truth ↓ prediction →")
 
 
@@ -227,7 +229,7 @@ def _attributes(run: Run) -> Iterable[Element | None]:
     yield _charts(charts.bars("Mean F1 of frequent attributes on found instances", rows)) if rows else None
     if len(aggregates):
         yield tag("h3", "Average precision with attributes")
-        columns = [("name", "", None), *((name, name, 3) for name in aggregates.columns[1:])]
+        columns = [("name", "mean over", None), *((name, name, 3) for name in aggregates.columns[1:])]
         yield _grid(aggregates, columns)
     if len(table):
         columns = [("name", "attribute", None), ("supercategory", "supercategory", None), ("truth", "truth", 0)]
@@ -247,7 +249,7 @@ def _claims(run: Run) -> Iterable[Element | None]:
             series = [name for name in table.columns if name not in ("threshold", "value")]
             wide = table.assign(series=table[series].astype(str).agg(" ".join, axis=1) if series else "value")
             wide = wide.pivot_table("value", "threshold", "series", sort=False).sort_index()
-            parts.append(charts.lines("Competition's metric over score threshold", wide, "threshold"))
+            parts.append(charts.lines("Competition's metric over score threshold", wide, "score threshold"))
         elif len(table):
             tables += [tag("h3", file.stem), _grid(table, [(name, name, 3) for name in table.columns])]
     if parts or tables:
@@ -261,7 +263,11 @@ def _data(run: Run) -> Iterable[Element | None]:
     split = _table(run.split)
     facts = {}
     if len(split):
-        facts |= {f"{subset} pictures": f"{count:,}" for subset, count in split["subset"].value_counts().items()}
+        counts = split["subset"].value_counts()
+        facts = {
+            f"{name} pictures": f"{counts.get(key, 0):,}"
+            for key, name in (("train", "training"), ("val", "validation"))
+        }
     if len(classes):
         facts |= {
             "training instances": f"{classes['train_instances'].sum():,}",
@@ -312,34 +318,39 @@ def _charts(*parts: Element | None) -> Element | None:
 
 
 def _grid(table: pd.DataFrame, columns: list[tuple[str, str, int | None]], id_: str | None = None) -> Element:
-    """A table that can be sorted. columns: name, heading and, of numbers, decimals; those that are not there are left
-    out. What is called a number and holds text is text."""
-    columns = [
-        (name, heading, digits if pd.api.types.is_numeric_dtype(table[name].convert_dtypes()) else None)
-        for name, heading, digits in columns
-        if name in table
-    ]
+    """A table that can be sorted.
+
+    columns: name, heading and, of numbers, decimals. Those that are not there are left out; text among numbers makes
+    a column text.
+    """
+    columns = [column for column in columns if column[0] in table]
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    text = {name for name in table if (numbers[name].isna() & table[name].notna()).any()}
+    columns = [(name, heading, None if name in text else digits) for name, heading, digits in columns]
     head, body = tag("tr"), tag("tbody")
     for _, heading, digits in columns:
         kind = {} if digits is None else {"class_": "number"}
         add(head, tag("th", tag("button", heading, type="button"), scope="col", **kind))
-    for _, row in table.iterrows():
+    for at in range(len(table)):
         line = tag("tr")
         for place, (name, _, digits) in enumerate(columns):
-            value = row[name]
             if digits is None:
+                value = table[name].iloc[at]
                 add(line, tag("td" if place else "th", "" if pd.isna(value) else value, scope=None if place else "row"))
-                continue
-            whole = digits == 0 or pd.api.types.is_integer_dtype(table[name])
-            form = ",.0f" if whole else f",.{digits}f"
-            cell = tag("td", number(value, form), class_="number", data_value=float(value))
-            if not whole and 0 <= value <= 1:
-                cell.set("class", "number share")
-                cell.set("style", f"--share:{100 * value:.1f}%")
-            add(line, cell)
+            else:
+                add(line, _number_cell(numbers[name].iloc[at], digits))
         add(body, line)
     sheet = tag("table", tag("thead", head), body, class_="sortable", id=id_)
     return tag("div", sheet, class_="wide", tabindex=0)
+
+
+def _number_cell(value: float, digits: int) -> Element:
+    whole = digits == 0 or isinstance(value, np.integer)
+    cell = tag("td", number(value, ",.0f" if whole else f",.{digits}f"), class_="number", data_value=value)
+    if not whole and 0 <= value <= 1:
+        cell.set("class", "number share")
+        cell.set("style", f"--share:{100 * value:.1f}%")
+    return cell
 
 
 def _bar_rows(table: pd.DataFrame, name: str, value: str) -> list[tuple[str, list[float], str]]:
@@ -365,8 +376,15 @@ def _picture(file: Path, caption: str) -> Element | None:
     name = file.stem.split("_", 2)[-1]
     source = "data:image/jpeg;base64," + base64.b64encode(data).decode()
     height, width = image.shape[:2]
-    shown = tag("img", src=source, alt=f"{name}: {caption}", width=width, height=height, decoding="async")
+    shown = tag("img", src=source, alt=f"{name}: {caption}", width=width, height=height)
     return tag("figure", tag("button", shown, type="button"), tag("figcaption", caption, tag("small", name)))
+
+
+def _sentence(truth: str, predicted: str) -> str:
+    """Of a pair in the confusion table, where what stands in brackets is no class."""
+    if truth.startswith("("):
+        return f"{predicted} {truth[1:-1]}"
+    return f"{truth} {predicted[1:-1]}" if predicted.startswith("(") else f"{truth} taken for {predicted}"
 
 
 def _crossed(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -384,10 +402,10 @@ def _renamed(errors: pd.DataFrame) -> pd.DataFrame:
     return errors.rename(columns={"count": "count_"})  # a row's own `count` is a method
 
 
-def _table(file: Path) -> pd.DataFrame:
-    """A CSV with rows, else an empty table without columns; a class may be called NA."""
+def _table(file: Path, separator: str = ",") -> pd.DataFrame:
+    """A file with rows, else an empty table without columns; a class may be called NA."""
     try:
-        table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(file, sep=separator, keep_default_na=False, na_values=[""])
     except (FileNotFoundError, EmptyDataError):
         return pd.DataFrame()
     return table if len(table) else pd.DataFrame()
