@@ -15,7 +15,6 @@ from rich.progress import track
 IOU = 0.5  # from here on a prediction is said to have found an instance, where one threshold is wanted
 SHOWN_SCORE = 0.5  # weaker predictions are left out of pictures and of the confusion table
 RECALLS = np.linspace(0, 1, 101)  # COCO's
-ALMOST_ONE = 1 - 1e-10  # COCO's: a threshold above it could not be reached
 BATCH_CELLS = 2**21  # instances x thresholds that are matched at once: some dozens of megabytes
 
 
@@ -160,8 +159,8 @@ def assign(
     taken = np.zeros((*cells, g), bool)
     places = np.full((b, d, *cells[1:]), -1, np.int32)
     for prediction in range(d):
-        iou_bar = np.broadcast_to(np.minimum(iou_thresholds, ALMOST_ONE)[:, None], cells).copy()
-        f1_bar = np.broadcast_to(np.minimum(f1_thresholds, ALMOST_ONE), cells).copy()
+        iou_bar = np.broadcast_to(iou_thresholds[:, None], cells).copy()
+        f1_bar = np.broadcast_to(f1_thresholds, cells).copy()
         place = places[:, prediction]
         has_real = np.zeros(cells, bool)
         for true in range(g):
