@@ -81,7 +81,7 @@ def test_the_headline_is_that_of_the_metrics(run, scores):
         "mask AP50": f"{scores['segm']['AP50']:.3f}",
         "mask AP75": f"{scores['segm']['AP75']:.3f}",
         "box AP": f"{scores['bbox']['AP']:.3f}",
-        "AP of IoU and F1": f"{scores['iou_f1']['AP']:.3f}",
+        "AP IoU+F1": f"{scores['iou_f1']['AP']:.3f}",
         "claims": "0.450",
         "training": "3 min",
     }

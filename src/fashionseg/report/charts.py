@@ -15,7 +15,7 @@ from fashionseg.report.markup import add, tag
 WIDTH, HEIGHT = 380, 230  # of a chart in its own units, about the pixels it is shown at
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 38
 LINE_HEIGHT = 15
-SERIES = 6  # colours that style.css has for lines
+SERIES = 6  # colours that style.css has for lines; further ones begin again
 
 
 def number(value: float | None, form: str = ",.3f") -> str:
@@ -25,7 +25,7 @@ def number(value: float | None, form: str = ",.3f") -> str:
 
 def lines(title: str, table: pd.DataFrame, x_label: str, form: str = ",.3f") -> Element | None:
     """A figure with one line a column over the index; None without two points to join. Gaps stay open."""
-    table = table.apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all").iloc[:, :SERIES]
+    table = table.apply(pd.to_numeric, errors="coerce").dropna(axis=1, how="all")
     if table.notna().any(axis=1).sum() < 2:
         return None
     x, values = table.index.to_numpy(float), table.to_numpy(float)
@@ -49,12 +49,12 @@ def lines(title: str, table: pd.DataFrame, x_label: str, form: str = ",.3f") -> 
             for move, at, value, k in zip(["M", *moves], x, values[:, place], known, strict=True)
             if k
         )
-        add(svg, tag("path", d=path, class_=f"series s{place}"))
+        add(svg, tag("path", d=path, class_=f"series s{place % SERIES}"))
     middles = (across(x[1:]) + across(x[:-1])) / 2
     edges = [LEFT, *middles, WIDTH - RIGHT] if x[0] <= x[-1] else [WIDTH - RIGHT, *middles, LEFT]
     for place, row in enumerate(values):
         rows = [
-            (f"s{i}", f"{name} {number(value, form)}")
+            (f"s{i % SERIES}", f"{name} {number(value, form)}")
             for i, (name, value) in enumerate(zip(table.columns, row, strict=True))
             if not np.isnan(value)
         ]
@@ -63,7 +63,7 @@ def lines(title: str, table: pd.DataFrame, x_label: str, form: str = ",.3f") -> 
     legend = tag("figcaption", tag("strong", title))
     if len(table.columns) > 1:
         for place, name in enumerate(table.columns):
-            add(legend, " ", tag("span", tag("i", class_=f"s{place}"), str(name), class_="key"))
+            add(legend, " ", tag("span", tag("i", class_=f"s{place % SERIES}"), str(name), class_="key"))
     return tag("figure", legend, svg, class_="chart")
 
 
@@ -105,7 +105,49 @@ def shares(counts: pd.DataFrame, corner: str) -> Element:
             same = {"class_": "same"} if name == other else {}
             add(line, tag("td", f"{100 * share:.0f}" if count else None, title=told, style=shade, **same))
         add(body, line)
-    return tag("div", tag("table", tag("thead", head), body, class_="shares"), class_="wide", tabindex=0)
+    return _wide(corner, tag("table", tag("thead", head), body, class_="shares"))
+
+
+def sheet(
+    label: str, table: pd.DataFrame, columns: Sequence[tuple[str, str, int | None]], id_: str | None = None
+) -> Element:
+    """A table that can be sorted.
+
+    columns: name, heading and, of numbers, decimals. Those that are not there are left out; text among numbers makes
+    a column text.
+    """
+    columns = [column for column in columns if column[0] in table]
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    text = {name for name in table if (numbers[name].isna() & table[name].notna()).any()}
+    columns = [(name, heading, None if name in text else digits) for name, heading, digits in columns]
+    head, body = tag("tr"), tag("tbody")
+    for _, heading, digits in columns:
+        kind = {} if digits is None else {"class_": "number"}
+        add(head, tag("th", tag("button", heading, type="button"), scope="col", **kind))
+    for at in range(len(table)):
+        line = tag("tr")
+        for place, (name, _, digits) in enumerate(columns):
+            if digits is None:
+                value = table[name].iloc[at]
+                add(line, tag("td" if place else "th", "" if pd.isna(value) else value, scope=None if place else "row"))
+            else:
+                add(line, _number_cell(numbers[name].iloc[at], digits))
+        add(body, line)
+    return _wide(label, tag("table", tag("thead", head), body, class_="sortable", id=id_))
+
+
+def _wide(label: str, table: Element) -> Element:
+    """A table in a frame of its own, which scrolls sideways where the page is narrow, by keyboard too."""
+    return tag("div", table, class_="wide", role="region", aria_label=label, tabindex=0)
+
+
+def _number_cell(value: float, digits: int) -> Element:
+    whole = digits == 0 or isinstance(value, np.integer)
+    cell = tag("td", number(value, ",.0f" if whole else f",.{digits}f"), class_="number", data_value=value)
+    if not whole and 0 <= value <= 1:
+        cell.set("class", "number share")
+        cell.set("style", f"--share:{100 * value:.1f}%")
+    return cell
 
 
 def _ticks(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import cv2
-import numpy as np
 import pandas as pd
 from pandas.errors import EmptyDataError
 
@@ -92,7 +91,7 @@ def build(run: Run) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("style", (HERE / "style.css").read_text(encoding="utf-8")),
     ]
-    dialog = tag("dialog", tag("img", alt=""))
+    dialog = tag("dialog", tag("img", alt=""), aria_label="Picture")
     script = tag("script", (HERE / "script.js").read_text(encoding="utf-8"))
     return document(head, [header, main, dialog, script], f"fashionseg: {what}")
 
@@ -105,16 +104,15 @@ def _cards(run: Run) -> Element:
         ("mask AP50", masks.get("AP50"), "at IoU 0.50"),
         ("mask AP75", masks.get("AP75"), "at IoU 0.75"),
         ("box AP", boxes.get("AP"), "mean over IoU 0.50:0.95"),
-        ("AP of IoU and F1", scores.get("iou_f1", {}).get("AP"), "masks and attributes both right"),
+        ("AP IoU+F1", scores.get("iou_f1", {}).get("AP"), "Fashionpedia's, with attributes"),
         ("attributes", scores.get("attributes", {}).get("macro_f1"), "mean F1 on found instances"),
         ("claims", tuned.get("value"), "competition's metric, validation"),
     ]
     grid = tag("div", class_="cards")
     for place, (name, value, note) in enumerate(cards):
         if value is not None:
-            card = tag("div", tag("span", name), tag("b", number(value)), tag("small", note), class_="card")
-            card.set("class", "card first" if place == 0 else "card")
-            add(grid, card)
+            look = "card first" if place == 0 else "card"
+            add(grid, tag("div", tag("span", name), tag("b", number(value)), tag("small", note), class_=look))
     if "seconds" in (trained := run.curves("train")):
         seconds, epochs = trained["seconds"].sum(), len(trained)
         speed = trained["images_per_second"].mean() if "images_per_second" in trained else None
@@ -142,7 +140,13 @@ def _scores(run: Run) -> Iterable[Element | None]:
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("of").reset_index()
         columns = [("of", "of", None), *((name, name, 3) for name in table.columns[1:])]
         yield tag("p", "COCO's definitions; s, m and l are instances of up to 32², up to 96² and more pixels.")
-        yield _grid(table, columns)
+        if kinds["iou_f1"] in rows:
+            yield tag(
+                "p",
+                "With attributes as in Fashionpedia: a class that has some weighs ten times one that has none; "
+                "AP_plain is the plain mean.",
+            )
+        yield charts.sheet("Scores", table, columns)
     curves, groups = run.table("evaluate/precision_recall.csv"), run.table("evaluate/ap_by_supercategory.csv")
     sizes = run.table("evaluate/ap_by_size.csv")
     yield _charts(
@@ -166,19 +170,21 @@ def _classes(run: Run) -> Iterable[Element | None]:
         ("AP", "mask AP", 3),
         ("AP50", "mask AP50", 3),
         ("box_AP", "box AP", 3),
-        ("AP_IoU_F1", "AP of IoU and F1", 3),
+        ("AP_IoU_F1", "AP IoU+F1", 3),
         ("truth", "truth", 0),
         ("predictions", "predictions", 0),
         ("train", "trained on", 0),
         ("supercategory", "supercategory", None),
     ]
     yield tag("p", "Instances and average precision on the validation pictures; a click on a heading sorts.")
-    yield _grid(table, columns, "class-table")
+    yield charts.sheet("Classes", table, columns, "class-table")
 
 
 def _mistakes(run: Run) -> Iterable[Element | None]:
     errors, pairs = run.table("evaluate/errors.csv"), run.table("evaluate/confusion.csv").astype(str)
-    rows = [(row.error, [row.dAP], f"{number(row.dAP)} · {row.count_:,}") for row in _renamed(errors).itertuples()]
+    rows = [
+        (row["error"], [row["dAP"]], f"{number(row['dAP'])} · {row['count']:,}") for row in errors.to_dict("records")
+    ]
     wrong = pairs[pairs["truth"] != pairs["predicted"]].value_counts().head(MOST_ROWS) if len(pairs) else {}
     named = [(_sentence(*pair), [count], f"{count:,}") for pair, count in wrong.items()]
     yield _charts(
@@ -201,8 +207,11 @@ def _mistakes(run: Run) -> Iterable[Element | None]:
 def _pictures(run: Run) -> Iterable[Element | None]:
     table = run.table("evaluate/pictures.csv")
     titles = {
-        "best": ("Best found", "The largest share of instances found, nothing invented; mean over IoU 0.50:0.95."),
-        "worst": ("Worst found", "The smallest share."),
+        "best": (
+            "Best found",
+            "By the share of instances found, invented ones among the missed; mean over IoU 0.50:0.95.",
+        ),
+        "worst": ("Worst found", "By the same share."),
         "wrong": (
             "Most confident mistakes",
             "The picture's most confident prediction that overlaps no instance of its class by IoU 0.5, shown alone.",
@@ -230,12 +239,12 @@ def _attributes(run: Run) -> Iterable[Element | None]:
     if len(aggregates):
         yield tag("h3", "Average precision with attributes")
         columns = [("name", "mean over", None), *((name, name, 3) for name in aggregates.columns[1:])]
-        yield _grid(aggregates, columns)
+        yield charts.sheet("Average precision with attributes", aggregates, columns)
     if len(table):
         columns = [("name", "attribute", None), ("supercategory", "supercategory", None), ("truth", "truth", 0)]
         columns += [("matched", "found", 0), *((name, name, 3) for name in ("precision", "recall", "F1"))]
-        grid = _grid(table, columns)
-        yield tag("details", tag("summary", f"All {len(table)} attributes"), grid)
+        all_of_them = charts.sheet("Attributes", table, columns)
+        yield tag("details", tag("summary", f"All {len(table)} attributes"), all_of_them)
 
 
 def _claims(run: Run) -> Iterable[Element | None]:
@@ -251,7 +260,8 @@ def _claims(run: Run) -> Iterable[Element | None]:
             wide = wide.pivot_table("value", "threshold", "series", sort=False).sort_index()
             parts.append(charts.lines("Competition's metric over score threshold", wide, "score threshold"))
         elif len(table):
-            tables += [tag("h3", file.stem), _grid(table, [(name, name, 3) for name in table.columns])]
+            columns = [(name, name, 3) for name in table.columns]
+            tables += [tag("h3", file.stem), charts.sheet(file.stem, table, columns)]
     if parts or tables:
         yield tag("p", "What of the predictions the submission claims, chosen on the validation pictures.")
         yield _charts(*parts)
@@ -295,7 +305,8 @@ def _data(run: Run) -> Iterable[Element | None]:
     )
     if len(dropped):
         yield tag("h3", "Left out")
-        yield _grid(dropped, [("reason", "reason", None), ("count", "times", 0), ("first", "first", None)])
+        columns = [("reason", "reason", None), ("count", "times", 0), ("first", "first", None)]
+        yield charts.sheet("Left out", dropped, columns)
 
 
 def _params(run: Run) -> Iterable[Element | None]:
@@ -315,42 +326,6 @@ def _params(run: Run) -> Iterable[Element | None]:
 def _charts(*parts: Element | None) -> Element | None:
     parts = [part for part in parts if part is not None]
     return tag("div", *parts, class_="charts") if parts else None
-
-
-def _grid(table: pd.DataFrame, columns: list[tuple[str, str, int | None]], id_: str | None = None) -> Element:
-    """A table that can be sorted.
-
-    columns: name, heading and, of numbers, decimals. Those that are not there are left out; text among numbers makes
-    a column text.
-    """
-    columns = [column for column in columns if column[0] in table]
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    text = {name for name in table if (numbers[name].isna() & table[name].notna()).any()}
-    columns = [(name, heading, None if name in text else digits) for name, heading, digits in columns]
-    head, body = tag("tr"), tag("tbody")
-    for _, heading, digits in columns:
-        kind = {} if digits is None else {"class_": "number"}
-        add(head, tag("th", tag("button", heading, type="button"), scope="col", **kind))
-    for at in range(len(table)):
-        line = tag("tr")
-        for place, (name, _, digits) in enumerate(columns):
-            if digits is None:
-                value = table[name].iloc[at]
-                add(line, tag("td" if place else "th", "" if pd.isna(value) else value, scope=None if place else "row"))
-            else:
-                add(line, _number_cell(numbers[name].iloc[at], digits))
-        add(body, line)
-    sheet = tag("table", tag("thead", head), body, class_="sortable", id=id_)
-    return tag("div", sheet, class_="wide", tabindex=0)
-
-
-def _number_cell(value: float, digits: int) -> Element:
-    whole = digits == 0 or isinstance(value, np.integer)
-    cell = tag("td", number(value, ",.0f" if whole else f",.{digits}f"), class_="number", data_value=value)
-    if not whole and 0 <= value <= 1:
-        cell.set("class", "number share")
-        cell.set("style", f"--share:{100 * value:.1f}%")
-    return cell
 
 
 def _bar_rows(table: pd.DataFrame, name: str, value: str) -> list[tuple[str, list[float], str]]:
@@ -396,10 +371,6 @@ def _crossed(pairs: pd.DataFrame) -> pd.DataFrame:
         columns=[name for name in names if name in counts.columns or not name.startswith("(")],
         fill_value=0,
     )
-
-
-def _renamed(errors: pd.DataFrame) -> pd.DataFrame:
-    return errors.rename(columns={"count": "count_"})  # a row's own `count` is a method
 
 
 def _table(file: Path, separator: str = ",") -> pd.DataFrame:
