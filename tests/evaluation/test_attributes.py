@@ -181,3 +181,12 @@ def test_f1_by_attribute_is_scikit_learns(seed):
     groups = attributes.by_supercategory(table)
     assert groups["attributes"].sum() == len(frequent)
     assert attributes.macro_f1(table.head(0)) is None
+
+
+def test_frequent_from_ten_instances_on():
+    """Attribute 1 ten times, 2 nine times; found and right, but for the one instance without 2, which is lost."""
+    truth = [rectangle(i, 7, (10, 10, 60, 60), attribute_ids=[1] + [2] * (i > 1)) for i in range(1, 11)]
+    document = document_of(truth, 10, [7], [1, 2])
+    table = attributes.by_attribute(matching.compare(document, [{**row, "score": 0.9} for row in truth[1:]]), document)
+    assert table[["id", "truth", "matched", "frequent"]].values.tolist() == [[1, 10, 9, True], [2, 9, 9, False]]
+    assert attributes.macro_f1(table) == 1

@@ -73,6 +73,31 @@ def test_average_precision_is_cocos(kinds, missed, rows):
     np.testing.assert_allclose(matching.average_precision(kinds == "hit", kinds == "miss", count), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ([(0.6, 0.9, 0), (0.7, 0.8, 0)], 0),  # a better mask with worse attributes: the first raised both bars
+        ([(0.6, 0.8, 0), (0.7, 0.9, 0)], 1),
+        ([(0.6, 0.9, 0), (0.6, 0.9, 0)], 1),  # of equals the last
+        ([(0.5, 0.5, 0)], 0),  # a threshold is reached by what equals it
+        ([(0.49, 0.9, 0), (0.9, 0.49, 0)], -1),
+        ([(0.6, 0.6, 0), (0.9, 0.9, 1)], 0),  # one to be ignored is for those that find no other
+        ([(0.4, 0.6, 0), (0.9, 0.9, 1), (0.95, 0.95, 1)], 2),
+    ],
+)
+def test_which_true_instance_is_taken(truth, expected):
+    iou, f1, ignored = (np.array([values]) for values in zip(*truth, strict=True))
+    half = np.array([0.5])
+    assert matching.assign(iou[None], f1[None], ignored.astype(bool), half, half).ravel().tolist() == [expected]
+
+
+def test_each_true_instance_is_taken_once_at_each_threshold():
+    """Two predictions; at IoU 0.7 the first leaves what the second then takes."""
+    iou = np.array([[[0.6, 0.55], [0.9, 0.5]]])
+    places = matching.assign(iou, np.ones_like(iou), np.zeros((1, 2), bool), np.array([0.5, 0.7]), np.array([0.5]))
+    assert places[0, :, :, 0].tolist() == [[0, -1], [1, 0]]
+
+
 def test_batches_hold_each_group_once():
     predictions, truth = np.array([7, 3, 7, -1, 5, 3, 9]), np.array([3, 5, -1, 7, 3, 5, 8])
     groups = {}

@@ -47,6 +47,16 @@ def test_a_class_without_truth_has_no_part_in_the_mean():
     assert table["count"].sum() == 1
 
 
+@pytest.mark.parametrize(("strays", "expected"), [(0, 0.5), (1, 0)])
+def test_a_class_of_missed_instances_alone(strays, expected):
+    """Not asked for, it has no part in the mean; but with predictions of the class its AP stays 0, as in tidecv."""
+    a, b, c = (0, 0, 40, 40), (50, 50, 40, 40), (0, 60, 40, 40)
+    document = document_of([rectangle(1, 3, a), rectangle(1, 4, b)], 1, [3, 4], [])
+    results = [rectangle(1, 3, a, score=0.9)] + [rectangle(1, 4, c, score=0.9)] * strays
+    table = mistakes.breakdown(matching.compare(document, results)).set_index("error")
+    assert (table["count"]["missed"], table["dAP"]["missed"]) == (1, expected)
+
+
 def plain_confusion(document, results) -> Counter:
     """Two rounds over the predictions, best first: of the instance's own class, then of any."""
     names = {category["id"]: category["name"].split(",")[0] for category in document["categories"]}

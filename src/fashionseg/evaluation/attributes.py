@@ -15,12 +15,15 @@ import pandas as pd
 from fashionseg.evaluation.matching import Instances, Matching, assign, average_precision, batches
 
 NONE = -1.0  # a threshold that everything passes
-IOU_THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), NONE)
-F1_THRESHOLDS = IOU_THRESHOLDS
-AREAS = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}  # COCO's, of the mask
+THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), NONE)  # of IoU and of F1
+AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))  # COCO's: all, small, medium and large masks
 MOST_DETECTIONS = (1, 10, 100)  # of a class, an image
 FASHIONPEDIA = frozenset({*range(13), 28, 29, 31, 32, 33})  # of ids 0 to 45, those to which FPEval gives attributes
-MODES = {"IoU and F1": (True, True), "IoU alone": (True, False), "F1 alone": (False, True)}
+MODES = {  # whether a match is judged by IoU, by F1
+    "IoU and F1": (True, True),
+    "IoU alone": (True, False),
+    "F1 alone": (False, True),
+}
 FREQUENT = 10  # true instances from which on an attribute counts in the macro F1
 
 
@@ -28,8 +31,8 @@ FREQUENT = 10  # true instances from which on an attribute counts in the macro F
 class Scores:
     """Average precision and recall of each class at each pair of thresholds; NaN without truth of that area.
 
-    precision (K, 4, T, F) and recall (K, 4, 3, T, F) over classes, AREAS, MOST_DETECTIONS, IOU_THRESHOLDS and
-    F1_THRESHOLDS; has_attributes (K,) bool: along F all values of the other classes are alike.
+    precision (K, 4, T, F) and recall (K, 4, 3, T, F) over classes, AREAS, MOST_DETECTIONS and THRESHOLDS of IoU
+    and of F1; has_attributes (K,) bool: along F all values of the other classes are alike.
     """
 
     precision: np.ndarray
@@ -55,12 +58,12 @@ def with_attributes(document: dict[str, Any]) -> np.ndarray:
 
 def evaluate(matching: Matching, has_attributes: np.ndarray) -> Scores:
     """AP_IoU+F1 by class. has_attributes (K,) bool, see `with_attributes`."""
-    shape = (len(has_attributes), len(AREAS), len(IOU_THRESHOLDS), len(F1_THRESHOLDS))
+    shape = (len(has_attributes), len(AREAS), len(THRESHOLDS), len(THRESHOLDS))
     precision, recall = np.full(shape, np.nan), np.full((*shape[:2], len(MOST_DETECTIONS), *shape[2:]), np.nan)
     predictions, truth = matching.predictions, matching.truth
     ranks = _ranks(predictions)
     order = np.argsort(-predictions.scores, kind="stable")
-    for have, f1_thresholds in ((True, F1_THRESHOLDS), (False, F1_THRESHOLDS[-1:])):
+    for have, f1_thresholds in ((True, THRESHOLDS), (False, THRESHOLDS[-1:])):
         asked = has_attributes == have
         used = asked[predictions.classes] & (ranks < MOST_DETECTIONS[-1])
         hits, misses = _judged(matching, used, asked[truth.classes], f1_thresholds)
@@ -68,7 +71,7 @@ def evaluate(matching: Matching, has_attributes: np.ndarray) -> Scores:
             rows = order[used[order] & (predictions.classes[order] == class_)]
             hit, miss = (np.moveaxis(of_all[rows], 0, -1) for of_all in (hits, misses))  # (areas, t, f, n)
             areas = truth.areas[truth.classes == class_]
-            for area, limits in enumerate(AREAS.values()):
+            for area, limits in enumerate(AREAS):
                 count = int(_within(areas, limits).sum())
                 if count:
                     precision[class_, area] = average_precision(hit[area], miss[area], count)
@@ -91,7 +94,7 @@ def summary(scores: Scores) -> dict[str, float | None]:
 
 def by_class(scores: Scores) -> np.ndarray:
     """(K,) AP_IoU+F1 of each class, NaN without truth."""
-    return _over_thresholds(scores, scores.precision[:, 0], "IoU and F1", None, None)
+    return scores.precision[:, 0, _chosen(), _chosen()].mean((1, 2))
 
 
 def aggregates(scores: Scores, classes: np.ndarray | None = None) -> dict[str, dict[str, float]]:
@@ -100,26 +103,7 @@ def aggregates(scores: Scores, classes: np.ndarray | None = None) -> dict[str, d
     NaN where there is no truth. `AP_IOU50_F175` is at IoU 0.50 and F1 0.75; AR is average recall.
     """
     classes = np.ones(len(scores.has_attributes), bool) if classes is None else classes
-    tables = {}
-    for mode, (by_iou, by_f1) in MODES.items():
-
-        def value(values, iou=None, f1=None, mode=mode):
-            weights = np.where(scores.has_attributes & (f1 is None) & MODES[mode][1], 10, 1)[classes]
-            return _mean(_over_thresholds(scores, values, mode, iou, f1)[classes], weights)
-
-        every, *sizes = (scores.precision[:, area] for area in range(len(AREAS)))
-        table = {"AP": value(every)}
-        if by_iou:
-            table |= {f"AP_IOU{iou}": value(every, iou=iou) for iou in (50, 75)}
-        if by_f1:
-            table |= {f"AP_F1{f1}": value(every, f1=f1) for f1 in (50, 75)}
-        if by_iou and by_f1:
-            table |= {f"AP_IOU{iou}_F1{f1}": value(every, iou=iou, f1=f1) for iou in (50, 75) for f1 in (50, 75)}
-        table |= {f"AP{letter}": value(size) for letter, size in zip("sml", sizes, strict=True)}
-        table |= {f"AR@{most}": value(scores.recall[:, 0, place]) for place, most in enumerate(MOST_DETECTIONS)}
-        table |= {f"AR{letter}@100": value(scores.recall[:, area, -1]) for area, letter in enumerate("sml", 1)}
-        tables[mode] = table
-    return tables
+    return {mode: _aggregated(scores, classes, *judged) for mode, judged in MODES.items()}
 
 
 def by_attribute(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
@@ -191,12 +175,8 @@ def _judged(
 
     predictions (n,) and truth (m,) bool: those that take part.
     """
-    limits = list(AREAS.values())
-    keys = [
-        np.where(used, instances.classes * matching.image_count + instances.images, -1)
-        for used, instances in ((predictions, matching.predictions), (truth, matching.truth))
-    ]
-    hits = np.zeros((len(predictions), len(limits), len(IOU_THRESHOLDS), len(f1_thresholds)), bool)
+    keys = [np.where(used, group, -1) for used, group in zip((predictions, truth), matching.groups, strict=True)]
+    hits = np.zeros((len(predictions), len(AREAS), len(THRESHOLDS), len(f1_thresholds)), bool)
     free = np.ones_like(hits)
     for found, true in batches(*keys, hits[:1].size):
         iou = matching.overlaps(found[:, :, None], true[:, None])
@@ -204,17 +184,17 @@ def _judged(
         if len(f1_thresholds) > 1:
             attributes = matching.predictions.attributes[found], matching.truth.attributes[true]
             f1 = f1_scores(attributes[0][:, :, None], attributes[1][:, None])
-        for area, limit in enumerate(limits):
-            out = ~_within(matching.truth.areas[true], limit)
+        for area, limits in enumerate(AREAS):
+            out = ~_within(matching.truth.areas[true], limits)
             order = np.argsort(out, axis=1, kind="stable")
             out = np.take_along_axis(out, order, 1)
             ordered = (np.take_along_axis(values, order[:, None], 2) for values in (iou, f1))
-            places = assign(*ordered, out, IOU_THRESHOLDS, f1_thresholds)
+            places = assign(*ordered, out, THRESHOLDS, f1_thresholds)
             wasted = out[np.arange(len(out))[:, None, None, None], places]
             hits[found, area] = (places >= 0) & ~wasted
             free[found, area] = places < 0
-    for area, limit in enumerate(limits):
-        free[~_within(matching.predictions.areas, limit), area] = False
+    for area, limits in enumerate(AREAS):
+        free[~_within(matching.predictions.areas, limits), area] = False
     return hits, free
 
 
@@ -222,19 +202,34 @@ def _within(areas: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (areas >= limits[0]) & (areas <= limits[1])
 
 
-def _over_thresholds(scores: Scores, values: np.ndarray, mode: str, iou: int | None, f1: int | None) -> np.ndarray:
-    """(K,) mean of values (K, T, F) over the thresholds of a mode, or at one of them in per cent."""
-    for axis, (thresholds, used, percent) in enumerate(
-        ((IOU_THRESHOLDS, MODES[mode][0], iou), (F1_THRESHOLDS, MODES[mode][1], f1)), 1
-    ):
-        if not used:
-            chosen = thresholds == NONE
-        elif percent is None:
-            chosen = thresholds != NONE
-        else:
-            chosen = np.isclose(thresholds, percent / 100)
-        values = np.compress(chosen, values, axis)
-    return values.mean((1, 2))
+def _aggregated(scores: Scores, classes: np.ndarray, by_iou: bool, by_f1: bool) -> dict[str, float]:
+    def value(values: np.ndarray, iou: int | None = None, f1: int | None = None) -> float:
+        """Of values (K, T, F), at one threshold (per cent) or over all that are judged by."""
+        ious = _chosen(iou) if by_iou else slice(-1, None)
+        f1s = _chosen(f1) if by_f1 else slice(-1, None)
+        weights = np.where(scores.has_attributes & by_f1 & (f1 is None), 10, 1)
+        return _mean(values[:, ious, f1s].mean((1, 2))[classes], weights[classes])
+
+    every, *sizes = (scores.precision[:, area] for area in range(len(AREAS)))
+    table = {"AP": value(every)}
+    if by_iou:
+        table |= {f"AP_IOU{iou}": value(every, iou=iou) for iou in (50, 75)}
+    if by_f1:
+        table |= {f"AP_F1{f1}": value(every, f1=f1) for f1 in (50, 75)}
+    if by_iou and by_f1:
+        table |= {f"AP_IOU{iou}_F1{f1}": value(every, iou=iou, f1=f1) for iou in (50, 75) for f1 in (50, 75)}
+    table |= {f"AP{letter}": value(size) for letter, size in zip("sml", sizes, strict=True)}
+    table |= {f"AR@{most}": value(scores.recall[:, 0, place]) for place, most in enumerate(MOST_DETECTIONS)}
+    table |= {f"AR{letter}@100": value(scores.recall[:, area, -1]) for area, letter in enumerate("sml", 1)}
+    return table
+
+
+def _chosen(percent: int | None = None) -> slice:
+    """Places in THRESHOLDS: of the one in per cent, else of all but NONE."""
+    if percent is None:
+        return slice(0, -1)
+    place = int(np.argmin(abs(THRESHOLDS - percent / 100)))
+    return slice(place, place + 1)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:

@@ -15,7 +15,6 @@ from rich.progress import track
 IOU = 0.5  # from here on a prediction is said to have found an instance, where one threshold is wanted
 SHOWN_SCORE = 0.5  # weaker predictions are left out of pictures and of the confusion table
 RECALLS = np.linspace(0, 1, 101)  # COCO's
-ALMOST_ONE = 1 - 1e-10  # COCO's: a threshold above it could not be reached
 BATCH_CELLS = 2**21  # instances x thresholds that are matched at once: some dozens of megabytes
 
 
@@ -71,15 +70,18 @@ class Matching:
         return predictions, np.arange(len(self.iou)) - self._places[predictions]
 
     @cached_property
+    def groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """A number for the class and image of each prediction (n,) and of each true instance (m,)."""
+        return tuple(side.classes * self.image_count + side.images for side in (self.predictions, self.truth))
+
+    @cached_property
     def matched(self) -> np.ndarray:
         """(n,) the true instance of its class that each prediction has found at `IOU`, best score first; -1: none.
 
         A prediction takes the instance that it overlaps most of those that no better one has taken, so leaving out
         the weakest predictions does not change what the others have found.
         """
-        size = max(self.image_count, 1)
-        found = self.predictions.classes * size + self.predictions.images
-        return self.greedy(found, self.truth.classes * size + self.truth.images)
+        return self.greedy(*self.groups)
 
     def greedy(self, prediction_keys: np.ndarray, truth_keys: np.ndarray) -> np.ndarray:
         """(n,) like `matched`, between predictions and true instances of equal key >= 0; a key is of one image."""
@@ -105,18 +107,14 @@ def compare(document: dict[str, Any], predictions: list[dict[str, Any]], attribu
         if found and there:
             masks = [[row["segmentation"] for row in rows] for rows in (found, there)]
             ious.append(coco_mask.iou(*masks, [0] * len(there)).ravel())
-    found = [prediction for rows in predicted for prediction in rows]
+    found, there = ([row for rows in groups for row in rows] for groups in (predicted, true))
     areas = [coco_mask.area(prediction["segmentation"]) for prediction in found]  # a list of over 255 makes it fail
+    true_areas = [annotation["area"] for annotation in there]
     chosen = [shown_attributes(prediction, attribute_score) for prediction in found]
+    true_chosen = [annotation.get("attribute_ids", []) for annotation in there]
     return Matching(
         _instances(found, areas, chosen, document, images),
-        _instances(
-            there := [annotation for rows in true for annotation in rows],
-            [annotation["area"] for annotation in there],
-            [annotation.get("attribute_ids", []) for annotation in there],
-            document,
-            images,
-        ),
+        _instances(there, true_areas, true_chosen, document, images),
         np.concatenate(ious) if ious else np.zeros(0),
         len(images),
     )
@@ -161,8 +159,8 @@ def assign(
     taken = np.zeros((*cells, g), bool)
     places = np.full((b, d, *cells[1:]), -1, np.int32)
     for prediction in range(d):
-        iou_bar = np.broadcast_to(np.minimum(iou_thresholds, ALMOST_ONE)[:, None], cells).copy()
-        f1_bar = np.broadcast_to(np.minimum(f1_thresholds, ALMOST_ONE), cells).copy()
+        iou_bar = np.broadcast_to(iou_thresholds[:, None], cells).copy()
+        f1_bar = np.broadcast_to(f1_thresholds, cells).copy()
         place = places[:, prediction]
         has_real = np.zeros(cells, bool)
         for true in range(g):
@@ -202,7 +200,13 @@ def _by_image(rows: list[dict[str, Any]], images: dict[int, int]) -> list[list[d
     return groups
 
 
-def _instances(rows, areas, attribute_ids, document, images) -> Instances:
+def _instances(
+    rows: list[dict[str, Any]],
+    areas: list[float],
+    attribute_ids: list[list[int]],
+    document: dict[str, Any],
+    images: dict[int, int],
+) -> Instances:
     categories = {category["id"]: place for place, category in enumerate(document["categories"])}
     attributes = {attribute["id"]: place for place, attribute in enumerate(document.get("attributes", []))}
     chosen = np.zeros((len(rows), len(attributes)), bool)

@@ -50,11 +50,10 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     own_class = predictions.classes[prediction] == truth.classes[true]
     own_iou, own = _best(matching, own_class)
     other_iou, other = _best(matching, ~own_class)
-    used_iou, _ = _best(matching, own_class & used[true])
     any_iou, _ = _best(matching, np.ones_like(own_class))
     near = (own_iou >= BACKGROUND_IOU) & (own_iou <= IOU)
     kinds = np.select(
-        [hit, near, other_iou >= IOU, used_iou >= IOU, any_iou <= BACKGROUND_IOU],
+        [hit, near, other_iou >= IOU, own_iou >= IOU, any_iou <= BACKGROUND_IOU],
         ["", "location", "class", "duplicate", "background"],
         "both",
     )
