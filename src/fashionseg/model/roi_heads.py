@@ -17,7 +17,7 @@ BOX_SIDE, MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes o
 CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last suppression
 LEAST_SIDE = 1e-2  # pixels; thinner detections are dropped
 DENSE = 1024
-PARTS = 4  # of the slots of an image that masks and attributes are computed in; parts without an instance cost nothing
+PARTS = 8  # of the slots of an image that masks and attributes are computed in; parts without an instance cost nothing
 
 
 @keras.saving.register_keras_serializable("fashionseg")
