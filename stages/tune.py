@@ -10,7 +10,7 @@ from fashionseg.errors import reported
 
 def main(document: str, predictions: str, claims: str, tables: str, metrics: str) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
-    chosen, values, made = tuning.tune(
+    chosen, way, values, made = tuning.tune(
         io.read_json(document),
         io.read_json(predictions),
         settings.tune,
@@ -18,14 +18,12 @@ def main(document: str, predictions: str, claims: str, tables: str, metrics: str
         settings.seed,
         settings.machine.workers,
     )
-    rule.write(claims, chosen, formula=settings.tune.formula, **values)
+    rule.write(claims, chosen, {"formula": settings.tune.formula, "way": way, "values": values})
     for name, table in made.items():
         io.write_csv(Path(tables) / f"{name}.csv", table)
-    io.write_json(metrics, {"value": values[values["way"]], **values}, indent=1)
+    io.write_json(metrics, {"value": values[way], **values}, indent=1)
     print(made["ways"].round(4).to_string(index=False))
-    print(
-        f"{values['way']} is best for {settings.tune.formula}: {values[values['way']]:.4f} on images not used; {claims}"
-    )
+    print(f"best for {settings.tune.formula}: {way}, {values[way]:.4f} on images not used to choose; see {claims}")
 
 
 if __name__ == "__main__":

@@ -146,15 +146,15 @@ class Tuner:
             metric = replace(self.params, formula=formula)
             floor, single, sweeps[formula] = self._floor(by_score, metric)
             score = replace(common, scores=Thresholds(floor), claims_per_image=1 if single else None)
-            rule, pool = self._suppressed(images, scores, agreed, score, metric, floor)
+            rule = self._suppressed(images, scores, agreed, score, metric, floor)
             rules["score", formula] = score
-            rules["rule", formula] = replace(rule, scores=self._by_class(pool, rule, metric))
+            rules["rule", formula] = replace(rule, scores=self._by_class(images, scores, agreed, rule, metric))
             if selector:
                 least, single, _ = self._floor(by_value, metric)
                 chooser = replace(
                     common, selector=replace(selector, least=least), claims_per_image=1 if single else None
                 )
-                rules["selector", formula] = self._suppressed(images, expected, agreed, chooser, metric, least)[0]
+                rules["selector", formula] = self._suppressed(images, expected, agreed, chooser, metric, least)
         return rules, {"thresholds": pd.DataFrame(sweeps), **tables}
 
     def _agreed(self, image: Image, rule: Rule) -> np.ndarray:
@@ -249,8 +249,8 @@ class Tuner:
         rule: Rule,
         metric: Tune,
         floor: float,
-    ) -> tuple[Rule, Pool]:
-        """The rule with the suppression and least area that score best, one after the other, and what they leave."""
+    ) -> Rule:
+        """The rule with the suppression and least area that score best, one after the other."""
         options = [{name: value} for name, values in SUPPRESSION.items() for value in values]
         options = [] if rule.claims_per_image == 1 else options  # a single claim has no rival
         options += [{"min_area": self.submission.min_area * factor} for factor in AREAS[1:]]
@@ -259,24 +259,35 @@ class Tuner:
         for option in options:
             tried = self._pool(images, worths, agreed, replace(rule, **option))
             if (value := tried.value(tried.worth - floor, rule.claims_per_image == 1, metric)) > best:
-                rule, pool, best = replace(rule, **option), tried, value
-        return rule, pool
+                rule, best = replace(rule, **option), value
+        return rule
 
-    def _by_class(self, pool: Pool, rule: Rule, metric: Tune) -> Thresholds:
-        """A threshold for each class with enough examples, the most frequent first, where it scores better."""
-        scores = rule.scores
-        found = pool.tally.classes[pool.tally.overlap > 0]
+    def _by_class(
+        self, images: list[Image], scores: list[np.ndarray], agreed: list[np.ndarray], rule: Rule, metric: Tune
+    ) -> Thresholds:
+        """A threshold for each class with enough examples, the most frequent first, where it pays on both halves of the
+        images: on all of them at once it would fit their noise."""
+        halves = [self._pool(images[i::2], scores[i::2], agreed[i::2], rule) for i in (0, 1)]
+
+        def values(thresholds: Thresholds) -> np.ndarray:
+            floors = ([thresholds[str(number)] for number in half.tally.classes] for half in halves)
+            return np.array(
+                [
+                    half.value(half.worth - np.array(floor, float), rule.claims_per_image == 1, metric)
+                    for half, floor in zip(halves, floors, strict=True)
+                ]
+            )
+
+        found = np.concatenate([half.tally.classes[half.tally.overlap > 0] for half in halves])
         numbers, counts = np.unique(found, return_counts=True)
-        floors = np.full(len(pool.worth), scores.common)
-        best = pool.value(pool.worth - floors, rule.claims_per_image == 1, metric)
+        best, reached = rule.scores, values(rule.scores)
         for number in numbers[np.argsort(-counts, kind="stable")][: (counts >= FEW).sum()]:
-            of_class = pool.tally.classes == number
             for floor in (*FLOORS, NEVER):
-                tried = np.where(of_class, floor, floors)
-                if (value := pool.value(pool.worth - tried, rule.claims_per_image == 1, metric)) > best:
-                    floors, best = tried, value
-                    scores = Thresholds(scores.common, {**scores.own, str(number): float(floor)})
-        return scores
+                tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
+                value = values(tried)
+                if (value > reached).all():
+                    best, reached = tried, value
+        return best
 
 
 def claimed(rule: Rule, images: list[Image], submission: Submission) -> list[Pair]:
@@ -296,8 +307,8 @@ def tune(
     submission: Submission,
     seed: int,
     workers: int,
-) -> tuple[Rule, dict[str, Any], dict[str, pd.DataFrame]]:
-    """The rule of the way whose cross-fitted value is highest; {way, formula, value, gain}; and tables.
+) -> tuple[Rule, str, dict[str, float], dict[str, pd.DataFrame]]:
+    """The rule of the way whose cross-fitted value is highest, that way, the value of each way, and tables.
 
     Tables: `ways`, one row a formula and way: value on images not used to choose, gain over `score`, standard error of
     the gain; `thresholds`, `calibration`, `importance` of the fit to all images. Raises UserError for fewer than two
@@ -333,4 +344,4 @@ def tune(
     ways.insert(3, "gain", ways["value"] - ways["formula"].map(base))
     mine = ways[ways["formula"] == params.formula].set_index("way")["value"]
     way = mine.idxmax()  # of equal ones the simplest
-    return rules[way, params.formula], {"way": way, **mine.round(5)}, {"ways": ways, **tables}
+    return rules[way, params.formula], way, mine.round(5).to_dict(), {"ways": ways, **tables}

@@ -103,7 +103,7 @@ class Rule:
         return predictions, self.attribute_sets(predictions), masks
 
 
-def write(path: str | Path, rule: Rule, **notes: Any) -> None:
+def write(path: str | Path, rule: Rule, notes: dict[str, Any]) -> None:
     """The claims file: JSON, a tree of the selector a line; notes come first, for the reader."""
     saved = {**notes, **asdict(rule)}
     trees = []

@@ -61,7 +61,8 @@ def f1(first: frozenset[int], second: frozenset[int], kind: str, attributes: int
     both, either = len(first & second), len(first | second)
     of_sets = 2 * both / (both + either)
     absent = attributes - either
-    return of_sets if kind == "set" else (of_sets + 2 * absent / max(absent + attributes - both, 1)) / 2
+    of_absent = 2 * absent / (absent + attributes - both) if attributes > both else 1.0
+    return of_sets if kind == "set" else (of_sets + of_absent) / 2
 
 
 def level(values: np.ndarray | float) -> np.ndarray:
