@@ -7,6 +7,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -21,8 +22,9 @@ class Kaggle(BaseHTTPRequestHandler):
     """Signs in every token and takes a file in three steps: an address to upload to, the upload, the submission."""
 
     protocol_version = "HTTP/1.1"
-    statuses: dict = {}  # by the last part of the path, where it is not 200
-    uploads, submitted = [], []
+    statuses: ClassVar[dict[str, int]] = {}  # by the last part of the path, where it is not 200
+    uploads: ClassVar[list] = []
+    submitted: ClassVar[list] = []
 
     def log_message(self, *_):
         pass
