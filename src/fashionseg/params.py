@@ -95,6 +95,7 @@ class Predict:
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     pictures: int
+    attribute_score: float
 
 
 @dataclasses.dataclass(frozen=True)

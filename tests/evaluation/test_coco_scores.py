@@ -56,7 +56,7 @@ def test_perfect_predictions(document, perfect):
         }  # fmt: skip
     table = coco.by_class(document, evaluations, perfect)
     assert table.to_dict("list") == {
-        "name": ["vest", "shoe"], "truth": [1, 2], "predictions": [1, 2],
+        "name": ["vest", "shoe"], "supercategory": ["", ""], "truth": [1, 2], "predictions": [1, 2],
         "AP": [1, 1], "AP50": [1, 1], "box_AP": [1, 1],
     }  # fmt: skip
     curve = coco.precision_recall(evaluations["segm"])

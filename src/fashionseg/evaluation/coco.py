@@ -19,21 +19,25 @@ Prediction = dict[str, Any]
 KINDS = ("segm", "bbox")
 SUMMARY = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # places in COCOeval.stats
 ALL_AREAS, MOST_DETECTIONS = 0, -1  # places in the last axes of COCOeval's precision
+SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels of area
 
 
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
     """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with the truth; predictions: COCO results. Raises UserError where a prediction is of an image or
-    a category that the document lacks.
+    document: COCO with the truth; predictions: COCO results. Raises UserError where a prediction is of an image, a
+    category or an attribute that the document lacks.
     """
-    images = {image["id"] for image in document["images"]}
-    categories = {category["id"] for category in document["categories"]}
+    known = {kind: {row["id"] for row in document.get(kind, [])} for kind in ("images", "categories", "attributes")}
     for number, prediction in enumerate(predictions):
-        for name, known in (("image_id", images), ("category_id", categories)):
-            if prediction[name] not in known:
+        for kind, name, ids in (
+            ("images", "image_id", [prediction["image_id"]]),
+            ("categories", "category_id", [prediction["category_id"]]),
+            ("attributes", "attribute id", prediction.get("attribute_ids", [])),
+        ):
+            if strange := set(ids) - known[kind]:
                 raise UserError(
-                    f"prediction {number} has {name} {prediction[name]}, which the COCO document lacks; "
+                    f"prediction {number} has {name} {min(strange)}, which the COCO document lacks; "
                     "run `dvc repro` so that both are of the same data."
                 )
     return {kind: _evaluated(document, predictions, kind) for kind in KINDS}
@@ -44,25 +48,62 @@ def summary(evaluation: COCOeval) -> dict[str, float | None]:
     return {name: _rounded(evaluation.stats[place]) for name, place in SUMMARY.items()}
 
 
-def by_class(document: Document, evaluations: dict[str, COCOeval], predictions: list[Prediction]) -> pd.DataFrame:
-    """One row a category that occurs in truth or predictions: name, truth, predictions, AP, AP50, box_AP."""
+def by_class(
+    document: Document,
+    evaluations: dict[str, COCOeval],
+    predictions: list[Prediction],
+    iou_f1: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """One row a category that occurs in truth or predictions.
+
+    name, supercategory, truth, predictions, AP, AP50, box_AP; AP_IoU_F1 where iou_f1 (K,) is given.
+    """
     true = Counter(annotation["category_id"] for annotation in document["annotations"])
     predicted = Counter(prediction["category_id"] for prediction in predictions)
     rows = []
     for place, category in enumerate(document["categories"]):
         masks, boxes = (evaluations[kind].eval["precision"][:, :, place, ALL_AREAS, MOST_DETECTIONS] for kind in KINDS)
-        if true[category["id"]] or predicted[category["id"]]:
-            rows.append(
-                {
-                    "name": category["name"].partition(",")[0],
-                    "truth": true[category["id"]],
-                    "predictions": predicted[category["id"]],
-                    "AP": _mean(masks),
-                    "AP50": _mean(masks[0]),
-                    "box_AP": _mean(boxes),
-                }
-            )
-    return pd.DataFrame(rows, columns=["name", "truth", "predictions", "AP", "AP50", "box_AP"])
+        rows.append(
+            {
+                "name": category["name"].partition(",")[0],
+                "supercategory": category.get("supercategory", ""),
+                "truth": true[category["id"]],
+                "predictions": predicted[category["id"]],
+                "AP": _mean(masks),
+                "AP50": _mean(masks[0]),
+                "box_AP": _mean(boxes),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if iou_f1 is not None:
+        table["AP_IoU_F1"] = iou_f1.round(5)
+    return table[(table["truth"] > 0) | (table["predictions"] > 0)]
+
+
+def by_supercategory(classes: pd.DataFrame) -> pd.DataFrame:
+    """Of the table of `by_class`, one row a supercategory: sums of counts, plain means of its classes' AP."""
+    sums = {"name": "count", "truth": "sum", "predictions": "sum"}
+    means = {name: "mean" for name in classes.columns if "AP" in name}
+    table = classes.astype(dict.fromkeys(means, float)).groupby("supercategory", sort=False).agg(sums | means)
+    return table.rename(columns={"name": "classes"}).round(5).reset_index()
+
+
+def by_size(document: Document, evaluations: dict[str, COCOeval]) -> pd.DataFrame:
+    """One row for each of COCO's sizes of masks: side (of a square of that area, pixels), truth, AP, AR100, box_AP."""
+    areas = np.array([annotation["area"] for annotation in document["annotations"]])
+    stats = {kind: evaluations[kind].stats for kind in KINDS}
+    rows = []
+    for place, (side, (low, high)) in enumerate(SIZES.items()):
+        rows.append(
+            {
+                "side": side,
+                "truth": int(((areas >= low) & (areas <= high)).sum()),
+                "AP": _rounded(stats["segm"][3 + place]),
+                "AR100": _rounded(stats["segm"][9 + place]),
+                "box_AP": _rounded(stats["bbox"][3 + place]),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def precision_recall(evaluation: COCOeval) -> pd.DataFrame:

@@ -9,8 +9,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
 from fashionseg import draw, io
-
-SHOWN_SCORE = 0.5  # weaker predictions would hide the picture
+from fashionseg.evaluation.matching import SHOWN_SCORE
 
 
 def image_scores(evaluation: COCOeval) -> dict[int, float]:

@@ -1,5 +1,7 @@
 """The heads on regions of interest: what a box holds (Fast R-CNN) and its mask (Mask R-CNN)."""
 
+from functools import partial
+
 import keras
 from keras import KerasTensor, layers, ops
 
@@ -15,6 +17,7 @@ BOX_SIDE, MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes o
 CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last suppression
 LEAST_SIDE = 1e-2  # pixels; thinner detections are dropped
 DENSE = 1024
+PARTS = 4  # of the slots of an image that masks and attributes are computed in; parts without an instance cost nothing
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -164,8 +167,9 @@ class RoIHeads(layers.Layer):
 
         # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
         first = slice(positives)
-        roi_features = self.align(pyramid, rois[:, first], MASK_SIDE)
-        mask_logits = self.mask_head(roi_features, roi_classes[:, first])
+        mask_logits, attribute_logits = self._in_parts(
+            pyramid, rois[:, first], roi_classes[:, first], features[:, first], foreground[:, first]
+        )
         mask_goal = targets.project_masks(
             targets.take(batch["masks"], matched[:, first]), matched_boxes[:, first], rois[:, first], 2 * MASK_SIDE
         )
@@ -175,7 +179,6 @@ class RoIHeads(layers.Layer):
             "mask": losses.mask(mask_logits, mask_goal, foreground[:, first]),
         }
         if self.attribute_head:
-            attribute_logits = self.attribute_head(features[:, first], roi_features)
             attribute_goal = targets.take(batch["attributes"], matched[:, first])
             found["attributes"] = losses.attributes(attribute_logits, attribute_goal, foreground[:, first])
         return found
@@ -212,14 +215,34 @@ class RoIHeads(layers.Layer):
         classes = ops.where(found, ops.cast(pair % self.classes, "int32") + 1, 0)
         others = ops.one_hot(classes, self.classes + 1) < 0.5
         rival = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)
-        roi_features = self.align(pyramid, boxes, MASK_SIDE)
+        mask_logits, attribute_logits = self._in_parts(pyramid, boxes, classes, targets.take(features, roi), found)
         instances = {
             "boxes": boxes,
             "scores": best,
             "classes": classes,
-            "masks": ops.sigmoid(self.mask_head(roi_features, classes)),
+            "masks": ops.sigmoid(mask_logits),
             "margins": ops.where(found, best - rival, 0.0),
         }
         if self.attribute_head:
-            instances["attributes"] = ops.sigmoid(self.attribute_head(targets.take(features, roi), roi_features))
+            instances["attributes"] = ops.sigmoid(attribute_logits)
         return instances
+
+    def _in_parts(self, pyramid, rois, classes, features, used):
+        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A) of rois (B, R, 4), classes (B, R) and the box
+        head's features (B, R, F). The used slots (B, R) bool come first; parts without any give zeros."""
+        step = -(-rois.shape[1] // PARTS)
+
+        def heads(part):
+            roi_features = self.align(pyramid, rois[:, part], MASK_SIDE)
+            masks = self.mask_head(roi_features, classes[:, part])
+            if not self.attribute_head:
+                return masks, ops.zeros((*masks.shape[:2], 0))
+            return masks, self.attribute_head(features[:, part], roi_features)
+
+        def nothing(part):
+            shape = ops.shape(rois)[0], rois[:, part].shape[1]
+            return ops.zeros((*shape, 2 * MASK_SIDE, 2 * MASK_SIDE)), ops.zeros((*shape, self.attribute_count))
+
+        parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
+        done = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(nothing, part)) for part in parts]
+        return [ops.concatenate(kind, axis=1) for kind in zip(*done, strict=True)]
