@@ -16,9 +16,10 @@ LAYERS = [  # from the bottom up
     ["rle", "params", "io"],
     ["model/boxes", "model/anchors", "model/nms", "model/roi_align", "data/competition"],
     ["model", "data"],
-    ["callbacks", "claims", "draw", "fusion", "model/mask_rcnn", "data/batches"],
-    ["training", "inference", "submission", "evaluation", "summary"],
-    ["export", "inspection", "tuning"],
+    ["callbacks", "claiming", "draw", "fusion", "model/mask_rcnn", "data/batches"],
+    ["training", "inference", "evaluation", "summary"],
+    ["export", "inspection", "submission", "tuning"],
+    ["sending"],
 ]
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 

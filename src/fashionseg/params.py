@@ -99,8 +99,21 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tune:
-    metric: Literal["precision", "jaccard"]
+class Metric:
+    formula: Literal["precision", "jaccard"]
+    average: Literal["image", "class", "all"]
+    f1: Literal["set", "macro", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune(Metric):
+    folds: int
+    trees: int
+    leaf: int
+
+    def __post_init__(self):
+        if self.folds < 2 or self.trees < 1 or self.leaf < 1:
+            raise ValueError("tune.folds should be 2 or more, tune.trees and tune.leaf 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +121,7 @@ class Submission:
     longest_side: int
     min_area: int
     overlap: Literal["same_class", "any"]
+    gzip: bool
 
 
 SECTIONS = {

@@ -21,7 +21,7 @@ def main() -> None:
     for kind, word in (("segm", "masks"), ("bbox", "boxes")):
         score = scores[kind]
         console.print(f"[bold]{word}[/]  AP {score['AP']:.3f}   AP50 {score['AP50']:.3f}   AP75 {score['AP75']:.3f}")
-    console.print(f"[bold]claims[/] competition metric {claims['value']:.3f} on the validation images")
+    console.print(f"[bold]claims[/] competition metric {claims['value']:.3f} on images not used to choose")
     for name, path in SEEN:
         console.print(f"  {name:<18} {path}")
     console.print("next: [bold]dvc exp run -S train.epochs=12[/], then [bold]make compare[/]")
