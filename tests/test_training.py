@@ -32,7 +32,7 @@ def config(epochs=3, seed=3, workers=0, backend="jax", **train):
         seed=seed,
         machine=params.Machine(workers, backend),
         images=params.Images(64),
-        model=params.Model("tiny", "imagenet", 8, 0, 16, 8, 8, "none", "float32"),
+        model=params.Model("resnet50", "imagenet", 8, 0, 16, 8, 8, "none", "float32", "v1", False, [1.0]),
         augment=params.Augment("standard"),
         train=params.Train(**values),
     )

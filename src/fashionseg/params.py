@@ -48,7 +48,7 @@ class Images:
 @dataclasses.dataclass(frozen=True)
 class Model:
     backbone: str
-    weights: Literal["imagenet", "random"]
+    weights: str
     fpn_channels: int
     frozen_stages: int
     anchor_side: int
@@ -56,6 +56,13 @@ class Model:
     detections: int
     attributes: Literal["none", "linear", "conv"]
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    heads: Literal["v1", "v2", "v2_group", "matterport"]
+    class_agnostic_masks: bool
+    anchor_ratios: list[float]
+
+    def __post_init__(self):
+        if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
+            raise ValueError(f"model.anchor_ratios should hold at least one number above 0, not {self.anchor_ratios}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -282,10 +282,14 @@ def test_both_backends_give_the_same_numbers(network, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
-        (FeaturePyramid, {"channels": 24}),
+        (FeaturePyramid, {"channels": 24, "normed": True}),
         (RegionProposals, {"channels": 24, "strides": [4, 8], "anchor_side": 12, "proposals": 33}),
-        (BoxHead, {"classes": 5}),
-        (MaskHead, {"classes": 5, "channels": 24}),
+        (
+            RegionProposals,
+            {"channels": 24, "strides": [4], "anchor_side": 12, "proposals": 33, "convs": 2, "ratios": [3.0]},
+        ),
+        (BoxHead, {"classes": 5, "conv_widths": [8, 16], "normed": True}),
+        (MaskHead, {"classes": 5, "channels": 24, "class_agnostic": True, "normed": True}),
         (LinearAttributes, {"count": 9}),
         (ConvAttributes, {"count": 9, "channels": 24}),
         (
