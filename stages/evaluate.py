@@ -17,7 +17,9 @@ def main(document: str, predictions: str, images: str, results: str, metrics: st
         for name, table in tables.items():
             io.write_csv(beside / f"{name}.csv", table)
         scores = plots.image_scores(evaluations["segm"])
-        plots.pictures(truth, found, Path(images), scores, settings.pictures, beside / "pictures")
+        chosen = tables["wrong"], settings.pictures
+        drawn = plots.pictures(truth, found, Path(images), scores, *chosen, beside / "pictures")
+        io.write_csv(beside / "pictures.csv", drawn)
     io.write_json(metrics, values, indent=1)
     for kind, row in values.items():
         print(kind, *(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in row.items()))

@@ -18,7 +18,7 @@ LAYERS = [  # from the bottom up
     ["model", "data"],
     ["callbacks", "claiming", "draw", "fusion", "model/mask_rcnn", "data/batches"],
     ["training", "inference", "evaluation", "summary"],
-    ["export", "inspection", "submission", "tuning"],
+    ["export", "inspection", "report", "submission", "tuning"],
     ["sending"],
 ]
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}

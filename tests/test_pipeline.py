@@ -94,7 +94,11 @@ def test_metrics_and_plots_are_there(pipeline):
     page = (pipeline / "plots/index.html").read_text()
     for title in ("Loss, training and validation", "Mask AP by class", "Precision over recall", "annotations"):
         assert title in page
-    assert list((pipeline / "results/evaluate/pictures").glob("*.jpg"))
+    pictures = list((pipeline / "results/evaluate/pictures").glob("*.jpg"))
+    assert pictures
+    report = (pipeline / "reports/index.html").read_text()
+    assert f"<b>{metrics['segm']['AP']:.3f}</b>" in report
+    assert report.count("data:image/jpeg") == len(pictures)
     assert list((pipeline / "results/train/annotations").glob("*.jpg"))
 
 

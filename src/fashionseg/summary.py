@@ -6,6 +6,7 @@ from fashionseg import io
 from fashionseg.errors import reported
 
 SEEN = [
+    ("report", "reports/index.html"),
     ("submission", "submissions/submission.csv"),
     ("overlays", "results/evaluate/pictures/"),
     ("training pictures", "results/train/annotations/"),

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
@@ -56,7 +57,7 @@ def test_perfect_predictions(document, perfect):
         }  # fmt: skip
     table = coco.by_class(document, evaluations, perfect)
     assert table.to_dict("list") == {
-        "name": ["vest", "shoe"], "supercategory": ["", ""], "truth": [1, 2], "predictions": [1, 2],
+        "id": [3, 7], "name": ["vest", "shoe"], "supercategory": ["", ""], "truth": [1, 2], "predictions": [1, 2],
         "AP": [1, 1], "AP50": [1, 1], "box_AP": [1, 1],
     }  # fmt: skip
     curve = coco.precision_recall(evaluations["segm"])
@@ -103,10 +104,9 @@ def test_picture_scores_and_choice(document, perfect):
     assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
     stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
     assert plots.image_scores(coco.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
-    chosen = plots._chosen(list(range(20)), 8)
-    assert [kind for kind, _ in chosen] == ["best"] * 2 + ["between"] * 4 + ["worst"] * 2
-    assert len({place for _, place in chosen}) == 8
-    assert len(plots._chosen([1, 2, 3], 16)) == 3
+    chosen = plots._chosen({i: -i for i in range(20)}, 8)
+    assert chosen == {"best": list(range(8)), "worst": list(range(19, 11, -1))}
+    assert plots._chosen({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}
 
 
 def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
@@ -117,9 +117,15 @@ def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
     (tmp_path / "train").mkdir()
     for i in (1, 2, 3):
         cv2.imwrite(str(tmp_path / f"train/{i}.jpg"), np.full((32, 32, 3), 127, np.uint8))
-    plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, 4, tmp_path / "out")
+    wrong = pd.DataFrame(
+        [(0, 1, "shirt", 0.9, 0.3, "", 0.0), (1, 1, "shirt", 0.8, 0.3, "", 0.0)],
+        columns=["prediction", "image_id", "name", "score", "IoU", "other", "other_IoU"],
+    )
+    table = plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["01_between_2.jpg", "02_between_1.jpg"]
+    assert files == ["01_best_2.jpg", "02_worst_1.jpg", "03_wrong_1.jpg"] == table["file"].tolist()
+    assert table["kind"].tolist() == ["best", "worst", "wrong"]
+    assert table["caption"].tolist() == ["1.00 found", "0.50 found", "shirt 0.90: IoU 0.30 with a true shirt"]
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5
     assert drawn.shape[1] > drawn.shape[0]

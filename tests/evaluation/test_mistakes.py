@@ -115,3 +115,45 @@ def test_confusion_by_hand():
         ("(invented)", "class 4"),
         ("(invented)", "class 3"),
     ]
+
+
+def plain_wrong(document, results) -> list:
+    """Predictions of score 0.5 or more without IoU 0.5 with their class, with the best of own and other classes."""
+    names = {category["id"]: category["name"].split(",")[0] for category in document["categories"]}
+    rows = []
+    for result in results:
+        ious = {True: [(0, "")], False: [(0, "")]}
+        for annotation in document["annotations"]:
+            if annotation["image_id"] == result["image_id"]:
+                iou = coco_mask.iou([result["segmentation"]], [annotation["segmentation"]], [0])[0, 0]
+                own = annotation["category_id"] == result["category_id"]
+                ious[own].append((iou, names[annotation["category_id"]] if iou else ""))
+        own, other = max(ious[True])[0], max(ious[False], key=lambda pair: pair[0])
+        if result["score"] >= 0.5 and own < 0.5:
+            rows.append((result["score"], result["image_id"], names[result["category_id"]], own, other[0]))
+    return sorted(rows, reverse=True)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_confident_mistakes_by_definition(seed):
+    document, results = random_document(seed, [3, 4, 8], [3, 4, 8], list(range(4)), images=5, ties=False)
+    table = mistakes.confident(matching.compare(document, results), document)
+    ordered = sorted(results, key=lambda result: (result["image_id"], -result["score"]))
+    expected = plain_wrong(document, results)
+    assert len(table) == len(expected)
+    for row, (score, image_id, name, own, other) in zip(table.itertuples(), expected, strict=True):
+        assert (row.score, row.image_id, row.name) == (score, image_id, name)
+        assert (row.IoU, row.other_IoU) == pytest.approx((own, other), abs=1e-5)
+        assert (row.other == "") == (other == 0)
+        assert (ordered[row.prediction]["score"], ordered[row.prediction]["image_id"]) == (score, image_id)
+
+
+def test_the_best_on_another_class_is_named():
+    document = document_of([rectangle(7, 4, (0, 0, 40, 40)), rectangle(7, 3, (0, 0, 40, 10))], 7, [3, 4], [])
+    results = [rectangle(7, 3, (0, 0, 40, 40), score=0.9), rectangle(2, 3, (0, 0, 40, 40), score=0.8)]
+    table = mistakes.confident(matching.compare(document, results), document)
+    assert table.to_dict("records") == [
+        dict(prediction=1, image_id=7, name="class 3", score=0.9, IoU=0.25, other="class 4", other_IoU=1.0),
+        dict(prediction=0, image_id=2, name="class 3", score=0.8, IoU=0.0, other="", other_IoU=0.0),
+    ]

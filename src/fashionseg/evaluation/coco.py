@@ -56,7 +56,7 @@ def by_class(
 ) -> pd.DataFrame:
     """One row a category that occurs in truth or predictions.
 
-    name, supercategory, truth, predictions, AP, AP50, box_AP; AP_IoU_F1 where iou_f1 (K,) is given.
+    id, name, supercategory, truth, predictions, AP, AP50, box_AP; AP_IoU_F1 where iou_f1 (K,) is given.
     """
     true = Counter(annotation["category_id"] for annotation in document["annotations"])
     predicted = Counter(prediction["category_id"] for prediction in predictions)
@@ -65,6 +65,7 @@ def by_class(
         masks, boxes = (evaluations[kind].eval["precision"][:, :, place, ALL_AREAS, MOST_DETECTIONS] for kind in KINDS)
         rows.append(
             {
+                "id": category["id"],
                 "name": category["name"].partition(",")[0],
                 "supercategory": category.get("supercategory", ""),
                 "truth": true[category["id"]],

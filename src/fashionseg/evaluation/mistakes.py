@@ -78,6 +78,35 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     return table.assign(dAP=(table["dAP"] - before).clip(lower=0).round(5))
 
 
+def confident(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
+    """Predictions of SHOWN_SCORE or more that overlap no true instance of their class by IoU 0.5, best score first.
+
+    prediction: its place in `predictions` as `compare` got them, sorted by image id and falling score; image_id, name,
+    score; IoU: the largest with its own class; other, other_IoU: the true instance of another class that it overlaps
+    most, "" and 0 where there is none.
+    """
+    predictions, truth = matching.predictions, matching.truth
+    prediction, true = matching.pairs
+    own_class = predictions.classes[prediction] == truth.classes[true]
+    own_iou, _ = _best(matching, own_class)
+    other_iou, other = _best(matching, ~own_class)
+    wrong = np.flatnonzero((predictions.scores >= SHOWN_SCORE) & (own_iou < IOU))
+    wrong = wrong[np.argsort(-predictions.scores[wrong], kind="stable")]
+    names = np.array([*(category["name"].partition(",")[0] for category in document["categories"]), ""], object)
+    classes = np.append(truth.classes, -1)[other[wrong]]  # -1, no other instance, has the empty name at the end
+    return pd.DataFrame(
+        {
+            "prediction": wrong,
+            "image_id": np.sort([image["id"] for image in document["images"]])[predictions.images[wrong]],
+            "name": names[predictions.classes[wrong]],
+            "score": predictions.scores[wrong],
+            "IoU": own_iou[wrong].round(5),
+            "other": names[classes],
+            "other_IoU": other_iou[wrong].round(5),
+        }
+    )
+
+
 def _best(matching: Matching, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """IoU (n,) and place (n,) of the true instance that each prediction overlaps most; 0 and -1 without overlap.
 

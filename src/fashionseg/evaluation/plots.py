@@ -1,15 +1,17 @@
-"""Pictures to look at: predictions beside truth, of the best, the worst and some other validation images."""
+"""Pictures to look at: truth beside predictions, of the validation images best and worst found or taken for others."""
 
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
 from fashionseg import draw, io
 from fashionseg.evaluation.matching import SHOWN_SCORE
+from fashionseg.evaluation.mistakes import BACKGROUND_IOU
 
 
 def image_scores(evaluation: COCOeval) -> dict[int, float]:
@@ -38,37 +40,56 @@ def pictures(
     predictions: list[dict[str, Any]],
     images: Path,
     scores: dict[int, float],
+    wrong: pd.DataFrame,
     count: int,
     folder: Path,
-) -> None:
-    """Writes `count` JPEGs, predictions beside truth: a quarter the best images by `scores`, a quarter the worst, the
-    rest evenly spread between. `images` holds the resized photographs; masks are resized to them as runs.
+) -> pd.DataFrame:
+    """Writes JPEGs, truth beside prediction: `count` of the images that are best found by `scores`, of the worst, and
+    of those with the most confident of the predictions `wrong` (of `mistakes.confident`), which is shown alone.
+
+    `images` holds the resized photographs; masks are resized to them as runs. Returns file, kind (best, worst, wrong)
+    and caption of each.
     """
-    order = sorted(scores, key=lambda image_id: (-scores[image_id], image_id))
     records = {image["id"]: image for image in document["images"]}
     names = [category["name"] for category in document["categories"]]
     places = {category["id"]: place for place, category in enumerate(document["categories"])}
+    ordered = sorted(predictions, key=lambda p: (p["image_id"], -p["score"]))  # as `wrong` counts them
+    chosen = []
+    for kind, image_ids in _chosen(scores, count).items():
+        chosen += [(kind, image_id, ordered, f"{scores[image_id]:.2f} found") for image_id in image_ids]
+    for row in wrong.drop_duplicates("image_id").head(count).itertuples():
+        chosen.append(("wrong", row.image_id, [ordered[row.prediction]], _mistake(row)))
+    written = []
     with io.replacing(folder) as beside:
         beside.mkdir()
-        for number, (kind, image_id) in enumerate(track(_chosen(order, count), "draw"), 1):
+        for number, (kind, image_id, found, caption) in enumerate(track(chosen, "draw"), 1):
             file = images / records[image_id]["file_name"]
             image = cv2.cvtColor(cv2.imread(str(file), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
             sides = []
-            for rows in (document["annotations"], predictions):
+            for rows in (document["annotations"], found):
                 rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]
                 shown = draw.Instances.of_coco(rows, places, *image.shape[:2])
                 sides.append(draw.overlay(image, shown, names))
-            sheet = draw.side_by_side(*sides, ("truth", f"prediction, {scores[image_id]:.2f} found"))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
+            sheet = draw.side_by_side(*sides, ("truth", f"prediction, {caption}"))
             cv2.imwrite(str(beside / name), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+            written.append((name, kind, caption))
+    return pd.DataFrame(written, columns=["file", "kind", "caption"])
 
 
-def _chosen(order: list[int], count: int) -> list[tuple[str, int]]:
-    count = min(count, len(order))
-    ends = count // 4
-    between = np.linspace(ends, len(order) - ends, count - 2 * ends, endpoint=False).astype(int)
-    return [
-        *(("best", image_id) for image_id in order[:ends]),
-        *(("between", order[place]) for place in between),
-        *(("worst", image_id) for image_id in order[len(order) - ends :]),
-    ]
+def _chosen(scores: dict[int, float], count: int) -> dict[str, list[int]]:
+    """Image ids of the best, best first, and of the worst, worst first; of few images the halves."""
+    order = sorted(scores, key=lambda image_id: (-scores[image_id], image_id))
+    half = (len(order) + 1) // 2
+    return {"best": order[:half][:count], "worst": order[half:][::-1][:count]}
+
+
+def _mistake(row: Any) -> str:
+    """What a row of `mistakes.confident` is, and what is there instead."""
+    if row.IoU >= BACKGROUND_IOU:
+        what = f"IoU {row.IoU:.2f} with a true {row.name}"
+    elif row.other_IoU >= BACKGROUND_IOU:
+        what = f"IoU {row.other_IoU:.2f} with a true {row.other}"
+    else:
+        what = "nothing there"
+    return f"{row.name} {row.score:.2f}: {what}"

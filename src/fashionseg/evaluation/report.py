@@ -41,5 +41,6 @@ def report(
         "attribute_groups": attributes.by_supercategory(found),
         "confusion": mistakes.confusion(matching, document),
         "errors": mistakes.breakdown(matching),
+        "wrong": mistakes.confident(matching, document),
     }
     return metrics, tables, evaluations

@@ -1,0 +1,32 @@
+"""report: one HTML page of the run, to be opened, kept or sent as it is."""
+
+import sys
+from pathlib import Path
+
+from fashionseg import io, params
+from fashionseg.errors import reported
+from fashionseg.report import page
+
+
+def main(results: str, metrics: str, split: str, target: str) -> None:
+    shown = params.load(
+        "seed",
+        "data",
+        "split",
+        "images",
+        "model",
+        "augment",
+        "train",
+        "predict",
+        "evaluate",
+        "tune",
+        "submission",
+    )
+    text = page.build(page.Run(Path(results), Path(metrics), Path(split), shown))
+    io.write_text(target, text)
+    print(f"{target}: {len(text) / 1e6:.1f} MB, to be opened in a browser")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

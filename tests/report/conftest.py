@@ -1,0 +1,19 @@
+"""A run's outputs, and its scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+from outputs import documents, write
+
+from fashionseg.report.page import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return write(tmp_path, *documents())
+
+
+@pytest.fixture
+def scores(run: Run) -> dict:
+    return json.loads((run.metrics / "evaluate.json").read_text())

@@ -1,0 +1,82 @@
+"""A run's outputs as the stages write them, of rectangles, with names that would break a careless page."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from pycocotools import mask as coco_mask
+
+from fashionseg import io, params
+from fashionseg.data import coco
+from fashionseg.evaluation import plots
+from fashionseg.evaluation.report import report
+from fashionseg.report.page import Run
+
+ROOT = Path(__file__).parents[2]
+SIDE = 96
+NAMES = ['shirt, "blouse"', "<script>alert('x')</script>", "NA", "it's & co", "never there", "never seen"]
+
+
+def instance(image_id, category_id, box, **more):
+    x, y, w, h = box
+    bitmap = np.zeros((SIDE, SIDE), np.uint8, order="F")
+    bitmap[y : y + h, x : x + w] = 1
+    counts = coco_mask.encode(bitmap)["counts"].decode()
+    shape = {"segmentation": {"size": [SIDE, SIDE], "counts": counts}, "bbox": list(box), "area": w * h, "iscrowd": 0}
+    return {"image_id": image_id, "category_id": category_id, "attribute_ids": [2], **shape, **more}
+
+
+def documents():
+    """Three pictures: found; taken for another class; missed, and a class invented that nowhere occurs."""
+    images = [{"id": i, "file_name": f"train/{i}.jpg", "height": SIDE, "width": SIDE} for i in (1, 2, 3)]
+    truth = [
+        instance(1, 0, (5, 5, 40, 40)),
+        instance(1, 1, (50, 50, 40, 40)),
+        instance(2, 2, (5, 5, 60, 60)),
+        instance(3, 3, (5, 5, 60, 80), attribute_ids=[]),
+    ]
+    document = {
+        "images": images,
+        "annotations": [{**annotation, "id": i} for i, annotation in enumerate(truth, 1)],
+        "categories": [{"id": i, "name": name, "supercategory": f"<{i % 2}>"} for i, name in enumerate(NAMES)],
+        "attributes": [{"id": 2, "name": "<b>bold</b>", "supercategory": "style & cut"}],
+    }
+    found = [
+        instance(1, 0, (5, 5, 40, 40), score=0.9),
+        instance(1, 1, (50, 50, 40, 36), score=0.8),
+        instance(2, 0, (5, 5, 60, 50), score=0.97),
+        instance(2, 3, (70, 70, 20, 20), score=0.6),
+        instance(3, 4, (70, 5, 20, 20), score=0.55),
+    ]
+    return document, found
+
+
+def write(folder: Path, document, found) -> Run:
+    """What convert, train, evaluate and tune leave."""
+    results, metrics = folder / "results", folder / "metrics"
+    (folder / "train").mkdir(parents=True)
+    for image in document["images"]:
+        cv2.imwrite(str(folder / image["file_name"]), np.full((SIDE, SIDE, 3), 40 * image["id"], np.uint8))
+    values, tables, evaluations = report(document, found, 0.5)
+    for name, table in tables.items():
+        io.write_csv(results / f"evaluate/{name}.csv", table)
+    scores = plots.image_scores(evaluations["segm"])
+    drawn = plots.pictures(document, found, folder, scores, tables["wrong"], 24, results / "evaluate/pictures")
+    io.write_csv(results / "evaluate/pictures.csv", drawn)
+    io.write_json(metrics / "evaluate.json", values)
+    io.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))
+    io.write_csv(results / "data/sizes.csv", coco.size_table({"train": document, "val": document}))
+    dropped = {"reason": ["a mask of <nothing>"], "count": [3], "first": ["train.csv:7"]}
+    io.write_csv(results / "data/dropped.csv", pd.DataFrame(dropped))
+    for subset in ("train", "eval"):
+        for name, logged in {"loss": [2.5, 1.25, 1], "mask": [1, 0.5, 0.25], "seconds": [60, 61, 62]}.items():
+            table = "".join(f"{step}\t{value}\n" for step, value in enumerate(logged))
+            io.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
+    rules = [(claims, i / 10, i / 20) for claims in ("best", "all") for i in range(1, 10)]
+    io.write_csv(results / "tune.csv", pd.DataFrame(rules, columns=["claims", "threshold", "value"]))
+    io.write_json(results / "claims.json", {"score": 0.45, "claims_per_image": None, "metric": "precision"})
+    io.write_json(metrics / "tune.json", {"value": 0.45, "value_of_all": 0.05})
+    io.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
+    sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")
+    return Run(results, metrics, folder / "split.csv", sections)
