@@ -282,7 +282,7 @@ class Tuner:
         numbers, counts = np.unique(found, return_counts=True)
         best, reached = rule.scores, values(rule.scores)
         for number in numbers[np.argsort(-counts, kind="stable")][: (counts >= FEW).sum()]:
-            for floor in (*FLOORS, NEVER):
+            for floor in sorted((*FLOORS, NEVER), key=lambda floor: abs(floor - best.common)):  # of equals the nearest
                 tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
                 value = values(tried)
                 if (value >= reached).all() and value.sum() > reached.sum():
