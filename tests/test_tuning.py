@@ -113,5 +113,23 @@ def test_attribute_thresholds_are_the_best_f1s():
 def test_too_little_to_tune_on():
     with pytest.raises(UserError, match="1 validation image is too few"):
         tune((document(1), []))
+    assert tune(scene(images=2, told_by=None))[1] in ("score", "rule")  # 16 candidates make no forest
     rule, way, values, _ = tune((document(4, prediction(rectangle(0, 0, 9, 9), 1.0)), []))
     assert (way, values["score"], rule.selector) == ("score", 0, None)
+
+
+def test_a_class_that_is_never_right_gets_a_threshold_of_its_own():
+    """Class 2 is always wrong, whatever its score: tuned by class, it is no longer claimed."""
+    truth, claims = [], []
+    for i in range(1, 101):
+        truth.append(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i))
+        claims.append(prediction(rectangle(0, 0, 30, 30), 0.6, image_id=i))
+        claims.append(prediction(rectangle(50, 50, 30, 30), 0.8, category_id=2, image_id=i))
+        if i % 2:  # enough true examples of it, all found by worse masks
+            truth.append(prediction(rectangle(0, 50, 30, 30), 1.0, category_id=2, image_id=i))
+            claims.append(prediction(rectangle(0, 50, 30, 17), 0.1, category_id=2, image_id=i))
+    rule, way, values, _ = tune((document(100, *truth), claims), trees=1, leaf=1000)
+    assert way == "rule"
+    assert rule.scores["2"] > rule.scores["1"] + 0.2
+    assert values["rule"] == pytest.approx(1.0)
+    assert values["score"] == pytest.approx(0.5)

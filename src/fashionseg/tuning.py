@@ -30,6 +30,7 @@ FORMULAS = ("precision", "jaccard")
 FLOORS = np.arange(0, 100, 5) / 100  # of scores and of expected values
 SUPPRESSION = {"nms_iou": (0.3, 0.5, 0.7), "mask_overlap": (0.5, 0.7, 0.9)}
 AREAS = (1, 2, 4, 8, 16)  # times submission.min_area
+PARTS = 4  # of the images, on each of which a class's own threshold has to pay
 FEW = 20  # true examples; with fewer, the value common to all serves
 DEPTH = 8  # of the winner's trees
 
@@ -265,27 +266,26 @@ class Tuner:
     def _by_class(
         self, images: list[Image], scores: list[np.ndarray], agreed: list[np.ndarray], rule: Rule, metric: Tune
     ) -> Thresholds:
-        """A threshold for each class with enough examples, the most frequent first, where it pays on both halves of the
-        images: on all of them at once it would fit their noise."""
-        halves = [self._pool(images[i::2], scores[i::2], agreed[i::2], rule) for i in (0, 1)]
+        """A threshold for each class with enough examples, the most frequent first, where it costs on none of PARTS of
+        the images and pays on some: judged on all of them at once it would fit their noise."""
+        starts = range(min(PARTS, len(images)))
+        parts = [self._pool(images[i::PARTS], scores[i::PARTS], agreed[i::PARTS], rule) for i in starts]
 
         def values(thresholds: Thresholds) -> np.ndarray:
-            floors = ([thresholds[str(number)] for number in half.tally.classes] for half in halves)
-            return np.array(
-                [
-                    half.value(half.worth - np.array(floor, float), rule.claims_per_image == 1, metric)
-                    for half, floor in zip(halves, floors, strict=True)
-                ]
-            )
+            found = []
+            for part in parts:
+                floors = np.array([thresholds[str(number)] for number in part.tally.classes], float)
+                found.append(part.value(part.worth - floors, rule.claims_per_image == 1, metric))
+            return np.array(found)
 
-        found = np.concatenate([half.tally.classes[half.tally.overlap > 0] for half in halves])
+        found = np.concatenate([part.tally.classes[part.tally.overlap > 0] for part in parts])
         numbers, counts = np.unique(found, return_counts=True)
         best, reached = rule.scores, values(rule.scores)
         for number in numbers[np.argsort(-counts, kind="stable")][: (counts >= FEW).sum()]:
-            for floor in (*FLOORS, NEVER):
+            for floor in sorted((*FLOORS, NEVER), key=lambda floor: abs(floor - best.common)):  # of equals the nearest
                 tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
                 value = values(tried)
-                if (value > reached).all():
+                if (value >= reached).all() and value.sum() > reached.sum():
                     best, reached = tried, value
         return best
 
