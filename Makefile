@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated
 	@dvc repro
@@ -30,6 +30,17 @@ compare: .venv/done ## experiments side by side, and what this workspace changed
 	@dvc metrics diff
 	@dvc plots diff
 
+check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; with ANSWERS=data/coco/val.json its score
+	@$(BIN)/python -m fashionseg.submission check $(or $(FILE),submissions/submission.csv) \
+	  $(or $(ANSWERS),data/coco/test.json data/raw/sample_submission.csv)
+
+compare-submissions: .venv/done ## how many claims of two differ, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
+	@$(BIN)/python -m fashionseg.submission compare $(FIRST) $(SECOND) data/coco/test.json
+
+submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'
+	@$(BIN)/python -m fashionseg.sending submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
+	  "$(MESSAGE)"
+
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
 	@$(BIN)/python -m fashionseg.inspection models "$(IMAGE)" results/inspection
 
@@ -50,4 +61,4 @@ lock: ## requirements.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help repro test lint bench compare inspect export lock
+.PHONY: help repro test lint bench compare check compare-submissions submit inspect export lock

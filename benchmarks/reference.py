@@ -40,12 +40,13 @@ def compare(options: argparse.Namespace) -> None:
     pythons = {"ours": sys.executable, **({"theirs": options.torch} if options.torch else {})}
     for task in options.tasks:
         seconds = measure(pythons, {**vars(options), "tasks": [task]})
-        line = f"{task}, {options.side} px, batch {options.batch}: " + ", ".join(
-            f"{name} {statistics.median(values):.3f} s an image" for name, values in seconds.items()
-        )
-        if options.torch:
-            line += f", ratio {statistics.median(seconds['ours']) / statistics.median(seconds['theirs']):.2f}"
-        print(line, flush=True)
+        for place, clock in enumerate(("wall", "processor")):
+            middle = {name: statistics.median(pair[place] for pair in pairs) for name, pairs in seconds.items()}
+            line = f"{task}, {options.side} px, batch {options.batch}, {clock} seconds an image: "
+            line += ", ".join(f"{name} {value:.3f}" for name, value in middle.items())
+            if options.torch:
+                line += f", ratio {middle['ours'] / middle['theirs']:.2f}"
+            print(line, flush=True)
 
 
 def scaling(options: argparse.Namespace) -> None:
@@ -55,21 +56,19 @@ def scaling(options: argparse.Namespace) -> None:
     print(f"{'batch':>6}{'proposals':>11}{'side':>6}{'s an image':>12}")
     for change in changes:
         shape = {**base, **change}
-        seconds = measure({"ours": sys.executable}, {**vars(options), **shape, "tasks": ["inference"]})["ours"]
-        print(
-            f"{shape['batch']:>6}{shape['proposals']:>11}{shape['side']:>6}{statistics.median(seconds):>12.3f}",
-            flush=True,
-        )
+        pairs = measure({"ours": sys.executable}, {**vars(options), **shape, "tasks": ["inference"]})["ours"]
+        seconds = statistics.median(wall for wall, _ in pairs)
+        print(f"{shape['batch']:>6}{shape['proposals']:>11}{shape['side']:>6}{seconds:>12.3f}", flush=True)
 
 
-def measure(pythons: dict[str, str], options: dict) -> dict[str, list[float]]:
-    """Seconds an image of each, ROUNDS times, turn by turn after a first round that is not counted."""
+def measure(pythons: dict[str, str], options: dict) -> dict[str, list[tuple[float, float]]]:
+    """Wall and processor seconds an image of each, ROUNDS times, turn by turn after a round that is not counted."""
     workers = {}
     for name, python in pythons.items():
         flags = [f"--{key}={options[key]}" for key in ("side", "batch", "proposals", "rois")]
         command = [python, __file__, f"--worker={name}", "--tasks", *options["tasks"], *flags]
         workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
     for round_ in range(ROUNDS + 1):
         for name, worker in workers.items():
             print("go", file=worker.stdin, flush=True)
@@ -85,9 +84,10 @@ def measure(pythons: dict[str, str], options: dict) -> dict[str, list[float]]:
 def work(options: argparse.Namespace) -> None:
     once = {"ours": ours, "theirs": theirs}[options.worker](options, options.tasks[0])
     for _ in sys.stdin:
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         once()
-        print(json.dumps((time.perf_counter() - start) / options.batch), flush=True)
+        spent = time.perf_counter() - wall, time.process_time() - processor
+        print(json.dumps([value / options.batch for value in spent]), flush=True)
 
 
 def picture(side: int):

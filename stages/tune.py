@@ -1,21 +1,29 @@
 """tune: what to claim, chosen on the validation images."""
 
 import sys
+from pathlib import Path
 
 from fashionseg import io, params, tuning
+from fashionseg.claiming import rule
 from fashionseg.errors import reported
 
 
-def main(document: str, predictions: str, claims: str, table: str, metrics: str) -> None:
-    settings = params.load("tune", "submission")
-    rule, rules = tuning.tune(
-        io.read_json(document), io.read_json(predictions), settings.tune.metric, settings.submission
+def main(document: str, predictions: str, claims: str, tables: str, metrics: str) -> None:
+    settings = params.load("tune", "submission", "seed", "machine")
+    chosen, way, values, made = tuning.tune(
+        io.read_json(document),
+        io.read_json(predictions),
+        settings.tune,
+        settings.submission,
+        settings.seed,
+        settings.machine.workers,
     )
-    io.write_json(claims, rule, indent=1)
-    io.write_csv(table, rules)
-    io.write_json(metrics, {name: rule[name] for name in ("value", "value_of_all")}, indent=1)
-    which = f"the best {rule['claims_per_image']} of an image" if rule["claims_per_image"] else "all"
-    print(f"claim {which} from score {rule['score']} on: {rule['metric']} {rule['value']:.4f}; the rule is in {claims}")
+    rule.write(claims, chosen, {"formula": settings.tune.formula, "way": way, "values": values})
+    for name, table in made.items():
+        io.write_csv(Path(tables) / f"{name}.csv", table)
+    io.write_json(metrics, {"value": values[way], **values}, indent=1)
+    print(made["ways"].round(4).to_string(index=False))
+    print(f"best for {settings.tune.formula}: {way}, {values[way]:.4f} on images not used to choose; see {claims}")
 
 
 if __name__ == "__main__":

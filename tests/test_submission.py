@@ -1,13 +1,17 @@
 """The CSV that Kaggle takes, and the check that finds every fault of any."""
 
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from claims_scenes import METRIC, PARAMS, prediction, rectangle
 from fashionseg import io, rle, submission
-from fashionseg.claims import Rule
+from fashionseg.claiming.rule import Rule, Thresholds
 from fashionseg.errors import UserError
-from test_tuning import PARAMS, prediction, rectangle
 
 IDS = ["b" * 32, "a" * 32, "c" * 32]
 TEST = {
@@ -21,17 +25,31 @@ TEST = {
 }
 
 
+RULE = Rule(None, 1.0, 1.0, 4, Thresholds(0.5), Thresholds(0.3), None, [1, 23])
+HEADER = "ImageId,EncodedPixels,ClassId,AttributesIds"
+FILLERS = [f"{image_id},1 1,23," for image_id in IDS]
+
+
+def written(path, *lines, rest=FILLERS):
+    path.write_text("\n".join([HEADER, *lines, *rest]) + "\n")
+    return path
+
+
 @pytest.fixture
 def rows() -> pd.DataFrame:
     wide = np.zeros((200, 400), bool)
     wide[40:120, 80:200] = True
     predictions = [
         prediction(rectangle(10, 10, 40, 40), 0.8),
-        {**prediction(rectangle(30, 10, 40, 40), 0.9), "attribute_ids": [115, 5]},
+        {
+            **prediction(rectangle(30, 10, 40, 40), 0.9),
+            "attribute_ids": [115, 5],
+            "attribute_scores": [0.9, 0.3],
+        },
         prediction(wide, 0.7, category_id=23, image_id=2),
-        prediction(rectangle(0, 0, 40, 40), 0.2),
+        prediction(rectangle(60, 60, 40, 40), 0.2),
     ]
-    return submission.table(TEST, predictions, Rule(0.5, None), IDS, PARAMS)
+    return submission.table(TEST, predictions, RULE, IDS, PARAMS)
 
 
 def test_rows_are_the_competitions(rows, tmp_path):
@@ -51,7 +69,7 @@ def test_rows_are_the_competitions(rows, tmp_path):
 
 
 def test_no_predictions_are_a_legal_submission(tmp_path):
-    rows = submission.table(TEST, [], Rule(0.5, 1), IDS, PARAMS)
+    rows = submission.table(TEST, [], RULE, IDS, PARAMS)
     io.write_csv(tmp_path / "s.csv", rows)
     assert submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS) == []
     assert rows["ImageId"].tolist() == IDS
@@ -74,27 +92,113 @@ def test_no_predictions_are_a_legal_submission(tmp_path):
         (f"{IDS[0].upper()},1 2,1,", f"line 2, ImageId: '{IDS[0].upper()}'"),
         (f"{IDS[0]},1 2,1", "line 2, row: 3 fields; expected 4"),
         (f"{IDS[0]},1 5,1,\n{IDS[0]},3 1,1,", "line 3, EncodedPixels: shares pixels with another claim of class 1"),
+        (
+            f"{IDS[0]},5 4,1,\n{IDS[0]},5 4,1,5",
+            "line 3, row: the image, class and pixels of line 2",
+        ),
+        (f'{IDS[0]},1 2,"1",', 'line 2, ClassId: "1" in quotes'),
+        (f"{IDS[0]},1 2,1.0,", "line 2, ClassId: '1.0'"),
+        (f"{IDS[0]},1 2 3 1,1,\r", "line 2, row: a line that ends in CR; expected lines that end in LF alone"),
     ],
 )
 def test_each_fault_is_found(tmp_path, line, fault):
-    path = tmp_path / "s.csv"
-    rest = [f"{image_id},1 1,23," for image_id in IDS]
-    path.write_text("\n".join(["ImageId,EncodedPixels,ClassId,AttributesIds", line, *rest]) + "\n")
-    faults = submission.check(path, TEST, IDS, PARAMS)
+    faults = submission.check(written(tmp_path / "s.csv", line), TEST, IDS, PARAMS)
     assert [str(found)[: len(fault)] for found in faults] == [fault]
 
 
+def test_all_faults_come_at_once(tmp_path):
+    lines = [f"{IDS[0]},1 2,99,7", f"{IDS[0]},9 9 1 1,1,", "x,1 1,1,", f"{IDS[0]},1 1,1"]
+    faults = submission.check(written(tmp_path / "s.csv", *lines, rest=FILLERS[:2]), TEST, IDS, PARAMS)
+    assert [(fault.line, fault.column) for fault in faults] == [
+        (2, "ClassId"),
+        (2, "AttributesIds"),
+        (3, "EncodedPixels"),
+        (4, "ImageId"),
+        (5, "row"),
+        (8, "ImageId"),
+    ]
+
+
+def test_a_zipped_file_is_read_and_a_broken_one_named(tmp_path):
+    plain = written(tmp_path / "s.csv", f"{IDS[0]},1 2,99,")
+    zipped = tmp_path / "s.csv.gz"
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    assert submission.check(zipped, TEST, IDS, PARAMS) == submission.check(plain, TEST, IDS, PARAMS) != []
+    zipped.write_bytes(zipped.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"s\.csv\.gz cannot be read"):
+        submission.check(zipped, TEST, IDS, PARAMS)
+    with pytest.raises(UserError, match=r"none\.csv cannot be read"):
+        submission.check(tmp_path / "none.csv", TEST, IDS, PARAMS)
+
+
+def test_the_samples_order_is_expected_where_there_is_a_sample(tmp_path):
+    path = written(tmp_path / "s.csv", rest=FILLERS[::-1])
+    (fault,) = submission.check(path, TEST, IDS, PARAMS)
+    assert str(fault).startswith(f"line 3, ImageId: {IDS[1]} after {IDS[2]}; expected the images in the order of")
+    assert submission.check(path, TEST, None, PARAMS) == []
+
+
 def test_overlap_of_different_classes_is_legal(tmp_path):
+    assert submission.check(written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,"), TEST, IDS, PARAMS) == []
+
+
+def test_an_overlap_is_found_across_batches_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "BATCH", 1)
+    lines = [f"{IDS[1]},1 5,1,", f"{IDS[1]},3 1,1,"]
+    path = written(tmp_path / "s.csv", FILLERS[0], *lines, rest=FILLERS[1:])
+    assert [fault.line for fault in submission.check(path, TEST, IDS, PARAMS)] == [4]
+
+
+def test_the_score_of_a_file_with_answers(tmp_path, rows):
+    """The claims as their own truth, but for one that is missing, and one whose attributes differ."""
     path = tmp_path / "s.csv"
-    rest = [f"{image_id},1 1,23," for image_id in IDS]
-    path.write_text("\n".join(["ImageId,EncodedPixels,ClassId,AttributesIds", f"{IDS[0]},1 5,1,", *rest]))
-    assert submission.check(path, TEST, IDS, PARAMS) == []
+    io.write_csv(path, rows)
+    truth = [
+        {**prediction(rectangle(30, 10, 40, 40), 1.0), "attribute_ids": [5, 115]},
+        {**prediction(rectangle(10, 10, 20, 40), 1.0), "attribute_ids": [5]},
+        prediction(rectangle(0, 0, 9, 9, side=50), 1.0, image_id=3),
+    ]
+    answers = {**TEST, "annotations": truth}
+    assert submission.score(path, answers, METRIC, PARAMS) == pytest.approx((1 / 2 + 0 + 0) / 3)
+    iou_alone = replace(METRIC, f1="none")
+    assert submission.score(path, answers, iou_alone, PARAMS) == pytest.approx((1 + 0 + 0) / 3)
+
+
+def test_compare_counts_by_class(tmp_path):
+    first = written(tmp_path / "a.csv", f"{IDS[0]},5 4,1,", f"{IDS[0]},20 4,1,5", f"{IDS[0]},40 4,1,")
+    second = written(tmp_path / "b.csv", f"{IDS[0]},5 4,1,5", f"{IDS[0]},20 4,1,5", f"{IDS[0]},9 9,23,")
+    found = submission.compare(first, second, TEST).set_index("class")
+    assert found.loc["top"].tolist() == [1, 1, 1, 0]
+    assert found.loc["shoe"].tolist() == [3, 0, 0, 1]
+    assert found.loc["all"].tolist() == [4, 1, 1, 1]
+    assert submission.compare(first, first, TEST)["class"].tolist() == ["all"]
+    second.write_text("a,b\n")
+    with pytest.raises(UserError, match=r"b\.csv is no submission: line 1, header: a,b"):
+        submission.compare(first, second, TEST)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
+    wide = FILLERS[0].replace("1 1", "99999999 1")  # beyond the real grid of 1024 pixels
+    io.write_json("test.json", {**TEST, "annotations": []})
+    io.write_json("answers.json", {**TEST, "annotations": [prediction(rectangle(0, 0, 9, 9), 1.0)]})
+    submission.main("check", str(written(tmp_path / "s.csv")), "test.json")
+    assert capsys.readouterr().out == f"{tmp_path}/s.csv is valid\n"
+    submission.main("check", "s.csv", "answers.json")
+    assert "precision 0.00000 (average: image, f1: set)" in capsys.readouterr().out
+    submission.main("compare", "s.csv", "s.csv", "test.json")
+    with pytest.raises(UserError, match="1 faults"):
+        submission.main("check", str(written(tmp_path / "w.csv", rest=[wide, *FILLERS[1:]])), "test.json")
+    assert "line 2, EncodedPixels" in capsys.readouterr().out
+    with pytest.raises(UserError, match="expected: check FILE"):
+        submission.main("chekc")
 
 
 @pytest.mark.parametrize(
     ("raw", "fault"),
     [
-        (b"\xef\xbb\xbfImageId,EncodedPixels,ClassId,AttributesIds\n", "line 1, header: a byte order mark"),
+        (b"\xef\xbb\xbfImageId,EncodedPixels,ClassId,AttributesIds\nx,1 1,1,\n", "line 1, header: a byte order mark"),
         (b"ImageId,EncodedPixels,ClassId\n", "line 1, header: ImageId,EncodedPixels,ClassId"),
         (b"", "line 1, header: nothing"),
     ],
@@ -114,6 +218,6 @@ def test_a_sample_of_other_images_is_refused(tmp_path):
     (tmp_path / "sample.csv").write_text(f"ImageId,EncodedPixels\n{'e' * 32},1 1\n")
     order = submission.sample_ids(tmp_path / "sample.csv")
     with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}"):
-        submission.table(TEST, [], Rule(0.5, 1), order, PARAMS)
+        submission.table(TEST, [], RULE, order, PARAMS)
     with pytest.raises(UserError, match="gives no ImageIds"):
         submission.sample_ids(tmp_path / "none.csv")

@@ -1,5 +1,6 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
+import json
 import os
 import runpy
 import signal
@@ -32,7 +33,7 @@ def config(epochs=3, seed=3, workers=0, backend="jax", **train):
         seed=seed,
         machine=params.Machine(workers, backend),
         images=params.Images(64),
-        model=params.Model("tiny", "imagenet", 8, 0, 16, 8, 8, "none", "float32"),
+        model=params.Model("resnet50", "imagenet", 8, 0, 16, 8, 8, "none", "float32", "v1", False, [1.0]),
         augment=params.Augment("standard"),
         train=params.Train(**values),
     )
@@ -120,8 +121,28 @@ def test_what_training_leaves(undisturbed):
     assert Image.open(undisturbed / pictures[0]).size[0] >= 64
     description = io.read_json(undisturbed / "models" / "mask_rcnn.json")
     assert description["categories"] == CATEGORIES
-    network = {"side": 64, "classes": 2, "rois": 8, "seed": 3, "backbone": "tiny", "fpn_channels": 8}
+    network = {"side": 64, "classes": 2, "rois": 8, "seed": 3, "backbone": "resnet50", "fpn_channels": 8}
     assert description["network"].items() >= network.items()
+
+
+def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
+    built = SimpleNamespace()
+    monkeypatch.setattr(training, "MaskRCNN", lambda **recipe: built.__dict__.update(recipe) or built)
+    monkeypatch.setattr(training.pretrained, "load", lambda model, path: f"{path} into {model.weights}")
+    assert training._start({"weights": "coco.pth"}) is built
+    assert capsys.readouterr().out == "coco.pth into random\n"
+    assert training._start({"weights": "imagenet"}).weights == "imagenet"
+    assert not capsys.readouterr().out
+
+
+def test_a_backbone_from_a_preset_is_written_down_whole():
+    backbone = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3)])
+    model = SimpleNamespace(backbone=backbone)
+    own = {"backbone": "resnet50", "weights": "coco.pth"}
+    assert training._rebuilding(own, model) == {"backbone": "resnet50", "weights": "random"}
+    described = json.loads(json.dumps(training._rebuilding({"backbone": "resnet_50_imagenet"}, model)))
+    again = keras.saving.deserialize_keras_object(described["backbone"])
+    assert again.count_params() == backbone.count_params()
 
 
 def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):

@@ -1,102 +1,135 @@
-"""Claims, and the rule chosen for them."""
+"""Tuning finds what pays, says honestly what it gains, and its parts are their definitions."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fashionseg import io, rle, tuning
-from fashionseg.claims import Rule, by_image, grid, on_grid, read_rule
+from claims_scenes import METRIC, PARAMS, document, prediction, rectangle, scene
+from fashionseg import tuning
+from fashionseg.claiming.rule import Rule, Thresholds
 from fashionseg.errors import UserError
-from fashionseg.params import Submission
+from fashionseg.evaluation import kaggle
+from fashionseg.params import Tune
 
-PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class")
-
-
-def prediction(bitmap, score, category_id=1, image_id=1):
-    return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "score": score,
-        "segmentation": rle.encode(bitmap).to_coco()[0],
-        "attribute_ids": [],
-    }
+TUNE = Tune(**vars(METRIC), folds=2, trees=5, leaf=5)
+PLAIN = Rule(None, 1.0, 1.0, 4, Thresholds(0.5), Thresholds(0.5), None, [1, 2, 3])
 
 
-def rectangle(x, y, w, h, side=100):
-    bitmap = np.zeros((side, side), bool)
-    bitmap[y : y + h, x : x + w] = True
-    return bitmap
+def tune(scene, **changes):
+    return tuning.tune(*scene, replace(TUNE, **changes), PARAMS, seed=0, workers=1)
 
 
-def test_the_grid_rounds_the_short_side_down():
-    assert grid(5214, 3676, 1024) == (1024, 721)
-    assert grid(3676, 5214, 1024) == (721, 1024)
-    assert grid(100, 100, 1024) == (1024, 1024)
-    assert grid(4000, 1, 1024) == (1024, 1)
+def test_a_single_claim_for_precision_and_all_that_pay_for_jaccard():
+    truth, claims = [], []
+    for i in range(1, 9):
+        good, fair, fair_claim = rectangle(0, 0, 30, 30), rectangle(50, 50, 40, 40), rectangle(50, 50, 40, 28)
+        truth += [prediction(mask, 1.0, image_id=i) for mask in (good, fair)]
+        claims += [prediction(mask, score, image_id=i) for mask, score in ((good, 0.62), (fair_claim, 0.53))]
+    rule, way, values, tables = tune((document(8, *truth), claims))
+    assert rule.claims_per_image == 1
+    assert values["score"] == 1.0
+    assert way == "score"  # of equal ways the simplest
+    at = tables["thresholds"].set_index("threshold")
+    assert at["precision"][0.0] == pytest.approx((1 + 0.4) / 2)
+    assert at["jaccard"][0.0] == pytest.approx(0.4 + 0.6 / 3)  # two of two found, or one of the two
+    assert at["jaccard"][0.6] == pytest.approx(0.5)
+    rule, way, values, _ = tune((document(8, *truth), claims), formula="jaccard")
+    assert rule.claims_per_image is None
+    assert values["score"] == pytest.approx(0.6)
 
 
-def test_a_shared_pixel_goes_to_the_better_claim():
-    first, second, other = rectangle(10, 10, 40, 40), rectangle(30, 10, 40, 40), rectangle(30, 30, 20, 20)
-    rows = [prediction(first, 0.9), prediction(second, 0.8), prediction(other, 0.7, category_id=2)]
-    kept, masks = on_grid(rows, PARAMS)
-    assert kept == rows
-    for i, expected in enumerate([first, second & ~first, other]):
-        np.testing.assert_array_equal(masks.decode(i), expected)
-    kept, masks = on_grid(rows, replace(PARAMS, overlap="any"))
-    assert kept == rows[:2]  # nothing is left of the third
+def test_the_selector_finds_what_the_score_does_not_tell():
+    """Scores are noise; masks are right where mask_score is high: on images not used to choose, the forest wins."""
+    _, way, values, tables = tune(scene(images=24, told_by="mask_score"))
+    assert way == "selector"
+    assert values["selector"] > values["score"] + 0.2
+    assert tables["importance"].set_index("feature")["importance"].idxmax() == "mask_score"
+    ways = tables["ways"].set_index(["formula", "way"])
+    assert set(ways.index) == {(f, w) for f in ("precision", "jaccard") for w in ("score", "rule", "selector")}
+    assert ways["gain"]["precision", "selector"] == pytest.approx(values["selector"] - values["score"], abs=1e-4)
+    assert 0 < ways["error"]["precision", "selector"] < 0.1
 
 
-def test_masks_are_resized_as_pillow_does():
-    bitmap = np.random.default_rng(0).random((57, 91)) < 0.3
-    _, masks = on_grid([prediction(bitmap, 0.9)], replace(PARAMS, longest_side=64))
-    expected = np.array(Image.fromarray(bitmap.astype(np.uint8)).resize((64, 40), Image.Resampling.NEAREST))
-    np.testing.assert_array_equal(masks.decode(0), expected)
+def test_noise_gains_nothing_on_images_not_used():
+    """Where nothing tells good from bad, the value reported is that of a blind choice, not that of the best fit."""
+    _, _, values, _ = tune(scene(images=24, told_by=None))
+    assert max(values.values()) < 0.62  # a half of the candidates are right
 
 
-def test_small_claims_and_empty_images():
-    assert on_grid([], PARAMS)[0] == []
-    assert on_grid([prediction(rectangle(0, 0, 1, 3), 0.9)], PARAMS)[0] == []
-    with pytest.raises(UserError, match="a prediction is of image 5"):
-        by_image([prediction(rectangle(0, 0, 9, 9), 0.9, image_id=5)], [1, 2])
+def test_the_forest_is_scikit_learns():
+    images = tuning.match(*scene(images=20, told_by="mask_score"), PARAMS)
+    tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
+    rules, _ = tuner.fit(images)
+    rule = rules["selector", "precision"]
+    seen = {}
+    tuner_fit = tuning.Pipeline.fit
+
+    def fit(self, columns, value):
+        seen["columns"], seen["model"] = columns, self
+        return tuner_fit(self, columns, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning.Pipeline, "fit", fit)
+        assert tuner.fit(images)[0]["selector", "precision"] == rule  # the same seed, the same forest
+    classes, known = seen["columns"][:, 0].astype(int), seen["columns"][:, 1:]
+    np.testing.assert_allclose(
+        rule.selector.values(known, classes), seen["model"].predict(seen["columns"]), atol=1e-6, rtol=0
+    )
 
 
-def document(*truth):
-    rows = [{"id": i, **row, "bbox": [0, 0, 1, 1], "area": 1} for i, row in enumerate(truth, 1)]
-    images = [{"id": i, "file_name": f"train/{i}.jpg", "height": 100, "width": 100} for i in (1, 2)]
-    return {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "vest"}], "attributes": []}
+def test_a_pool_is_worth_what_its_claims_are():
+    """The sweep on whole numbers against the metric of the claims themselves."""
+    images = tuning.match(*scene(images=12, told_by=None), PARAMS)
+    tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
+    scores = [image.found.scores for image in images]
+    agreed = [tuner._agreed(image, PLAIN) for image in images]
+    pool = tuner._pool(images, scores, agreed, PLAIN)
+    for formula in ("precision", "jaccard"):
+        metric = replace(TUNE, formula=formula)
+        for floor in (0.1, 0.5, 0.8):
+            rule = replace(PLAIN, scores=Thresholds(floor))
+            pairs = tuning.claimed(rule, images, PARAMS)
+            exact = kaggle.value(kaggle.tally(pairs, metric, 2), metric)
+            assert pool.value(pool.worth - floor, False, metric) == pytest.approx(exact)
 
 
-def test_precision_claims_one_an_image_and_jaccard_all_that_are_true():
-    """Each image: a sure perfect mask, and one of half the overlap that hits only the lowest thresholds."""
-    good, fair, fair_claim = rectangle(0, 0, 30, 30), rectangle(50, 50, 40, 40), rectangle(50, 50, 40, 28)
-    truth = [prediction(mask, 1.0, image_id=i) for i in (1, 2) for mask in (good, fair)]
-    claims = [prediction(mask, score, image_id=i) for i in (1, 2) for mask, score in ((good, 0.62), (fair_claim, 0.53))]
-    precision, table = tuning.tune(document(*truth), claims, "precision", PARAMS)
-    assert (precision["value"], precision["claims_per_image"]) == (1.0, 1)
-    assert precision["score"] == 0.05  # of equal rules the one that leaves no image without a claim
-    assert precision["value_of_all"] == pytest.approx((1 + 0.4) / 2)
-    assert len(table) == len(tuning.RULES)
-    jaccard, _ = tuning.tune(document(*truth), claims, "jaccard", PARAMS)
-    assert jaccard["claims_per_image"] is None
-    assert jaccard["score"] == 0.05
-    assert jaccard["value"] == pytest.approx(0.4 + 0.6 / 3)  # two of two found, or one of the two
+def test_attribute_thresholds_are_the_best_f1s():
+    """Attribute 5 of class 1 has 30 examples and its own threshold; of attribute 9 there are few."""
+    truth, claims = [], []
+    random = np.random.default_rng(0)
+    for i in range(1, 61):
+        mask, has = rectangle(0, 0, 30, 30), i % 2
+        truth.append({**prediction(mask, 1.0, image_id=i), "attribute_ids": [5] * has})
+        score = 0.2 + 0.1 * has + 0.05 * random.random()
+        claims.append({**prediction(mask, 0.9, image_id=i), "attribute_ids": [5, 9], "attribute_scores": [score, 0.1]})
+    images = tuning.match(document(60, *truth), claims, PARAMS)
+    found = tuning.attribute_thresholds(images)
+    assert set(found.own) == {"1/5"}
+    assert 0.25 < found["1/5"] < 0.31
+    assert found["2/9"] == found.common
 
 
-def test_nothing_predicted_is_still_a_rule():
-    rule, _ = tuning.tune(document(prediction(rectangle(0, 0, 9, 9), 1.0)), [], "precision", PARAMS)
-    assert (rule["value"], rule["score"], rule["claims_per_image"]) == (0, 0.05, 1)
+def test_too_little_to_tune_on():
+    with pytest.raises(UserError, match="1 validation image is too few"):
+        tune((document(1), []))
+    assert tune(scene(images=2, told_by=None))[1] in ("score", "rule")  # 16 candidates make no forest
+    rule, way, values, _ = tune((document(4, prediction(rectangle(0, 0, 9, 9), 1.0)), []))
+    assert (way, values["score"], rule.selector) == ("score", 0, None)
 
 
-def test_rules():
-    scores = np.array([0.9, 0.5, 0.4])
-    assert Rule(0.45, None).chosen(scores).tolist() == [True, True, False]
-    assert Rule(0.45, 1).chosen(scores).tolist() == [True, False, False]
-    assert Rule(0.95, 1).chosen(scores).tolist() == [False] * 3
-
-
-def test_a_file_without_a_rule_is_named(tmp_path):
-    io.write_json(tmp_path / "claims.json", {"threshold": 1})
-    with pytest.raises(UserError, match=r"claims\.json holds no claims rule"):
-        read_rule(tmp_path / "claims.json")
+def test_a_class_that_is_never_right_gets_a_threshold_of_its_own():
+    """Class 2 is always wrong, whatever its score: tuned by class, it is no longer claimed."""
+    truth, claims = [], []
+    for i in range(1, 101):
+        truth.append(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i))
+        claims.append(prediction(rectangle(0, 0, 30, 30), 0.6, image_id=i))
+        claims.append(prediction(rectangle(50, 50, 30, 30), 0.8, category_id=2, image_id=i))
+        if i % 2:  # enough true examples of it, all found by worse masks
+            truth.append(prediction(rectangle(0, 50, 30, 30), 1.0, category_id=2, image_id=i))
+            claims.append(prediction(rectangle(0, 50, 30, 17), 0.1, category_id=2, image_id=i))
+    rule, way, values, _ = tune((document(100, *truth), claims), trees=1, leaf=1000)
+    assert way == "rule"
+    assert rule.scores["2"] > rule.scores["1"] + 0.2
+    assert values["rule"] == pytest.approx(1.0)
+    assert values["score"] == pytest.approx(0.5)

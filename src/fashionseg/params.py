@@ -6,10 +6,10 @@ for it and nothing else. What is not a section is a single value (`seed`).
 
 import dataclasses
 import difflib
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -17,9 +17,20 @@ from ruamel.yaml.error import MarkedYAMLError
 from fashionseg.errors import UserError
 
 
+class Range(NamedTuple):
+    least: float
+    most: float = inf
+
+
+Count = Annotated[int, Range(1)]
+Index = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Amount = Annotated[float, Range(0)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    workers: int
+    workers: Count
     backend: Literal["tensorflow", "jax"]
 
 
@@ -32,8 +43,8 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    folds: int
-    fold: int
+    folds: Annotated[int, Range(2)]
+    fold: Index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +59,21 @@ class Images:
 @dataclasses.dataclass(frozen=True)
 class Model:
     backbone: str
-    weights: Literal["imagenet", "random"]
-    fpn_channels: int
-    frozen_stages: int
-    anchor_side: int
-    proposals: int
-    detections: int
+    weights: str
+    fpn_channels: Count
+    frozen_stages: Annotated[int, Range(0, 4)]
+    anchor_side: Count
+    proposals: Count
+    detections: Count
     attributes: Literal["none", "linear", "conv"]
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    heads: Literal["v1", "v2", "v2_group", "matterport"]
+    class_agnostic_masks: bool
+    anchor_ratios: list[float]
+
+    def __post_init__(self):
+        if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
+            raise ValueError(f"model.anchor_ratios should hold at least one number above 0, not {self.anchor_ratios}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +83,24 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    epochs: int
-    batch_size: int
-    rois: int
-    instances: int
+    epochs: Count
+    batch_size: Count
+    rois: Annotated[int, Range(4)]  # a quarter of them is foreground
+    instances: Count
     optimizer: Literal["sgd", "adamw"]
-    learning_rate: float
-    warmup_steps: int
+    learning_rate: Amount
+    warmup_steps: Index
     drop_epochs: list[int]
-    weight_decay: float
+    weight_decay: Amount
 
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    batch_size: int
-    score: float
-    nms_iou: float
-    mask_threshold: float
-    attribute_score: float
+    batch_size: Count
+    score: Share
+    nms_iou: Share
+    mask_threshold: Share
+    attribute_score: Share
     flip: bool
     scales: list[float]
     models: list[str]
@@ -94,24 +112,34 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    pictures: int
-    attribute_score: float
+    pictures: Index
+    attribute_score: Share
 
 
 @dataclasses.dataclass(frozen=True)
-class Tune:
-    metric: Literal["precision", "jaccard"]
+class Metric:
+    formula: Literal["precision", "jaccard"]
+    average: Literal["image", "class", "all"]
+    f1: Literal["set", "macro", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune(Metric):
+    folds: Annotated[int, Range(2)]
+    trees: Count
+    leaf: Count
 
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    longest_side: int
-    min_area: int
+    longest_side: Count
+    min_area: Index
     overlap: Literal["same_class", "any"]
+    gzip: bool
 
 
 SECTIONS = {
-    "seed": int,
+    "seed": Index,
     "machine": Machine,
     "data": Data,
     "split": Split,
@@ -154,7 +182,7 @@ def _section(tree: dict[str, Any], name: str, path: str | Path) -> Any:
         raise UserError(f"{path}: '{name}' is missing; presets/ holds whole files.")
     if not dataclasses.is_dataclass(kind):
         return _checked(tree[name], kind, name, path)
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     values = tree[name]
     if not isinstance(values, dict):
         raise UserError(f"{path}: section '{name}' should hold {', '.join(hints)}, not {values!r}.")
@@ -177,10 +205,14 @@ def _unknown(path: str | Path, key: str, known: dict[str, Any]) -> str:
 def _checked(value: Any, kind: Any, key: str, path: str | Path) -> Any:
     if not _is(value, kind):
         raise UserError(f"{path}: {key} should be {_named(kind)}, not {value!r}.")
-    return float(value) if kind is float else value
+    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return float(value) if base is float else value
 
 
 def _is(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        base, limits = get_args(kind)
+        return _is(value, base) and limits.least <= value <= limits.most
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is list:
@@ -195,6 +227,9 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _named(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        base, (least, most) = get_args(kind)
+        return f"{_named(base)} from {least:g} " + ("on" if most == inf else f"to {most:g}")
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:

@@ -16,6 +16,7 @@ from PIL import Image
 from fashionseg import draw, io, params
 from fashionseg.callbacks import Checkpoint, LiveLog, Progress, StopOnNaN, restore
 from fashionseg.data.batches import Batches
+from fashionseg.model import backbones, pretrained
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 
 MOMENTUM = 0.9
@@ -66,10 +67,26 @@ def train(
     folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
     with io.locked(Path(checkpoints) / "lock"):
         keras.utils.set_random_seed(config.seed)
-        model = MaskRCNN(**recipe)
+        model = _start(recipe)
         fit(model, batches, validation, config.train, folder, Path(results))
-        _save(model, {"network": {**recipe, "weights": "random"}, **labels}, folder, models)
+        _save(model, {"network": _rebuilding(recipe, model), **labels}, folder, models)
         io.remove(folder)
+
+
+def _start(recipe: dict[str, Any]) -> keras.Model:
+    """The network before its first step; `weights` may be a file of a whole network or of a backbone."""
+    if recipe["weights"] in backbones.WEIGHTS:
+        return MaskRCNN(**recipe)
+    model = MaskRCNN(**{**recipe, "weights": "random"})
+    print(pretrained.load(model, recipe["weights"]))
+    return model
+
+
+def _rebuilding(recipe: dict[str, Any], model: keras.Model) -> dict[str, Any]:
+    """The arguments that make the network anew, for its weights to be loaded, without the files it began from."""
+    own = recipe["backbone"] in backbones.OWN
+    backbone = recipe["backbone"] if own else keras.saving.serialize_keras_object(model.backbone)
+    return {**recipe, "weights": "random", "backbone": backbone}
 
 
 def fit(

@@ -1,70 +1,347 @@
-"""What to claim: the rule that scores best under the competition's metric on the validation images."""
+"""What to claim, chosen on the validation images; what that gains, measured on images not used to choose.
 
-from dataclasses import asdict, dataclass
+Three ways, each fitted to a formula: `score`, one threshold for all classes; `rule`, thresholds for each class and
+attribute, suppression and least area as well; `selector`, a forest that predicts the value of each claim over the sweep
+(the winner's of 2020). Predictions meet the truth once; what is swept after that is whole numbers.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.progress import track
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.metrics import precision_recall_curve
+from sklearn.model_selection import GroupKFold, KFold, cross_val_predict
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, TargetEncoder
 
 from fashionseg import rle
-from fashionseg.claims import Prediction, Rule, by_image, grid, on_grid
+from fashionseg.claiming.candidates import FEATURES, Candidates, Prediction, by_image, candidates, features, grid
+from fashionseg.claiming.forest import from_sklearn
+from fashionseg.claiming.rule import NEVER, Rule, Selector, Thresholds
+from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
-from fashionseg.params import Submission
+from fashionseg.params import Submission, Tune
 
-SCORES = np.arange(5, 100, 5) / 100
-RULES = [Rule(float(score), count) for count in (1, None) for score in SCORES]
+FORMULAS = ("precision", "jaccard")
+FLOORS = np.arange(0, 100, 5) / 100  # of scores and of expected values
+SUPPRESSION = {"nms_iou": (0.3, 0.5, 0.7), "mask_overlap": (0.5, 0.7, 0.9)}
+AREAS = (1, 2, 4, 8, 16)  # times submission.min_area
+PARTS = 4  # of the images, on each of which a class's own threshold has to pay
+FEW = 20  # true examples; with fewer, the value common to all serves
+DEPTH = 8  # of the winner's trees
+
+Pair = tuple[kaggle.Instances, kaggle.Instances]  # claims and truth of an image
 
 
 @dataclass(frozen=True)
-class Matched:
-    """The predictions of one image, best first: scores (n,), `kaggle.hits` (n, 10, 10), and how many are true."""
+class Image:
+    """Candidates of one validation image; for each the true instance of its class it overlaps most, and their IoU."""
 
-    scores: np.ndarray
-    hits: np.ndarray
-    true_count: int
+    found: Candidates
+    truth: kaggle.Instances
+    true: np.ndarray
+    iou: np.ndarray
 
 
-def match(document: dict[str, Any], predictions: list[Prediction], params: Submission) -> list[Matched]:
-    """Compares predictions with the truth once; every rule is then a matter of choosing among them."""
-    predicted = by_image(predictions, (image["id"] for image in document["images"]))
+@dataclass(frozen=True)
+class Pool:
+    """Candidates of many images without those that a better one holds already, and the worth (n,) of each."""
+
+    tally: kaggle.Tally
+    worth: np.ndarray
+
+    def value(self, worth: np.ndarray, single: bool, metric: Tune) -> float:
+        """The metric when what is worth 0 or more is claimed, or only the best; the best of an image always is."""
+        order = np.lexsort((-worth, self.tally.images))
+        first = np.diff(self.tally.images[order], prepend=-1) > 0
+        claimed = order[first if single else first | (worth[order] >= 0)]
+        columns = ("images", "classes", "true", "overlap", "agreement")
+        return kaggle.value(
+            replace(self.tally, **{name: getattr(self.tally, name)[claimed] for name in columns}), metric
+        )
+
+
+def match(document: dict[str, Any], predictions: list[Prediction], params: Submission) -> list[Image]:
+    """Predictions of all images against the truth, on the submission's grid."""
+    predicted = by_image(predictions, document)
     truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in predicted}
     for annotation in document["annotations"]:
         truth[annotation["image_id"]].append(annotation)
-    matched = []
+    images = []
     for image in track(document["images"], "match"):
-        kept, masks = on_grid(predicted[image["id"]], params)
-        true = truth[image["id"]]
-        true_masks = rle.from_coco([annotation["segmentation"] for annotation in true])
-        true_masks = true_masks.resize(*grid(image["height"], image["width"], params.longest_side))
-        found = kaggle.hits(_instances(kept, masks), _instances(true, true_masks))
-        matched.append(Matched(np.array([prediction["score"] for prediction in kept]), found, len(true)))
-    return matched
+        found = candidates(predicted[image["id"]], image["height"], image["width"], params)
+        rows = truth[image["id"]]
+        masks = rle.from_coco([row["segmentation"] for row in rows])
+        masks = masks.resize(*grid(image["height"], image["width"], params.longest_side))
+        classes = np.array([row["category_id"] for row in rows], int)
+        true = kaggle.Instances(masks, classes, [frozenset(row["attribute_ids"]) for row in rows])
+        claims = kaggle.Instances(found.masks, found.classes, [frozenset()] * len(found.classes))
+        images.append(Image(found, true, *kaggle.overlaps(claims, true)))
+    return images
 
 
-def sweep(matched: list[Matched], formula: str) -> pd.DataFrame:
-    """The metric's mean over all images for each of RULES: columns claims, threshold, value."""
+def attribute_thresholds(images: list[Image]) -> Thresholds:
+    """Least score by "category/attribute" that gives the best F1 on predictions which meet a true instance."""
     rows = []
-    for rule in RULES:
-        values = [kaggle.value(image.hits[rule.chosen(image.scores)], image.true_count, formula) for image in matched]
-        claims = "all" if rule.claims_per_image is None else "best"
-        rows.append({"claims": claims, "threshold": rule.score, "value": float(np.mean(values))})
-    return pd.DataFrame(rows)
+    for image in images:
+        for i in np.flatnonzero(image.iou > kaggle.THRESHOLDS[0]):
+            prediction, true = image.found.predictions[i], image.truth.attributes[image.true[i]]
+            scores = dict(zip(prediction["attribute_ids"], prediction["attribute_scores"], strict=True))
+            rows += [
+                (f"{prediction['category_id']}/{name}", scores.get(name, 0.0), name in true)
+                for name in sorted(true | scores.keys())
+            ]
+    table = pd.DataFrame(rows, columns=["name", "score", "true"])
+    if not table["true"].any():
+        return Thresholds(0.5)
+    common = _best_f1(table)
+    enough = table[table["true"].groupby(table["name"]).transform("sum") >= FEW]
+    return Thresholds(common, {str(name): _best_f1(group) for name, group in enough.groupby("name")})
+
+
+def _best_f1(table: pd.DataFrame) -> float:
+    precision, recall, thresholds = precision_recall_curve(table["true"], table["score"])
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    # Halfway to the next lower score, as new pictures' scores fall between; a score of 0 stands for one not predicted.
+    best = int(f1[:-1].argmax())
+    return round(float(max(thresholds[best] + thresholds[max(best - 1, 0)], 0.02) / 2), 4)
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Fits rules to images. categories: ids of the label file; attributes: how many it has."""
+
+    params: Tune
+    submission: Submission
+    categories: list[int]
+    attributes: int
+    seed: int
+    workers: int
+
+    def fit(self, images: list[Image]) -> tuple[dict[tuple[str, str], Rule], dict[str, pd.DataFrame]]:
+        """The rule of each way and formula, and tables: thresholds; calibration and importance of the selector.
+
+        There is no selector where candidates are too few for a forest.
+        """
+        common = Rule(
+            claims_per_image=None,
+            nms_iou=1.0,
+            mask_overlap=1.0,
+            min_area=self.submission.min_area,
+            scores=Thresholds(0.5),
+            attributes=attribute_thresholds(images),
+            selector=None,
+            categories=self.categories,
+        )
+        agreed = [self._agreed(image, common) for image in images]
+        scores = [image.found.scores for image in images]
+        selector, expected, tables = self._selector(images, common, agreed)
+        by_score = self._pool(images, scores, agreed, common)
+        by_value = self._pool(images, expected, agreed, common) if selector else None
+        rules, sweeps = {}, {"threshold": FLOORS}
+        for formula in FORMULAS:
+            metric = replace(self.params, formula=formula)
+            floor, single, sweeps[formula] = self._floor(by_score, metric)
+            score = replace(common, scores=Thresholds(floor), claims_per_image=1 if single else None)
+            rule = self._suppressed(images, scores, agreed, score, metric, floor)
+            rules["score", formula] = score
+            rules["rule", formula] = replace(rule, scores=self._by_class(images, scores, agreed, rule, metric))
+            if selector:
+                least, single, _ = self._floor(by_value, metric)
+                chooser = replace(
+                    common, selector=replace(selector, least=least), claims_per_image=1 if single else None
+                )
+                rules["selector", formula] = self._suppressed(images, expected, agreed, chooser, metric, least)
+        return rules, {"thresholds": pd.DataFrame(sweeps), **tables}
+
+    def _agreed(self, image: Image, rule: Rule) -> np.ndarray:
+        """(n,) how many F1 thresholds each candidate's attributes exceed."""
+        claimed = rule.attribute_sets(image.found.predictions)
+        levels = [
+            kaggle.agreement(ids, image.truth.attributes[true], self.params.f1, self.attributes) if iou else 0
+            for ids, true, iou in zip(claimed, image.true, image.iou, strict=True)
+        ]
+        return np.array(levels, int)
+
+    def _selector(
+        self, images: list[Image], rule: Rule, agreed: list[np.ndarray]
+    ) -> tuple[Selector | None, list[np.ndarray], dict[str, pd.DataFrame]]:
+        """The forest; the values that forests which never saw an image expect of its candidates; tables on both."""
+        overlap = np.concatenate([kaggle.level(image.iou) for image in images])
+        value = overlap * np.concatenate(agreed) / kaggle.LEVELS**2
+        classes = np.concatenate([image.found.classes for image in images])
+        known = np.concatenate([features(i.found, rule.attribute_sets(i.found.predictions)) for i in images])
+        ends = np.cumsum([len(image.iou) for image in images])
+        groups = np.searchsorted(ends, np.arange(len(value)), side="right")
+        folds = min(self.params.folds, len(np.unique(groups)))
+        if folds < 2 or len(value) < 10 * self.params.leaf:
+            empty = {"calibration": ["expected", "value", "claims"], "importance": ["feature", "importance"]}
+            return None, [], {name: pd.DataFrame(columns=columns) for name, columns in empty.items()}
+        # The encoder gives each class its mean value, drawn to that of all where examples are few.
+        encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=self.seed))
+        trees = RandomForestRegressor(
+            self.params.trees,
+            max_depth=DEPTH,
+            min_samples_leaf=self.params.leaf,
+            max_features=1 / 3,
+            random_state=self.seed,
+            n_jobs=self.workers,
+        )
+        model = Pipeline(
+            [
+                ("class", ColumnTransformer([("mean", encoder, [0])], remainder="passthrough")),
+                ("round", FunctionTransformer(np.round, kw_args={"decimals": 4})),
+                ("forest", trees),
+            ]
+        )
+        columns = np.column_stack([classes, known])
+        expected = cross_val_predict(model, columns, value, groups=groups, cv=GroupKFold(folds))
+        model.fit(columns, value)
+        encoder = model["class"].named_transformers_["mean"]
+        means = dict(zip(encoder.categories_[0].astype(int), encoder.encodings_[0].round(4), strict=True))
+        of_class = Thresholds(round(float(encoder.target_mean_), 4), {str(c): float(mean) for c, mean in means.items()})
+        names = ("of_class", *FEATURES)
+        forest = model["forest"]
+        bins = np.minimum((expected * 10).astype(int), 9)
+        calibration = pd.DataFrame({"expected": expected, "value": value, "claims": 1}).groupby(bins)
+        tables = {
+            "calibration": calibration.agg({"expected": "mean", "value": "mean", "claims": "sum"}),
+            "importance": pd.DataFrame({"feature": names, "importance": forest.feature_importances_}),
+        }
+        return Selector(0.0, of_class, from_sklearn(forest, names)), np.split(expected, ends[:-1]), tables
+
+    def _pool(self, images: list[Image], worths: list[np.ndarray], agreed: list[np.ndarray], rule: Rule) -> Pool:
+        """All candidates that no better one holds, if all paid."""
+        everything = replace(rule, claims_per_image=None)
+        columns, offset = [], 0
+        for number, (image, worth, levels) in enumerate(zip(images, worths, agreed, strict=True)):
+            kept = everything.chosen(image.found, worth)
+            columns.append(
+                [
+                    np.full(len(kept), number),
+                    image.found.classes[kept],
+                    image.true[kept] + offset,
+                    kaggle.level(image.iou[kept]),
+                    levels[kept],
+                    np.full(len(image.truth.classes), number),
+                    image.truth.classes,
+                    worth[kept],
+                ]
+            )
+            offset += len(image.truth.classes)
+        *counts, worth = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return Pool(kaggle.Tally(*counts, len(images)), worth)
+
+    def _floor(self, pool: Pool, metric: Tune) -> tuple[float, bool, np.ndarray]:
+        """The least worth that pays best, whether the best of an image alone does better, and the values at FLOORS."""
+        values = np.array([pool.value(pool.worth - floor, False, metric) for floor in FLOORS])
+        single = pool.value(pool.worth, True, metric) >= values.max()
+        return float(FLOORS[values.argmax()]), bool(single), values
+
+    def _suppressed(
+        self,
+        images: list[Image],
+        worths: list[np.ndarray],
+        agreed: list[np.ndarray],
+        rule: Rule,
+        metric: Tune,
+        floor: float,
+    ) -> Rule:
+        """The rule with the suppression and least area that score best, one after the other."""
+        options = [{name: value} for name, values in SUPPRESSION.items() for value in values]
+        options = [] if rule.claims_per_image == 1 else options  # a single claim has no rival
+        options += [{"min_area": self.submission.min_area * factor} for factor in AREAS[1:]]
+        pool = self._pool(images, worths, agreed, rule)
+        best = pool.value(pool.worth - floor, rule.claims_per_image == 1, metric)
+        for option in options:
+            tried = self._pool(images, worths, agreed, replace(rule, **option))
+            if (value := tried.value(tried.worth - floor, rule.claims_per_image == 1, metric)) > best:
+                rule, best = replace(rule, **option), value
+        return rule
+
+    def _by_class(
+        self, images: list[Image], scores: list[np.ndarray], agreed: list[np.ndarray], rule: Rule, metric: Tune
+    ) -> Thresholds:
+        """A threshold for each class with enough examples, the most frequent first, where it costs on none of PARTS of
+        the images and pays on some: judged on all of them at once it would fit their noise."""
+        starts = range(min(PARTS, len(images)))
+        parts = [self._pool(images[i::PARTS], scores[i::PARTS], agreed[i::PARTS], rule) for i in starts]
+
+        def values(thresholds: Thresholds) -> np.ndarray:
+            found = []
+            for part in parts:
+                floors = np.array([thresholds[str(number)] for number in part.tally.classes], float)
+                found.append(part.value(part.worth - floors, rule.claims_per_image == 1, metric))
+            return np.array(found)
+
+        found = np.concatenate([part.tally.classes[part.tally.overlap > 0] for part in parts])
+        numbers, counts = np.unique(found, return_counts=True)
+        best, reached = rule.scores, values(rule.scores)
+        for number in numbers[np.argsort(-counts, kind="stable")][: (counts >= FEW).sum()]:
+            for floor in sorted((*FLOORS, NEVER), key=lambda floor: abs(floor - best.common)):  # of equals the nearest
+                tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
+                value = values(tried)
+                if (value >= reached).all() and value.sum() > reached.sum():
+                    best, reached = tried, value
+        return best
+
+
+def claimed(rule: Rule, images: list[Image], submission: Submission) -> list[Pair]:
+    """What the rule claims of each image, masks made free of each other as in the submission, beside the truth."""
+    pairs = []
+    for image in images:
+        predictions, attributes, masks = rule.claims(image.found, submission)
+        classes = np.array([prediction["category_id"] for prediction in predictions], int)
+        pairs.append((kaggle.Instances(masks, classes, attributes), image.truth))
+    return pairs
 
 
 def tune(
-    document: dict[str, Any], predictions: list[Prediction], formula: str, params: Submission
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The best rule with its value and the value of claiming everything, and the table of all rules.
+    document: dict[str, Any],
+    predictions: list[Prediction],
+    params: Tune,
+    submission: Submission,
+    seed: int,
+    workers: int,
+) -> tuple[Rule, str, dict[str, float], dict[str, pd.DataFrame]]:
+    """The rule of the way whose cross-fitted value is highest, that way, the value of each way, and tables.
 
-    Of equal rules the first of RULES wins, few claims of any score: an image without a claim scores nothing.
+    Tables: `ways`, one row a formula and way: value on images not used to choose, gain over `score`, standard error of
+    the gain; `thresholds`, `calibration`, `importance` of the fit to all images. Raises UserError for fewer than two
+    images.
     """
-    table = sweep(match(document, predictions, params), formula)
-    best = int(table["value"].to_numpy().argmax())
-    values = {"metric": formula, "value": table["value"][best], "value_of_all": table["value"][len(SCORES)]}
-    return {**asdict(RULES[best]), **values}, table
-
-
-def _instances(rows: list[dict[str, Any]], masks: rle.Runs) -> kaggle.Instances:
-    classes = np.array([row["category_id"] for row in rows], int)
-    return kaggle.Instances(masks, classes, [frozenset(row["attribute_ids"]) for row in rows])
+    images = match(document, predictions, submission)
+    if len(images) < 2:
+        raise UserError(f"{len(images)} validation image is too few to tune on; split.folds should leave two or more.")
+    categories = [category["id"] for category in document["categories"]]
+    attributes = len(document["attributes"])
+    tuner = Tuner(params, submission, categories, attributes, seed, workers)
+    rules, tables = tuner.fit(images)
+    claims: dict[tuple[str, str], dict[int, Pair]] = {key: {} for key in rules}
+    folds = KFold(min(params.folds, len(images)), shuffle=True, random_state=seed)
+    for train, test in track(list(folds.split(images)), "cross-fit"):
+        fitted = tuner.fit([images[i] for i in train])[0]
+        for way, formula in rules:
+            rule = fitted.get((way, formula), fitted["rule", formula])  # a fold may be too small for a forest
+            claims[way, formula] |= zip(test, claimed(rule, [images[i] for i in test], submission), strict=True)
+    rows = []
+    for way, formula in rules:
+        metric = replace(params, formula=formula)
+        of_way, of_score = (
+            [kaggle.value(kaggle.tally([claims[key][i]], metric, attributes), metric) for i in range(len(images))]
+            for key in ((way, formula), ("score", formula))
+        )
+        pairs = [claims[way, formula][i] for i in range(len(images))]
+        value = kaggle.value(kaggle.tally(pairs, metric, attributes), metric)
+        error = np.std(np.subtract(of_way, of_score)) / np.sqrt(len(images))
+        rows.append({"formula": formula, "way": way, "value": value, "error": error})
+    ways = pd.DataFrame(rows)
+    base = ways[ways["way"] == "score"].set_index("formula")["value"]
+    ways.insert(3, "gain", ways["value"] - ways["formula"].map(base))
+    mine = ways[ways["formula"] == params.formula].set_index("way")["value"]
+    way = mine.idxmax()  # of equal ones the simplest
+    return rules[way, params.formula], way, mine.round(5).to_dict(), {"ways": ways, **tables}

@@ -1,12 +1,16 @@
 """The competition's metric against its definition, pair of thresholds by pair of thresholds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from fashionseg import rle
 from fashionseg.evaluation import kaggle
+from fashionseg.params import Metric
 
 
 def brute(claims, truth, formula):
@@ -60,25 +64,72 @@ def scenes(draw):
     return claims, truth
 
 
+METRIC = Metric(formula="precision", average="image", f1="set")
+
+
+def scored(*scenes, **changes):
+    metric = replace(METRIC, **changes)
+    return kaggle.value(kaggle.tally([(of(claims), of(truth)) for claims, truth in scenes], metric, 6), metric)
+
+
 @pytest.mark.parametrize("formula", ["precision", "jaccard"])
-@settings(max_examples=60, deadline=None)
-@given(scene=scenes())
-def test_value_is_the_definition(formula, scene):
-    claims, truth = scene
-    found = kaggle.hits(of(claims), of(truth))
-    assert kaggle.value(found, len(truth), formula) == pytest.approx(brute(claims, truth, formula))
+@settings(max_examples=40, deadline=None)
+@given(drawn=st.lists(scenes(), min_size=1, max_size=3))
+def test_value_is_the_definition(formula, drawn):
+    expected = np.mean([brute(claims, truth, formula) for claims, truth in drawn])
+    assert scored(*drawn, formula=formula) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("formula", ["precision", "jaccard"])
+@settings(max_examples=20, deadline=None)
+@given(drawn=st.lists(scenes(), min_size=1, max_size=3))
+def test_by_class_is_the_mean_over_classes_then_images(formula, drawn):
+    values = []
+    for claims, truth in drawn:
+        if not claims:  # the filler row: a shoe that is no hit
+            claims = [(np.zeros((40, 40), bool), 23, set())]
+        classes = {n for _, n, _ in claims} | ({n for _, n, _ in truth} if formula == "jaccard" else set())
+        of_class = [
+            brute([row for row in claims if row[1] == n], [row for row in truth if row[1] == n], formula)
+            for n in classes
+        ]
+        values.append(np.mean(of_class))
+    assert scored(*drawn, formula=formula, average="class") == pytest.approx(np.mean(values))
+
+
+def test_over_all_images_the_counts_are_summed():
+    perfect, nothing = (np.eye(20, dtype=bool), 4, set()), (np.eye(20, dtype=bool)[::-1], 4, set())
+    images = ([perfect], [perfect]), ([nothing, nothing], [perfect])
+    assert scored(*images) == pytest.approx(1 / 2)
+    assert scored(*images, average="all") == pytest.approx(1 / 3)
+    assert scored(*images, average="all", formula="jaccard") == pytest.approx(1 / 4)
 
 
 def test_perfect_and_nothing():
-    true = (np.eye(20, dtype=bool), 4, {7, 9})
-    perfect = kaggle.hits(of([true]), of([true]))
-    assert kaggle.value(perfect, 1, "precision") == kaggle.value(perfect, 1, "jaccard") == 1
-    nothing = kaggle.hits(of([]), of([true]))
-    assert kaggle.value(nothing, 1, "precision") == kaggle.value(nothing, 1, "jaccard") == 0
-    without = kaggle.hits(of([(np.eye(20, dtype=bool), 4, set())]), of([true]))
-    assert kaggle.value(without, 1, "precision") == 0  # the truth has attributes, the claim none
+    true = (np.eye(20, dtype=bool), 4, {1, 3})
+    without = (np.eye(20, dtype=bool), 4, set())
+    for formula in ("precision", "jaccard"):
+        assert scored(([true], [true]), formula=formula) == 1
+        assert scored(([], [true]), formula=formula) == 0
+        assert scored(([without], [true]), formula=formula) == 0  # the truth has attributes, the claim none
+        assert scored(([true], [without]), formula=formula) == 1  # the other way round IoU alone counts
+        assert scored(([without], [true]), formula=formula, f1="none") == 1
+        assert scored(([], []), formula=formula) == 0  # the filler row
 
 
-def test_f1():
-    assert kaggle.f1(frozenset({1, 2}), frozenset({2, 3, 4})) == pytest.approx(2 / 5)
-    assert kaggle.f1(frozenset(), frozenset()) == 1
+def test_a_true_instance_is_found_once():
+    true = (np.eye(20, dtype=bool), 4, set())
+    assert scored(([true, true], [true])) == 1 / 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(first=st.frozensets(st.integers(0, 9)), second=st.frozensets(st.integers(0, 9)))
+def test_f1_is_scikit_learns(first, second):
+    vectors = [[i in ids for i in range(10)] for ids in (second, first)]
+    binary, macro = (
+        f1_score(*vectors, average=kind, zero_division=1.0, **labels)
+        for kind, labels in (("binary", {}), ("macro", {"labels": [False, True]}))
+    )
+    assert kaggle.f1(first, second, "set", 10) == pytest.approx(binary)
+    assert kaggle.f1(first, second, "macro", 10) == pytest.approx(macro)
+    assert kaggle.f1(first, second, "none", 10) == 1

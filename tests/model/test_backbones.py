@@ -1,6 +1,7 @@
 """Against PyTorch's numbers for the published weights (tests/golden/make_lite0.py), and KerasHub's own pipeline."""
 
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -234,3 +235,12 @@ def test_a_preset_folder_with_its_own_scaling(tmp_path):
         np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
     random = backbones.build(str(tmp_path), "random", 0)
     assert (random.get_weights()[0] != model.get_weights()[0]).any()
+    frozen = backbones.build(str(tmp_path), "imagenet", 2)
+    described = json.loads(json.dumps(keras.saving.serialize_keras_object(frozen)))
+    shutil.rmtree(tmp_path)  # what training writes down needs it no more
+    again = backbones.build(described, "random", 0)
+    again.set_weights(model.get_weights())
+    for feature, wanted in zip(numbers(again, image), features, strict=True):
+        np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
+    assert [v.path for v in again.trainable_variables] == [v.path for v in frozen.trainable_variables]
+    assert len(again.trainable_variables) < len(model.trainable_variables)

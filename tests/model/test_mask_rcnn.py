@@ -282,10 +282,14 @@ def test_both_backends_give_the_same_numbers(network, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
-        (FeaturePyramid, {"channels": 24}),
+        (FeaturePyramid, {"channels": 24, "normed": True}),
         (RegionProposals, {"channels": 24, "strides": [4, 8], "anchor_side": 12, "proposals": 33}),
-        (BoxHead, {"classes": 5}),
-        (MaskHead, {"classes": 5, "channels": 24}),
+        (
+            RegionProposals,
+            {"channels": 24, "strides": [4], "anchor_side": 12, "proposals": 33, "convs": 2, "ratios": [3.0]},
+        ),
+        (BoxHead, {"classes": 5, "conv_widths": [8, 16], "normed": True}),
+        (MaskHead, {"classes": 5, "channels": 24, "class_agnostic": True, "normed": True}),
         (LinearAttributes, {"count": 9}),
         (ConvAttributes, {"count": 9, "channels": 24}),
         (
@@ -307,3 +311,21 @@ def test_layers_are_serialisable(kind, config):
     assert layer.get_config().items() >= config.items()
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert all(getattr(again, name) == value for name, value in config.items())
+
+
+def test_batches_of_one_size_are_traced_once(monkeypatch):
+    """However many instances, whatever their true sizes: the Python code runs to build the graph alone."""
+    network = MaskRCNN(**{**SMALL, "frozen_stages": 4})
+    looks = []
+    monkeypatch.setattr(network, "look", lambda images: looks.append(images.shape) or MaskRCNN.look(network, images))
+    network.compile(keras.optimizers.SGD(1e-3), jit_compile=JIT)
+    detector = Detector(network, 0.1, 0.5)
+    detector.compile(jit_compile=JIT)
+    batches = [make_batch(seed) for seed in range(3)]
+    batches[1]["classes"][:] = 0
+    batches[2]["sizes"][:] = 40
+    for use in (network.train_on_batch, network.test_on_batch, detector.predict_on_batch):
+        looks.clear()
+        for batch in batches:
+            use(batch)
+        assert looks == [(2, 64, 64, 3)]

@@ -73,10 +73,17 @@ def write(folder: Path, document, found) -> Run:
         for name, logged in {"loss": [2.5, 1.25, 1], "mask": [1, 0.5, 0.25], "seconds": [60, 61, 62]}.items():
             table = "".join(f"{step}\t{value}\n" for step, value in enumerate(logged))
             io.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
-    rules = [(claims, i / 10, i / 20) for claims in ("best", "all") for i in range(1, 10)]
-    io.write_csv(results / "tune.csv", pd.DataFrame(rules, columns=["claims", "threshold", "value"]))
-    io.write_json(results / "claims.json", {"score": 0.45, "claims_per_image": None, "metric": "precision"})
-    io.write_json(metrics / "tune.json", {"value": 0.45, "value_of_all": 0.05})
+    steps = np.arange(1, 10) / 10
+    tune = {
+        "ways": {"formula": ["precision"], "way": ["<rule>"], "value": [0.45], "gain": [0.05], "error": [0.01]},
+        "thresholds": {"threshold": steps, "precision": steps / 2, "jaccard": steps / 3},
+        "calibration": {"expected": steps, "value": steps, "claims": range(9)},
+        "importance": {"feature": ["score", "area"], "importance": [0.75, 0.25]},
+    }
+    for name, columns in tune.items():
+        io.write_csv(results / f"tune/{name}.csv", pd.DataFrame(columns))
+    io.write_json(results / "claims.json", {"formula": "precision", "way": "<rule>", "claims_per_image": None})
+    io.write_json(metrics / "tune.json", {"value": 0.45, "score": 0.05})
     io.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
     sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")
     return Run(results, metrics, folder / "split.csv", sections)

@@ -136,13 +136,15 @@ def test_what_is_missing_is_left_out(run, gone, lost):
 
 
 def test_tables_of_tune_are_shown(run):
-    lines = read(page.build(run)).all("path", class_="series")
-    (run.results / "tune_classes.csv").write_text("name,floor\n<hat>,0.25\n")
     tree = read(page.build(run))
-    assert len(tree.all("path", class_="series")) == len(lines)
-    assert [["name", "floor"], ["<hat>", "0.250"]] in [cells(table) for table in tree.all("table")]
-    (run.results / "tune.csv").unlink()
+    lines = tree.all("path", class_="series")
+    shown = [["formula", "way", "value", "gain", "error"], ["precision", "<rule>", "0.4500", "0.0500", "0.0100"]]
+    assert shown in [cells(table) for table in tree.all("table")]
+    (run.results / "tune" / "thresholds.csv").unlink()
     assert len(read(page.build(run)).all("path", class_="series")) == len(lines) - 2
+    for file in ("calibration", "importance", "ways"):
+        (run.results / "tune" / f"{file}.csv").unlink()
+    assert len(read(page.build(run)).all("path", class_="series")) == len(lines) - 3
 
 
 def test_of_nothing_the_params_are_left(tmp_path, run):

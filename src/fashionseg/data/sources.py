@@ -74,13 +74,14 @@ def _download(competition: str, cache: Path) -> Path:
     except SystemExit:
         raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
     except HTTPError as error:
-        raise UserError(_refusal(error.response.status_code, competition)) from None
+        raise UserError(refusal(error.response.status_code, competition)) from None
     except (RequestException, OSError, ValueError) as error:
         raise UserError(f"the download from Kaggle broke off ({error}); run again, it goes on from {cache}/.") from None
     return cache / f"{competition}.zip"
 
 
-def _refusal(status: int, competition: str) -> str:
+def refusal(status: int, competition: str) -> str:
+    """What a status of Kaggle's answer means, and what to do."""
     page = f"https://www.kaggle.com/competitions/{competition}"
     return {
         401: f"Kaggle did not accept the credentials (401); {CREDENTIALS}.",

@@ -1,21 +1,23 @@
 """Anchors of the feature pyramid, laid out and rounded as torchvision's AnchorGenerator does."""
 
+from collections.abc import Sequence
+
 from keras import KerasTensor, ops
 
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 
 
-def cell_anchors(side: float) -> list[list[float]]:
+def cell_anchors(side: float, ratios: Sequence[float] = RATIOS) -> list[list[float]]:
     """The boxes of one cell around its origin, x1 y1 x2 y2 in pixels, one a ratio, all of area `side` squared.
 
     Corners are rounded to whole pixels (half to even): the COCO weights of torchvision were trained so.
     """
-    halves = [(side * ratio**-0.5 / 2, side * ratio**0.5 / 2) for ratio in RATIOS]
+    halves = [(side * ratio**-0.5 / 2, side * ratio**0.5 / 2) for ratio in ratios]
     return [[float(round(corner)) for corner in (-w, -h, w, h)] for w, h in halves]
 
 
-def grid_anchors(height: int, width: int, stride: int, side: float) -> KerasTensor:
-    """Anchors (height * width * 3, 4) float32 of one level: rows, then columns, then ratios.
+def grid_anchors(height: int, width: int, stride: int, side: float, ratios: Sequence[float] = RATIOS) -> KerasTensor:
+    """Anchors (height * width * len(ratios), 4) float32 of one level: rows, then columns, then ratios.
 
     `height` and `width` are the feature map's; cell (i, j) has its origin at pixel (i * stride, j * stride).
     """
@@ -25,4 +27,4 @@ def grid_anchors(height: int, width: int, stride: int, side: float) -> KerasTens
         indexing="ij",
     )
     shifts = ops.reshape(ops.stack([x, y, x, y], axis=-1), (-1, 1, 4))
-    return ops.reshape(shifts + ops.convert_to_tensor(cell_anchors(side), "float32"), (-1, 4))
+    return ops.reshape(shifts + ops.convert_to_tensor(cell_anchors(side, ratios), "float32"), (-1, 4))

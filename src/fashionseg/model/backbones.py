@@ -1,9 +1,12 @@
 """Image classifiers without their heads: RGB 0..255 to feature maps at strides 4, 8, 16 and 32."""
 
 import difflib
+import json
+import re
 import textwrap
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,26 +34,38 @@ LITE0_HEAD = ("_conv_head.", "_bn1.", "_fc.")
 
 # KerasHub's ResNets of bottleneck blocks that need no preset: blocks a stage.
 RESNETS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
+RESNET_FILTERS = [64, 128, 256, 512]  # a stage
+# The same networks as Matterport has them: the stride of a stage in the 1x1 convolutions of its first block, a pool
+# that pads at the bottom and right alone, and colours minus their means, not divided.
+MATTERPORT = "_matterport"
+MATTERPORT_MEAN = np.array([123.7, 116.8, 103.9])
+OWN = ("efficientnet_lite0", *RESNETS, *(name + MATTERPORT for name in RESNETS))  # need no preset's files
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406]) * 255
 IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
+WEIGHTS = ("imagenet", "random")
 LEVELS = ("P2", "P3", "P4", "P5")  # KerasHub's names of C2 to C5
 REMOTE = ("kaggle://", "hf://", "modelscope://")  # prefixes of presets that KerasHub does not list
 
 
-def build(name: str, weights: str, frozen_stages: int) -> keras.Model:
+def build(name: str | dict[str, Any], weights: str, frozen_stages: int) -> keras.Model:
     """A model from images (B, H, W, 3) float32 RGB 0..255, H and W multiples of 32, to the list [C2, C3, C4, C5] of
     feature maps (B, H / stride, W / stride, C), strides 4, 8, 16, 32.
 
-    name: efficientnet_lite0, resnet50, resnet101, a KerasHub preset or the folder of one. weights: imagenet or random.
+    name: one of OWN, a KerasHub preset or the folder of one, or what Keras serialises such a model to, which needs none
+    of the preset's files and has its frozen stages in it. weights: imagenet or random.
     frozen_stages: 0 to 4; of n > 0 everything below and including the n-th map does not learn, from the stem on.
     Batch normalisation always uses its stored statistics and never learns, as usual where few images make a batch;
     with random weights it changes nothing. Raises UserError for what is not among these or not at hand.
     """
-    if weights not in ("imagenet", "random"):
+    if weights not in WEIGHTS:
         raise UserError(f"model.weights is {weights!r}; it must be imagenet or random.")
     if frozen_stages not in range(len(LEVELS) + 1):
         raise UserError(f"model.frozen_stages is {frozen_stages!r}; it must be 0 to {len(LEVELS)}.")
+    if isinstance(name, dict):
+        if "keras_hub" in json.dumps(name):
+            import keras_hub  # noqa: F401 - tells Keras of its layers
+        return keras.saving.deserialize_keras_object(name)
     features, scale, offset = _lite0(weights) if name == "efficientnet_lite0" else _keras_hub(name, weights)
     if frozen_stages:
         for layer in keras.Model(features.input, features.outputs[frozen_stages - 1]).layers:
@@ -190,7 +205,7 @@ def _import_lite0(stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
 
 def _keras_hub(name: str, weights: str) -> tuple[keras.Model, list[float], list[float]]:
     """The network and, by channel, the scale and offset of its input."""
-    if name in RESNETS:
+    if name in OWN:
         backbone, scale, offset = _resnet(name, weights)
     else:
         backbone, scale, offset = _preset(name, weights)
@@ -198,6 +213,8 @@ def _keras_hub(name: str, weights: str) -> tuple[keras.Model, list[float], list[
     if not set(LEVELS) <= set(maps):
         raise UserError(f"model.backbone {name} has no feature maps at strides 4, 8, 16 and 32; choose another one.")
     features = keras.Model(backbone.input, [maps[level] for level in LEVELS], name=backbone.name)
+    if name.endswith(MATTERPORT):
+        features = keras.models.clone_model(features, clone_function=_as_matterport)
     for layer in features._flatten_layers():  # Keras has no public way to the layers within layers
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
@@ -212,19 +229,37 @@ def _resnet(name: str, weights: str):
     import keras_hub  # 5 to 12 s, so only where it is needed
 
     if weights == "imagenet":
-        raise UserError(
-            f"model.backbone {name} has no imagenet weights; name the KerasHub preset "
-            f"{name.replace('resnet', 'resnet_')}_imagenet or set model.weights to random."
+        other = (
+            "set model.weights to the path of mask_rcnn_coco.h5"
+            if name.endswith(MATTERPORT)
+            else f"name the KerasHub preset {name.replace('resnet', 'resnet_')}_imagenet"
         )
+        raise UserError(f"model.backbone {name} has no imagenet weights; {other} or set model.weights to random.")
     backbone = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=RESNETS[name],
+        stackwise_num_filters=RESNET_FILTERS,
+        stackwise_num_blocks=RESNETS[name.removesuffix(MATTERPORT)],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="bottleneck_block",
     )
+    if name.endswith(MATTERPORT):
+        return backbone, 1.0, -MATTERPORT_MEAN
     return backbone, 1 / IMAGENET_STD, -IMAGENET_MEAN / IMAGENET_STD
+
+
+def _as_matterport(layer: layers.Layer) -> layers.Layer:
+    """A layer of KerasHub's ResNet with what differs in Matterport's."""
+    config = layer.get_config()
+    if layer.name == "pool1_pool":
+        config["padding"] = "same"
+    elif layer.name == "pool1_pad" or re.fullmatch(r"stack\d_block0_2_pad", layer.name):
+        config["padding"] = 0
+    elif re.fullmatch(r"stack[1-3]_block0_1_conv", layer.name):
+        config["strides"] = 2
+    elif re.fullmatch(r"stack[1-3]_block0_2_conv", layer.name):
+        config.update(strides=1, padding="same")
+    return type(layer).from_config(config)
 
 
 def _preset(name: str, weights: str):
@@ -243,7 +278,7 @@ def _preset(name: str, weights: str):
             "a folder needs config.json, image_converter.json and, unless model.weights is random, model.weights.h5"
         )
     else:
-        known = ["efficientnet_lite0", *RESNETS, *presets]
+        known = [*OWN, *presets]
         nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
         raise UserError(f"model.backbone is {name!r}, neither a folder nor a known name; the nearest is {nearest}.")
     try:

@@ -3,31 +3,44 @@
 import keras
 from keras import KerasTensor, layers, ops
 
+from fashionseg.model.norms import group_norm
+
 
 @keras.saving.register_keras_serializable("fashionseg")
 class FeaturePyramid(layers.Layer):
-    """Maps [C2, C3, C4, C5] to [P2, ..., P6], each (B, S / stride, S / stride, channels), strides 4 to 64."""
+    """Maps [C2, C3, C4, C5] to [P2, ..., P6], each (B, S / stride, S / stride, channels), strides 4 to 64.
 
-    def __init__(self, channels: int, **kwargs):
+    normed: group normalisation after every convolution."""
+
+    def __init__(self, channels: int, normed: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
+        self.normed = normed
         initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # torchvision's
         self.lateral = [layers.Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
         self.output_convs = [
             layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer) for _ in range(4)
         ]
+        self.lateral_norms, self.output_norms = ([group_norm(channels) for _ in range(4 * normed)] for _ in range(2))
 
     def build(self, shapes):
         for lateral, output, shape in zip(self.lateral, self.output_convs, shapes, strict=True):
             lateral.build(shape)
             output.build((*shape[:-1], self.channels))
+        for norm in (*self.lateral_norms, *self.output_norms):
+            norm.build((None, None, None, self.channels))
 
     def call(self, features: list[KerasTensor]) -> list[KerasTensor]:
-        merged = [conv(feature) for conv, feature in zip(self.lateral, features, strict=True)]
+        merged = _each(self.lateral, self.lateral_norms, features)
         for level in (2, 1, 0):
             merged[level] = merged[level] + _upsample(merged[level + 1])
-        pyramid = [conv(feature) for conv, feature in zip(self.output_convs, merged, strict=True)]
+        pyramid = _each(self.output_convs, self.output_norms, merged)
         return [*pyramid, pyramid[-1][:, ::2, ::2]]
+
+
+def _each(convs, norms, features):
+    found = [conv(feature) for conv, feature in zip(convs, features, strict=True)]
+    return [norm(feature) for norm, feature in zip(norms, found, strict=True)] if norms else found
 
 
 def _upsample(feature):

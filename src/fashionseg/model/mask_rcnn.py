@@ -1,13 +1,13 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
-from fashionseg.model import backbones
+from fashionseg.model import anchors, backbones
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
@@ -15,6 +15,15 @@ from fashionseg.model.rpn import RegionProposals
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
 # XLA is how JAX runs at all. TensorFlow does without: on CPUs it is no faster, and takes longer to start.
 JIT = keras.backend.backend() == "jax"
+# model.heads: 3x3 convolutions of the RPN and their width where it is not fpn_channels, 3x3 convolutions of the box
+# head, group norm in pyramid and heads. v1 and v2 are torchvision's maskrcnn_resnet50_fpn and ..._v2, whose batch norm
+# an import folds away; v2_group is for training without such a file; matterport's batch norm is folded away as well.
+HEADS = {
+    "v1": (1, None, 0, False),
+    "v2": (2, None, 4, False),
+    "v2_group": (2, None, 4, True),
+    "matterport": (1, 512, 0, False),
+}
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `attributes` with that head
 
 
@@ -26,7 +35,13 @@ class MaskRCNN(keras.Model):
     pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
     anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
     and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
-    and losses always have 32; rois sampled for the heads, an image; seed of the sampling.
+    and losses always have 32; rois sampled for the heads, an image; seed of the sampling; heads, a name of HEADS;
+    class_agnostic_masks, one mask filter for all classes; anchor_ratios of height to width.
+
+    About heads v2: torchvision trains its batch norm on many GPUs. With the few images of a smaller machine the
+    statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
+    convolution, the same numbers at inference, and learns on as kernel and bias; without an import v2_group
+    normalises within each image and RoI.
 
     A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
     true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
@@ -36,7 +51,7 @@ class MaskRCNN(keras.Model):
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | dict[str, Any],
         weights: str,
         frozen_stages: int,
         side: int,
@@ -50,15 +65,32 @@ class MaskRCNN(keras.Model):
         precision: str,
         rois: int,
         seed: int,
+        heads: str = "v1",
+        class_agnostic_masks: bool = False,
+        anchor_ratios: Sequence[float] = anchors.RATIOS,
         **kwargs: Any,
     ):
         super().__init__(dtype=precision, autocast=False, **kwargs)
         self.side = side
         with _policy(precision):
             self.backbone = backbones.build(backbone, weights, frozen_stages)
-            self.fpn = FeaturePyramid(fpn_channels)
-            self.rpn = RegionProposals(fpn_channels, STRIDES, anchor_side, proposals)
-            self.roi_heads = RoIHeads(classes, fpn_channels, STRIDES[:4], rois, detections, attributes, attribute_count)
+            rpn_convs, rpn_width, box_convs, normed = HEADS[heads]
+            self.fpn = FeaturePyramid(fpn_channels, normed)
+            self.rpn = RegionProposals(
+                rpn_width or fpn_channels, STRIDES, anchor_side, proposals, rpn_convs, anchor_ratios
+            )
+            self.roi_heads = RoIHeads(
+                classes,
+                fpn_channels,
+                STRIDES[:4],
+                rois,
+                detections,
+                attributes,
+                attribute_count,
+                box_convs,
+                normed,
+                class_agnostic_masks,
+            )
         self.seed_generator = keras.random.SeedGenerator(seed)
         names = LOSSES if attributes == "none" else (*LOSSES, "attributes")
         self.trackers = [keras.metrics.Mean(name) for name in names]

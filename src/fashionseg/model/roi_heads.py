@@ -1,10 +1,13 @@
 """The heads on regions of interest: what a box holds (Fast R-CNN) and its mask (Mask R-CNN)."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import losses, targets
+from fashionseg.model import losses, norms, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import levels, roi_align
@@ -15,30 +18,41 @@ BOX_SIDE, MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes o
 CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last suppression
 LEAST_SIDE = 1e-2  # pixels; thinner detections are dropped
 DENSE = 1024
+PARTS = 8  # of the slots of an image that masks and attributes are computed in; parts without an instance cost nothing
 
 
 @keras.saving.register_keras_serializable("fashionseg")
 class BoxHead(layers.Layer):
     """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4), and the
-    feature (B, R, 1024) that both come from."""
+    feature (B, R, 1024) that both come from.
 
-    def __init__(self, classes: int, **kwargs):
+    With `conv_widths` 3x3 convolutions so wide take the place of the first of the two; normed: each with group norm.
+    """
+
+    def __init__(self, classes: int, conv_widths: Sequence[int] = (), normed: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.classes = classes
+        self.conv_widths = list(conv_widths)
+        self.normed = normed
+        self.convs, self.norms = norms.stack(self.conv_widths, normed)
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
-        self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(2)]
+        self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
         # The last layers begin near zero, as in Detectron: every class equally likely, every box as proposed.
         near_zero = [keras.initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
         self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
         self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=near_zero[1], dtype="float32")
 
     def build(self, shape):
-        self.dense[0].build((None, None, shape[-1] * BOX_SIDE**2))
-        for layer in (self.dense[1], self.class_logits, self.deltas):
+        norms.build(self.convs, self.norms, (None, *shape[-3:]))
+        width = [shape[-1], *self.conv_widths][-1]
+        self.dense[0].build((None, None, width * BOX_SIDE**2))
+        for layer in (*self.dense[1:], self.class_logits, self.deltas):
             layer.build((None, None, DENSE))
 
     def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        hidden = ops.reshape(features, (-1, features.shape[1], features.shape[-1] * BOX_SIDE**2))
+        hidden = ops.reshape(features, (-1, *features.shape[2:]))
+        hidden = norms.through(self.convs, self.norms, hidden)
+        hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * BOX_SIDE**2))
         for layer in self.dense:
             hidden = layer(hidden)
         deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.classes + 1, 4))
@@ -50,35 +64,37 @@ class MaskHead(layers.Layer):
     """Four convolutions, one doubling: mask logits (B, R, 28, 28) of features (B, R, 14, 14, C) for one class an RoI.
 
     The last 1x1 convolution of the paper answers for all classes; here only the filter of the RoI's own class
-    (B, R) int32, 0 background, is applied, the same numbers for a fraction of the work.
+    (B, R) int32, 0 background, is applied, the same numbers for a fraction of the work. class_agnostic: there is but
+    one filter, for whatever class. normed: group norm after each of the four.
     """
 
-    def __init__(self, classes: int, channels: int, **kwargs):
+    def __init__(self, classes: int, channels: int, class_agnostic: bool = False, normed: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.classes = classes
         self.channels = channels
+        self.class_agnostic = class_agnostic
+        self.normed = normed
+        self.convs, self.norms = norms.stack([channels] * 4, normed)
         he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.convs = [
-            layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=he) for _ in range(4)
-        ]
         self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation="relu", kernel_initializer=he)
 
     def build(self, shape):
-        for conv, width in zip((*self.convs, self.upsample), (shape[-1], *[self.channels] * 4), strict=True):
-            conv.build((None, MASK_SIDE, MASK_SIDE, width))
+        norms.build(self.convs, self.norms, (None, *shape[-3:]))
+        self.upsample.build((None, MASK_SIDE, MASK_SIDE, self.channels))
         near_zero = keras.initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
-        self.kernel = self.add_weight((self.classes + 1, self.channels), near_zero, name="kernel")
-        self.bias = self.add_weight((self.classes + 1,), "zeros", name="bias")
+        filters = 1 if self.class_agnostic else self.classes + 1
+        self.kernel = self.add_weight((filters, self.channels), near_zero, name="kernel")
+        self.bias = self.add_weight((filters,), "zeros", name="bias")
 
     def call(self, features: KerasTensor, classes: KerasTensor) -> KerasTensor:
         count = features.shape[1]
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        for conv in (*self.convs, self.upsample):
-            hidden = conv(hidden)
+        hidden = self.upsample(norms.through(self.convs, self.norms, hidden))
         side = 2 * MASK_SIDE
         hidden = ops.reshape(hidden, (-1, count, side * side, self.channels))
-        logits = ops.matmul(hidden, ops.take(self.kernel, classes, axis=0)[..., None])[..., 0]
-        logits = logits + ops.take(self.bias, classes, axis=0)[..., None]
+        filters = ops.zeros_like(classes) if self.class_agnostic else classes
+        logits = ops.matmul(hidden, ops.take(self.kernel, filters, axis=0)[..., None])[..., 0]
+        logits = logits + ops.take(self.bias, filters, axis=0)[..., None]
         return ops.cast(ops.reshape(logits, (-1, count, side, side)), "float32")
 
 
@@ -86,7 +102,8 @@ class MaskHead(layers.Layer):
 class RoIHeads(layers.Layer):
     """Box head, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
 
-    attributes: none, linear or conv; attribute_count of the head if there is one.
+    attributes: none, linear or conv; attribute_count of the head if there is one. box_convs: 3x3 convolutions in the
+    box head; normed: group norm; class_agnostic_masks: one mask filter for all classes.
     """
 
     def __init__(
@@ -98,6 +115,9 @@ class RoIHeads(layers.Layer):
         detections: int,
         attributes: str,
         attribute_count: int,
+        box_convs: int = 0,
+        normed: bool = False,
+        class_agnostic_masks: bool = False,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # coordinates keep their 32 bits
@@ -106,8 +126,11 @@ class RoIHeads(layers.Layer):
         self.strides = strides
         self.rois = rois
         self.detections = detections
-        self.box_head = BoxHead(classes)
-        self.mask_head = MaskHead(classes, channels)
+        self.box_convs = box_convs
+        self.normed = normed
+        self.class_agnostic_masks = class_agnostic_masks
+        self.box_head = BoxHead(classes, [channels] * box_convs, normed)
+        self.mask_head = MaskHead(classes, channels, class_agnostic_masks, normed)
         self.attributes = attributes
         self.attribute_count = attribute_count
         self.attribute_head = {
@@ -164,8 +187,9 @@ class RoIHeads(layers.Layer):
 
         # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
         first = slice(positives)
-        roi_features = self.align(pyramid, rois[:, first], MASK_SIDE)
-        mask_logits = self.mask_head(roi_features, roi_classes[:, first])
+        mask_logits, attribute_logits = self._in_parts(
+            pyramid, rois[:, first], roi_classes[:, first], features[:, first], foreground[:, first]
+        )
         mask_goal = targets.project_masks(
             targets.take(batch["masks"], matched[:, first]), matched_boxes[:, first], rois[:, first], 2 * MASK_SIDE
         )
@@ -175,7 +199,6 @@ class RoIHeads(layers.Layer):
             "mask": losses.mask(mask_logits, mask_goal, foreground[:, first]),
         }
         if self.attribute_head:
-            attribute_logits = self.attribute_head(features[:, first], roi_features)
             attribute_goal = targets.take(batch["attributes"], matched[:, first])
             found["attributes"] = losses.attributes(attribute_logits, attribute_goal, foreground[:, first])
         return found
@@ -212,14 +235,35 @@ class RoIHeads(layers.Layer):
         classes = ops.where(found, ops.cast(pair % self.classes, "int32") + 1, 0)
         others = ops.one_hot(classes, self.classes + 1) < 0.5
         rival = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)
-        roi_features = self.align(pyramid, boxes, MASK_SIDE)
+        mask_logits, attribute_logits = self._in_parts(pyramid, boxes, classes, targets.take(features, roi), found)
         instances = {
             "boxes": boxes,
             "scores": best,
             "classes": classes,
-            "masks": ops.sigmoid(self.mask_head(roi_features, classes)),
+            "masks": ops.sigmoid(mask_logits),
             "margins": ops.where(found, best - rival, 0.0),
         }
         if self.attribute_head:
-            instances["attributes"] = ops.sigmoid(self.attribute_head(targets.take(features, roi), roi_features))
+            instances["attributes"] = ops.sigmoid(attribute_logits)
         return instances
+
+    def _in_parts(self, pyramid, rois, classes, features, used):
+        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A) of rois (B, R, 4), classes (B, R) and the box
+        head's features (B, R, F). The used slots (B, R) bool come first; parts without any give zeros."""
+        step = -(-rois.shape[1] // PARTS)
+        attributes = self.attribute_count if self.attribute_head else 0
+
+        def nothing(part):
+            shape = ops.shape(rois)[0], rois[:, part].shape[1]
+            return ops.zeros((*shape, 2 * MASK_SIDE, 2 * MASK_SIDE)), ops.zeros((*shape, attributes))
+
+        def heads(part):
+            roi_features = self.align(pyramid, rois[:, part], MASK_SIDE)
+            masks = self.mask_head(roi_features, classes[:, part])
+            if not self.attribute_head:
+                return masks, nothing(part)[1]
+            return masks, self.attribute_head(features[:, part], roi_features)
+
+        parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
+        done = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(nothing, part)) for part in parts]
+        return [ops.concatenate(kind, axis=1) for kind in zip(*done, strict=True)]

@@ -1,5 +1,7 @@
 """Region Proposal Network (Ren et al. 2015) on a feature pyramid."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import KerasTensor, layers, ops
 
@@ -16,39 +18,61 @@ LEAST_SIDE = 1e-3  # pixels; thinner proposals are dropped
 
 @keras.saving.register_keras_serializable("fashionseg")
 class RegionProposals(layers.Layer):
-    """One 3x3 convolution and two 1x1 over every level; anchors are `anchor_side` pixels on P2 and double a level.
+    """3x3 convolutions, `convs` of them and `channels` wide, and two 1x1 over every level; anchors are `anchor_side`
+    pixels on P2, double a level, and have the `ratios` of height to width.
 
     `proposals` boxes an image: so many a level enter suppression, so many leave it altogether.
     """
 
-    def __init__(self, channels: int, strides: list[int], anchor_side: int, proposals: int, **kwargs):
+    def __init__(
+        self,
+        channels: int,
+        strides: list[int],
+        anchor_side: int,
+        proposals: int,
+        convs: int = 1,
+        ratios: Sequence[float] = anchor_ops.RATIOS,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.channels = channels
         self.strides = strides
         self.anchor_side = anchor_side
         self.proposals = proposals
+        self.convs = convs
+        self.ratios = list(ratios)
         normal = keras.initializers.RandomNormal(stddev=0.01)
-        count = len(anchor_ops.RATIOS)
-        self.conv = layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=normal)
+        count = len(ratios)
+        # The first one by itself, for the sake of files from when there was but one.
+        self.conv, *self.more_convs = [
+            layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=normal)
+            for _ in range(convs)
+        ]
         self.objectness = layers.Conv2D(count, 1, kernel_initializer=normal, dtype="float32")
         self.deltas = layers.Conv2D(4 * count, 1, kernel_initializer=normal, dtype="float32")
 
     def build(self, shapes):
         self.conv.build(shapes[0])
-        for conv in (self.objectness, self.deltas):
+        for conv in (*self.more_convs, self.objectness, self.deltas):
             conv.build((*shapes[0][:-1], self.channels))
 
     def call(self, pyramid: list[KerasTensor]) -> tuple[list[KerasTensor], list[KerasTensor]]:
         """Logits (B, A_l) and deltas (B, A_l, 4) of every level's anchors."""
-        hidden = [self.conv(feature) for feature in pyramid]
-        logits = [ops.reshape(self.objectness(h), (-1, _anchor_count(h))) for h in hidden]
-        deltas = [ops.reshape(self.deltas(h), (-1, _anchor_count(h), 4)) for h in hidden]
+        logits, deltas = [], []
+        for hidden in pyramid:
+            for conv in (self.conv, *self.more_convs):
+                hidden = conv(hidden)
+            count = hidden.shape[1] * hidden.shape[2] * len(self.ratios)
+            logits.append(ops.reshape(self.objectness(hidden), (-1, count)))
+            deltas.append(ops.reshape(self.deltas(hidden), (-1, count, 4)))
         return logits, deltas
 
     def anchors(self, pyramid: list[KerasTensor]) -> list[KerasTensor]:
         """The anchors (A_l, 4) of each level."""
         return [
-            anchor_ops.grid_anchors(feature.shape[1], feature.shape[2], stride, self.anchor_side * 2**level)
+            anchor_ops.grid_anchors(
+                feature.shape[1], feature.shape[2], stride, self.anchor_side * 2**level, self.ratios
+            )
             for level, (feature, stride) in enumerate(zip(pyramid, self.strides, strict=True))
         ]
 
@@ -98,7 +122,3 @@ class RegionProposals(layers.Layer):
                 targets.take(ops.concatenate(deltas, axis=1), indices), goal, foreground, used
             ),
         }
-
-
-def _anchor_count(feature):
-    return feature.shape[1] * feature.shape[2] * len(anchor_ops.RATIOS)

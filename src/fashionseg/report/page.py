@@ -251,18 +251,23 @@ def _claims(run: Run) -> Iterable[Element | None]:
     rule = run.values(run.results, "claims.json") | run.values(run.metrics, "tune.json")
     plain = {key: value for key, value in rule.items() if isinstance(value, str | int | float)}
     parts = [tag("div", tag("h3", "Rule"), _list(plain), class_="panel")] if plain else []
+    ways, thresholds, calibration, importance = (
+        run.table(f"tune/{name}.csv") for name in ("ways", "thresholds", "calibration", "importance")
+    )
+    if len(thresholds):
+        wide = thresholds.set_index("threshold")
+        parts.append(charts.lines("Competition's metric over score threshold", wide, "score threshold"))
+    if len(calibration):
+        wide = calibration.set_index("expected")[["value"]]
+        parts.append(charts.lines("What the selector's claims were worth", wide, "what it expected"))
+    parts.append(charts.bars("What the selector looks at", _bar_rows(importance, "feature", "importance")))
     tables = []
-    for file in sorted(run.results.glob("tune*.csv")):
-        table = _table(file)
-        if {"threshold", "value"} <= set(table.columns):
-            series = [name for name in table.columns if name not in ("threshold", "value")]
-            wide = table.assign(series=table[series].astype(str).agg(" ".join, axis=1) if series else "value")
-            wide = wide.pivot_table("value", "threshold", "series", sort=False).sort_index()
-            parts.append(charts.lines("Competition's metric over score threshold", wide, "score threshold"))
-        elif len(table):
-            columns = [(name, name, 3) for name in table.columns]
-            tables += [tag("h3", file.stem), charts.sheet(file.stem, table, columns)]
-    if parts or tables:
+    if len(ways):
+        columns = [("formula", "formula", None), ("way", "way", None)]
+        columns += [(name, name, 4) for name in ways.columns if name not in ("formula", "way")]
+        title = "Ways to claim, on images not used to choose"
+        tables = [tag("h3", title), charts.sheet(title, ways, columns)]
+    if any(part is not None for part in parts) or tables:
         yield tag("p", "What of the predictions the submission claims, chosen on the validation pictures.")
         yield _charts(*parts)
         yield from tables

@@ -1,0 +1,132 @@
+"""The rule by which predictions become claims: what tuning writes to the claims file and submitting reads.
+
+Each candidate of an image has a worth: its score less the threshold of its class or, with a selector, the value that
+the forest expects of it less the least that pays. Claimed are those worth 0 or more, best first, without what a better
+claim of the class already holds; at least the best, as an image without a claim scores nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashionseg import io, rle
+from fashionseg.claiming.candidates import FEATURES, Candidates, Prediction, features, separate
+from fashionseg.claiming.forest import Forest
+from fashionseg.errors import UserError
+from fashionseg.params import Submission
+
+NEVER = 2.0  # a threshold that no score reaches: a class left out
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A value for all, and own ones for some; names are ids as text, as JSON has them."""
+
+    common: float
+    own: dict[str, float] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        return self.own.get(name, self.common)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What a candidate is worth: `forest` on FEATURES and the mean value of its class; claims of `least` pay."""
+
+    least: float
+    of_class: Thresholds
+    forest: Forest
+
+    def values(self, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """(n,) expected value, 0..1, from features (n, 13) and classes (n,)."""
+        of_class = np.array([self.of_class[str(number)] for number in classes], float)
+        return self.forest.predict(np.column_stack([of_class, known]))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """attributes: least score by "category/attribute"; scores: least score by category, NEVER for one left out.
+
+    A candidate goes whose IoU with a better claim of its class exceeds nms_iou, of which that covers more than the
+    share mask_overlap, or of fewer than min_area pixels of the grid. claims_per_image: None for all that pay.
+    categories: ids of the label file the rule was made for.
+    """
+
+    claims_per_image: int | None
+    nms_iou: float
+    mask_overlap: float
+    min_area: int
+    scores: Thresholds
+    attributes: Thresholds
+    selector: Selector | None
+    categories: list[int]
+
+    def attribute_sets(self, predictions: Sequence[Prediction]) -> list[frozenset[int]]:
+        """The attributes claimed of each prediction."""
+        return [
+            frozenset(
+                attribute
+                for attribute, score in zip(p["attribute_ids"], p["attribute_scores"], strict=True)
+                if score >= self.attributes[f"{p['category_id']}/{attribute}"]
+            )
+            for p in predictions
+        ]
+
+    def worth(self, found: Candidates) -> np.ndarray:
+        """(n,) of one image's candidates."""
+        if self.selector:
+            known = features(found, self.attribute_sets(found.predictions))
+            return self.selector.values(known, found.classes) - self.selector.least
+        return found.scores - np.array([self.scores[str(number)] for number in found.classes], float)
+
+    def chosen(self, found: Candidates, worth: np.ndarray) -> list[int]:
+        """The candidates that are claimed, best first."""
+        alike = found.classes[:, None] == found.classes
+        doubled = alike & ((found.iou > self.nms_iou) | (found.covered > self.mask_overlap))
+        out, kept = found.areas < self.min_area, []
+        for i in np.argsort(-worth, kind="stable").tolist():
+            if len(kept) == self.claims_per_image or (kept and worth[i] < 0):
+                break
+            if not out[i]:
+                kept.append(i)
+                out = out | doubled[:, i]
+        return kept
+
+    def claims(self, found: Candidates, params: Submission) -> tuple[list[Prediction], list[frozenset[int]], rle.Runs]:
+        """What is claimed of an image: predictions, their attributes and their masks on the grid, none shared."""
+        order, masks = separate(found, self.chosen(found, self.worth(found)), params)
+        predictions = [found.predictions[i] for i in order]
+        return predictions, self.attribute_sets(predictions), masks
+
+
+def write(path: str | Path, rule: Rule, notes: dict[str, Any]) -> None:
+    """The claims file: JSON, a tree of the selector a line; notes come first, for the reader."""
+    saved = {**notes, **asdict(rule)}
+    trees = []
+    if rule.selector:
+        trees = [json.dumps(tree) for tree in rule.selector.forest.trees]
+        saved["selector"]["forest"]["trees"] = []
+    text = json.dumps(saved, indent=1, allow_nan=False)
+    io.write_text(path, text.replace('"trees": []', '"trees": [\n' + ",\n".join(trees) + "\n]") + "\n")
+
+
+def read(path: str | Path, document: dict[str, Any]) -> Rule:
+    """The rule of a claims file. Raises UserError where it holds none or one for other classes than the document's."""
+    saved = io.read_json(path)
+    try:
+        values = {name: saved[name] for name in Rule.__dataclass_fields__}
+        values |= {name: Thresholds(**saved[name]) for name in ("scores", "attributes")}
+        if selector := saved["selector"]:
+            forest = Forest(tuple(selector["forest"]["features"]), selector["forest"]["trees"])
+            values["selector"] = Selector(selector["least"], Thresholds(**selector["of_class"]), forest)
+            if forest.features != ("of_class", *FEATURES):
+                raise KeyError("features")
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} holds no claims rule of this version ({error}); run `dvc repro tune`.") from None
+    if values["categories"] != [category["id"] for category in document["categories"]]:
+        raise UserError(f"{path} was made for other classes than these predictions; run `dvc repro tune`.")
+    return Rule(**values)

@@ -1,0 +1,344 @@
+"""Starts a network from the weights of other people's Mask R-CNN; a report says what went where."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from fashionseg.errors import UserError
+from fashionseg.model.roi_heads import BOX_SIDE
+from fashionseg.model.weights import read_state_dict
+
+# These depend on the number of classes or of anchor ratios; they begin anew where the file has another one.
+MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head.deltas", "mask_head.logits")
+# May lie in a file without a place here: a classifier's last layer, a counter of training steps.
+UNUSED = r"fc\.(weight|bias)|.*\.num_batches_tracked"
+SHOWN = 8  # layers that the file has nothing for, in the summary
+
+TORCH_EPSILON = 1e-5  # of torch.nn.BatchNorm2d
+# Of FrozenBatchNorm2d in torchvision's COCO weights of version 1 (overwrite_eps in detection/_utils.py) and so in what
+# was fine-tuned from them. A file does not say which it was; BatchNorm2d alone counts its steps.
+FROZEN_EPSILON = 0.0
+# Names of older torchvision, and today's (the methods _load_from_state_dict of its modules of version 2).
+OLD_NAMES = (
+    (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)", r"\1.0.\2"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    (r"(roi_heads\.mask_head)\.mask_fcn(\d)\.(weight|bias)", lambda m: f"{m[1]}.{int(m[2]) - 1}.0.{m[3]}"),
+)
+
+MATTERPORT_EPSILON = 1e-3
+MATTERPORT_RPN_STD = (0.1, 0.1, 0.2, 0.2)  # its RPN's deltas are divided by these; ours and torchvision's by nothing
+Y_FIRST = [1, 0, 3, 2]  # from (y, x, height, width) to (x, y, width, height) and back
+
+
+@dataclass
+class Report:
+    """What became of the layers of ours and of what the file holds."""
+
+    path: Path
+    source: str
+    loaded: dict[str, list[str]] = field(default_factory=dict)  # layer: names in the file
+    numbers: int = 0  # loaded
+    skipped: dict[str, str] = field(default_factory=dict)  # layer: why it begins anew although the file has one
+    fresh: list[str] = field(default_factory=list)  # layers that the file has nothing for
+    unused: list[str] = field(default_factory=list)  # names in the file that need no place
+
+    def __str__(self) -> str:
+        lines = [f"{self.path} ({self.source}): {self.numbers:,} numbers into {len(self.loaded)} layers"]
+        lines += [f"  {layer} begins anew: {reason}" for layer, reason in self.skipped.items()]
+        if self.fresh:
+            more = f" and {len(self.fresh) - SHOWN} more" if len(self.fresh) > SHOWN else ""
+            lines.append(f"  nothing in the file for {', '.join(self.fresh[:SHOWN])}{more}")
+        return "\n".join(lines)
+
+
+def load(network: keras.Model, path: str | Path) -> Report:
+    """Puts a file's weights into a `MaskRCNN` and says what went where.
+
+    The file is a state dict of torchvision's maskrcnn_resnet50_fpn (for model.heads v1) or maskrcnn_resnet50_fpn_v2
+    (v2), or of a ResNet of torchvision alone, as torch.save wrote it; or the .h5 of Matterport's Mask R-CNN
+    (model.heads matterport, model.backbone resnet101_matterport for mask_rcnn_coco.h5). Batch norm is folded into the
+    convolution before it or, in the backbone, into a norm of mean 0 and variance 1: at inference the layers give the
+    numbers of the file's own network. The layers of MAY_DIFFER begin anew where their shape differs. Raises
+    UserError where anything else of the file or of the network has no counterpart.
+
+    What an import from Matterport cannot carry over: it rounds an RoI to its level where here and in the paper it is
+    rounded down, samples RoIs at one point a bin, and rounds no anchors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file.")
+    if h5py.is_hdf5(path):
+        return _matterport(_File(path, "Matterport", _h5_tensors(path), network))
+    return _torchvision(_File(path, "torchvision", _today(read_state_dict(path)), network))
+
+
+class _File:
+    """The tensors of a file, each to be taken once, and the layers of ours that they go to."""
+
+    def __init__(self, path: Path, source: str, tensors: dict[str, np.ndarray], network: keras.Model):
+        self.tensors = tensors
+        self.layers = _layers(network)
+        self.report = Report(path, source)
+        self.taken: list[str] = []
+
+    def take(self, name: str) -> np.ndarray:
+        if name not in self.tensors:
+            self.fail(f"lacks {name}")
+        self.taken.append(name)
+        return self.tensors.pop(name).astype("float64")
+
+    def norm(self, parts: list[str], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift (C,) of a batch norm whose gain, offset, mean and variance have these names."""
+        gain, offset, mean, variance = map(self.take, parts)
+        scale = gain / np.sqrt(variance + epsilon)
+        return scale, offset - mean * scale
+
+    def of(self, prefix: str) -> list[str]:
+        """The layers of ours, of such names, that nothing went to yet."""
+        return [layer for layer in self.layers if layer.startswith(prefix)]
+
+    def put(self, layer: str, *values: np.ndarray) -> None:
+        """Into a layer of ours, what was taken since the last one."""
+        names, self.taken = self.taken, []
+        if layer not in self.layers:
+            self.fail(f"holds {names[0]}")
+        variables = self.layers.pop(layer)
+        for variable, value in zip(variables, values, strict=True):
+            if tuple(variable.shape) != value.shape:
+                difference = f"{names[0]} makes {value.shape}, {tuple(variable.shape)} is needed"
+                if layer not in MAY_DIFFER:
+                    self.fail(f"does not fit {layer}: {difference}")
+                self.report.skipped[layer] = difference
+                return
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value.astype("float32"))
+            self.report.numbers += value.size
+        self.report.loaded[layer] = names
+
+    def put_norm(self, layer: str, scale: np.ndarray, shift: np.ndarray) -> None:
+        """Into a BatchNormalization of ours that uses its stored statistics: gain, offset, mean, variance."""
+        gain = scale * np.sqrt(1 + TORCH_EPSILON)  # KerasHub's ResNets have it too
+        self.put(layer, gain, shift, np.zeros_like(scale), np.ones_like(scale))
+
+    def finish(self) -> Report:
+        self.report.unused = [name for name in self.tensors if re.fullmatch(UNUSED, name)]
+        left = [name for name in self.tensors if name not in self.report.unused]
+        if left:
+            self.fail(f"holds {len(left)} tensors without a place in the network, {left[0]} the first")
+        self.report.fresh = list(self.layers)
+        return self.report
+
+    def fail(self, what: str) -> None:
+        raise UserError(f"{self.report.path} {what}; choose the model params that this file was made with.")
+
+
+def _layers(network: keras.Model) -> dict[str, list[keras.Variable]]:
+    """Every layer with weights, under a name of its own."""
+    fpn, rpn, box_head, mask_head = network.fpn, network.rpn, network.roi_heads.box_head, network.roi_heads.mask_head
+    found = {
+        **{f"backbone.{layer.name}": layer for layer in network.backbone.layers[-1].layers},
+        **{f"fpn.lateral.{level}": layer for level, layer in enumerate(fpn.lateral)},
+        **{f"fpn.output.{level}": layer for level, layer in enumerate(fpn.output_convs)},
+        **{f"fpn.norm.{index}": layer for index, layer in enumerate(fpn.lateral_norms + fpn.output_norms)},
+        **{f"rpn.conv.{index}": layer for index, layer in enumerate([rpn.conv, *rpn.more_convs])},
+        "rpn.objectness": rpn.objectness,
+        "rpn.deltas": rpn.deltas,
+        **{f"box_head.conv.{index}": layer for index, layer in enumerate(box_head.convs)},
+        **{f"box_head.norm.{index}": layer for index, layer in enumerate(box_head.norms)},
+        **{f"box_head.dense.{index}": layer for index, layer in enumerate(box_head.dense)},
+        "box_head.class_logits": box_head.class_logits,
+        "box_head.deltas": box_head.deltas,
+        **{f"mask_head.conv.{index}": layer for index, layer in enumerate(mask_head.convs)},
+        **{f"mask_head.norm.{index}": layer for index, layer in enumerate(mask_head.norms)},
+        "mask_head.upsample": mask_head.upsample,
+    }
+    layers = {name: layer.variables for name, layer in found.items() if layer.variables}
+    layers["mask_head.logits"] = [mask_head.kernel, mask_head.bias]
+    if network.roi_heads.attribute_head:
+        layers["attribute_head"] = network.roi_heads.attribute_head.variables
+    return layers
+
+
+def _today(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By torchvision's names of today for the whole network, those of a classifier too."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, new in OLD_NAMES:
+            name = re.sub(f"^{pattern}$", new, name)
+        if "conv1.weight" in tensors and not name.startswith("fc."):
+            name = f"backbone.body.{name}"
+        renamed[name] = tensor
+    return renamed
+
+
+def _torchvision(file: _File) -> Report:
+    counted = any(name.endswith("num_batches_tracked") for name in file.tensors)
+    epsilon = TORCH_EPSILON if counted else FROZEN_EPSILON
+
+    def norm(name):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        return file.norm([f"{name}.{part}" for part in parts], epsilon)
+
+    def conv(layer, name, norm_name=None):
+        kernel = file.take(f"{name}.weight").transpose(2, 3, 1, 0)  # from (out, in, height, width)
+        if norm_name and f"{norm_name}.running_var" in file.tensors:
+            scale, shift = norm(norm_name)
+            file.put(layer, kernel * scale, shift)
+        else:
+            file.put(layer, kernel, file.take(f"{name}.bias"))
+
+    def dense(layer, name, columns=None):
+        kernel = file.take(f"{name}.weight")  # (out, in); where it flattens, in is (channels, height, width)
+        if columns:
+            kernel = kernel.reshape(len(kernel), -1, columns, columns).transpose(0, 2, 3, 1).reshape(kernel.shape)
+        file.put(layer, kernel.T, file.take(f"{name}.bias"))
+
+    for layer in file.of("backbone."):
+        name = _torchvision_name(layer)
+        if name is None:
+            file.fail(f"holds torchvision's ResNet, which has no {layer}")
+        if name.endswith(("bn1", "bn2", "bn3", "downsample.1")):
+            file.put_norm(layer, *norm(name))
+        else:
+            file.put(layer, file.take(f"{name}.weight").transpose(2, 3, 1, 0))
+    if not any(name.startswith(("rpn.", "roi_heads.")) for name in file.tensors):
+        return file.finish()  # a classifier, or a backbone alone
+    if file.of("fpn.norm."):
+        file.fail("has other norms than model.heads v2_group")
+
+    for level in range(4):
+        for layer, blocks in (("lateral", "inner_blocks"), ("output", "layer_blocks")):
+            name = f"backbone.fpn.{blocks}.{level}"
+            conv(f"fpn.{layer}.{level}", f"{name}.0", f"{name}.1")
+    for layer in file.of("rpn.conv."):
+        conv(layer, f"rpn.head.conv.{layer[-1]}.0")
+    conv("rpn.objectness", "rpn.head.cls_logits")
+    conv("rpn.deltas", "rpn.head.bbox_pred")
+    convs = file.of("box_head.conv.")
+    for layer in convs:
+        name = f"roi_heads.box_head.{layer[-1]}"
+        conv(layer, f"{name}.0", f"{name}.1")
+    if convs:
+        dense("box_head.dense.0", f"roi_heads.box_head.{len(convs) + 1}", BOX_SIDE)  # one flattens between
+    else:
+        dense("box_head.dense.0", "roi_heads.box_head.fc6", BOX_SIDE)
+        dense("box_head.dense.1", "roi_heads.box_head.fc7")
+    dense("box_head.class_logits", "roi_heads.box_predictor.cls_score")
+    dense("box_head.deltas", "roi_heads.box_predictor.bbox_pred")
+    for index in range(4):
+        name = f"roi_heads.mask_head.{index}"
+        conv(f"mask_head.conv.{index}", f"{name}.0", f"{name}.1")
+    upsample = file.take("roi_heads.mask_predictor.conv5_mask.weight")  # (in, out, height, width)
+    file.put(
+        "mask_head.upsample", upsample.transpose(2, 3, 1, 0), file.take("roi_heads.mask_predictor.conv5_mask.bias")
+    )
+    logits = file.take("roi_heads.mask_predictor.mask_fcn_logits.weight")
+    file.put("mask_head.logits", logits[:, :, 0, 0], file.take("roi_heads.mask_predictor.mask_fcn_logits.bias"))
+    return file.finish()
+
+
+def _torchvision_name(layer: str) -> str | None:
+    """Of a layer of KerasHub's ResNet, `backbone.conv1_bn` or `backbone.stack1_block0_2_conv`."""
+    if layer in ("backbone.conv1_conv", "backbone.conv1_bn"):
+        return "backbone.body." + ("conv1" if layer.endswith("conv") else "bn1")
+    found = re.fullmatch(r"backbone\.stack(\d)_block(\d+)_(\d)_(conv|bn)", layer)
+    if not found:
+        return None
+    stack, block, part, kind = found.groups()
+    if part == "0":
+        return f"backbone.body.layer{int(stack) + 1}.{block}.downsample.{'01'[kind == 'bn']}"
+    return f"backbone.body.layer{int(stack) + 1}.{block}.{kind}{part}"
+
+
+def _h5_tensors(path: Path) -> dict[str, np.ndarray]:
+    """By layer/weight, whatever group they lie in: rpn_model/rpn_conv_shared/kernel:0 is rpn_conv_shared/kernel."""
+    tensors = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            tensors["/".join(name.removesuffix(":0").split("/")[-2:])] = item[()]
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    return tensors
+
+
+def _matterport(file: _File) -> Report:
+    def affine(name):
+        return file.take(f"{name}/kernel"), file.take(f"{name}/bias")
+
+    def norm(name):
+        parts = ("gamma", "beta", "moving_mean", "moving_variance")
+        return file.norm([f"{name}/{part}" for part in parts], MATTERPORT_EPSILON)
+
+    def folded(name, norm_name):
+        (kernel, bias), (scale, shift) = affine(name), norm(norm_name)
+        return kernel * scale, bias * scale + shift
+
+    for layer in file.of("backbone."):
+        name = _matterport_name(layer)
+        if name is None:
+            file.fail(f"holds Matterport's ResNet, which has no {layer}")
+        if layer.endswith("_conv"):
+            file.put(layer, file.take(f"{name}/kernel"))
+        else:
+            bias = file.take(f"{name}/bias")
+            scale, shift = norm("bn_conv1" if name == "conv1" else name.replace("res", "bn"))
+            file.put_norm(layer, scale, bias * scale + shift)
+    if file.of("fpn.norm."):
+        file.fail("has other norms than model.heads v2_group")
+    for level in range(4):
+        file.put(f"fpn.lateral.{level}", *affine(f"fpn_c{level + 2}p{level + 2}"))
+        file.put(f"fpn.output.{level}", *affine(f"fpn_p{level + 2}"))
+
+    file.put("rpn.conv.0", *affine("rpn_conv_shared"))
+    file.put("rpn.objectness", *map(_objectness, affine("rpn_class_raw")))
+    file.put("rpn.deltas", *map(_rpn_deltas, affine("rpn_bbox_pred")))
+    kernel, bias = folded("mrcnn_class_conv1", "mrcnn_class_bn1")  # a convolution of the whole RoI: a dense layer
+    file.put("box_head.dense.0", kernel.reshape(-1, kernel.shape[-1]), bias)
+    kernel, bias = folded("mrcnn_class_conv2", "mrcnn_class_bn2")
+    file.put("box_head.dense.1", kernel[0, 0], bias)
+    file.put("box_head.class_logits", *affine("mrcnn_class_logits"))
+    file.put(
+        "box_head.deltas",
+        *(_groups(values, 4)[..., Y_FIRST].reshape(values.shape) for values in affine("mrcnn_bbox_fc")),
+    )
+    for index in range(4):
+        file.put(f"mask_head.conv.{index}", *folded(f"mrcnn_mask_conv{index + 1}", f"mrcnn_mask_bn{index + 1}"))
+    file.put("mask_head.upsample", *affine("mrcnn_mask_deconv"))
+    kernel, bias = affine("mrcnn_mask")
+    file.put("mask_head.logits", kernel[0, 0].T, bias)
+    return file.finish()
+
+
+def _groups(values: np.ndarray, length: int) -> np.ndarray:
+    """(..., N * length) as (..., N, length)."""
+    return values.reshape(*values.shape[:-1], -1, length)
+
+
+def _objectness(values: np.ndarray) -> np.ndarray:
+    """A softmax over (background, foreground) is a sigmoid of their difference. The file's first anchors are tall."""
+    pairs = _groups(values, 2)[..., ::-1, :]
+    return pairs[..., 1] - pairs[..., 0]
+
+
+def _rpn_deltas(values: np.ndarray) -> np.ndarray:
+    return (_groups(values, 4)[..., ::-1, Y_FIRST] * MATTERPORT_RPN_STD).reshape(values.shape)
+
+
+def _matterport_name(layer: str) -> str | None:
+    """Of the convolution, for a layer of KerasHub's ResNet and for its norm alike: conv1, res3a_branch2b."""
+    if layer in ("backbone.conv1_conv", "backbone.conv1_bn"):
+        return "conv1"
+    found = re.fullmatch(r"backbone\.stack(\d)_block(\d+)_(\d)_(?:conv|bn)", layer)
+    if not found:
+        return None
+    stack, block, part = map(int, found.groups())
+    return f"res{stack + 2}{chr(ord('a') + block)}_branch" + ("1" if part == 0 else "2" + "abc"[part - 1])

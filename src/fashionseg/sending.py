@@ -1,0 +1,61 @@
+"""A submission to Kaggle by the official client, once it is found faultless.
+
+python -m fashionseg.sending FILE DOCUMENT SAMPLE MESSAGE
+"""
+
+import contextlib
+import gzip
+import io as streams
+import sys
+from pathlib import Path
+
+from fashionseg import io, params
+from fashionseg.data.sources import CREDENTIALS, refusal
+from fashionseg.errors import UserError, reported
+from fashionseg.submission import check, sample_ids
+
+
+def zipped(path: str | Path) -> Path:
+    """Writes path.gz, the same bytes for the same file."""
+    target = Path(f"{path}.gz")
+    with io.replacing(target) as beside:
+        beside.write_bytes(gzip.compress(Path(path).read_bytes(), mtime=0))
+    return target
+
+
+def send(path: str | Path, message: str, competition: str) -> str:
+    """Sends a file and gives Kaggle's answer; raises UserError where it is not taken."""
+    from requests.exceptions import HTTPError, RequestException  # with the client: half a second that only this needs
+
+    said = streams.StringIO()  # the client prints why an upload failed, and pages of help
+    try:
+        with contextlib.redirect_stdout(said):
+            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in, too
+
+            api = KaggleApi()
+            api.authenticate()
+            answer = api.competition_submit(str(path), message, competition, quiet=True).message
+    except SystemExit:
+        raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
+    except HTTPError as error:
+        raise UserError(refusal(error.response.status_code, competition)) from None
+    except (RequestException, OSError, ValueError) as error:
+        raise UserError(f"Kaggle could not be reached ({error}); nothing was submitted.") from None
+    if answer == "Could not submit to competition":  # the client raises nothing when the upload itself fails
+        reason = " ".join(said.getvalue().split()) or "no reason given"
+        raise UserError(f"Kaggle did not take the upload of {path} ({reason}); nothing was submitted, try again.")
+    return answer
+
+
+def main(path: str, document: str, sample: str, message: str) -> None:
+    settings = params.load("data", "submission")
+    if not message:
+        raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
+    if faults := check(path, io.read_json(document), sample_ids(sample), settings.submission):
+        raise UserError(f"{path} has {len(faults)} faults, the first: {faults[0]}; nothing was sent.")
+    print(send(zipped(path) if settings.submission.gzip else path, message, settings.data.competition))
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

@@ -1,0 +1,58 @@
+"""Small documents and predictions for the tests of claims."""
+
+import numpy as np
+
+from fashionseg import rle
+from fashionseg.params import Metric, Submission
+
+PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class", gzip=False)
+METRIC = Metric(formula="precision", average="image", f1="set")
+
+
+def rectangle(x, y, w, h, side=100):
+    bitmap = np.zeros((side, side), bool)
+    bitmap[y : y + h, x : x + w] = True
+    return bitmap
+
+
+def prediction(bitmap, score, category_id=1, image_id=1):
+    mask = rle.encode(bitmap)
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "score": score,
+        "segmentation": mask.to_coco()[0],
+        "bbox": mask.boxes()[0].tolist(),
+        "margin": score,
+        "agreement": 1.0,
+        "mask_score": 0.5,
+        "attribute_ids": [],
+        "attribute_scores": [],
+    }
+
+
+def document(images, *truth):
+    return {
+        "images": [{"id": i, "file_name": f"train/{i}.jpg", "height": 100, "width": 100} for i in range(1, images + 1)],
+        "annotations": [{"id": i, **row} for i, row in enumerate(truth, 1)],
+        "categories": [{"id": 1, "name": "vest"}, {"id": 2, "name": "shoe, boot"}, {"id": 3, "name": "bag"}],
+        "attributes": [{"id": 5, "name": "lined"}, {"id": 9, "name": "mini"}],
+    }
+
+
+def scene(images, told_by):
+    """Eight candidates an image, apart from each other: a half are right, the others nothing; `told_by` tells which."""
+    random = np.random.default_rng(1)
+    truth, claims = [], []
+    for i in range(1, images + 1):
+        for place in range(8):
+            x, y = place % 4 * 25, place // 4 * 50
+            right, category_id = place < 4, int(random.integers(1, 4))
+            mask = rectangle(x, y, int(random.integers(8, 20)), int(random.integers(10, 45)))
+            if right:
+                truth.append(prediction(mask, 1.0, category_id, i))
+            claim = prediction(mask, round(float(random.uniform(0.05, 0.95)), 3), category_id, i)
+            if told_by:
+                claim[told_by] = round(float(right * 0.3 + random.uniform(0.3, 0.6)), 4)
+            claims.append(claim)
+    return document(images, *truth), claims

@@ -1,0 +1,106 @@
+"""Options of the heads that no golden file covers: group norm, class-agnostic masks, ratios of anchors."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from test_mask_rcnn import SMALL, make_batch
+
+from fashionseg.model import norms
+from fashionseg.model.fpn import FeaturePyramid
+from fashionseg.model.mask_rcnn import HEADS, LOSSES, MaskRCNN
+from fashionseg.model.roi_heads import MaskHead
+from fashionseg.model.rpn import RegionProposals
+
+
+@pytest.fixture(autouse=True)
+def drawn_by_numpy(monkeypatch):
+    """JAX compiles half a second for each shape that it draws."""
+
+    def draw(_, shape, dtype=None, **__):
+        return ops.convert_to_tensor(np.random.default_rng(0).normal(0, 0.1, shape), dtype)
+
+    for kind in (keras.initializers.VarianceScaling, keras.initializers.RandomNormal):
+        monkeypatch.setattr(kind, "__call__", draw)
+
+
+def test_a_normed_stack_is_convolution_group_norm_relu(compiled):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(2, 5, 6, 8)).astype("float32")
+    convs, layers = norms.stack([48], normed=True)  # 16 groups, the largest divisor of 48 and 32
+    norms.build(convs, layers, features.shape)
+    gain, offset = random.normal(size=(2, 48)).astype("float32")
+    layers[0].set_weights([gain, offset])
+    plain = ops.convert_to_numpy(convs[0](features)).reshape(2, 30, 16, 3)
+    assert plain.min() < 0  # no activation before the norm
+    spread = np.sqrt(plain.var(axis=(1, 3), keepdims=True) + 1e-5)
+    expected = ((plain - plain.mean(axis=(1, 3), keepdims=True)) / spread).reshape(2, 5, 6, 48) * gain + offset
+    found = compiled(lambda values: norms.through(convs, layers, values))(features)
+    np.testing.assert_allclose(found, np.maximum(expected, 0), atol=1e-4)
+
+
+def test_a_normed_pyramid_is_normed_at_every_level(compiled):
+    random = np.random.default_rng(0)
+    maps = [random.normal(3, 2, (1, 32 >> level, 32 >> level, 8)).astype("float32") for level in range(4)]
+    layer = FeaturePyramid(32, normed=True)
+    layer.build([values.shape for values in maps])
+    for feature in compiled(lambda *values: layer(list(values)))(*maps)[:4]:
+        np.testing.assert_allclose(feature.mean(axis=(1, 2)), 0, atol=1e-4)  # 32 channels: one a group
+        np.testing.assert_allclose(feature.std(axis=(1, 2)), 1, atol=1e-2)
+
+
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_class_agnostic_masks_do_not_ask_for_the_class(agnostic, compiled):
+    features = np.random.default_rng(0).normal(size=(1, 2, 14, 14, 8)).astype("float32")
+    features[:, 1] = features[:, 0]
+    head = MaskHead(classes=3, channels=8, class_agnostic=agnostic)
+    head.build(features.shape)
+    head.kernel.assign(np.random.default_rng(1).normal(size=head.kernel.shape))
+    logits = compiled(head)(features, np.array([[1, 3]], "int32"))
+    assert (np.ptp(logits, axis=1).max() < 1e-6) == agnostic
+    assert head.kernel.shape[0] == (1 if agnostic else 4)
+
+
+def test_anchor_ratios(compiled):
+    layer = RegionProposals(8, [4, 8], 32, 10, convs=2, ratios=[0.25, 1.0, 2.0, 4.0])
+    pyramid = [np.ones((1, 16 >> level, 24 >> level, 8), "float32") for level in range(2)]
+    layer.build([values.shape for values in pyramid])
+    logits, deltas = compiled(lambda *values: layer(list(values)))(*pyramid)
+    for level, anchors in enumerate(layer.anchors(pyramid)):
+        sides = ops.convert_to_numpy(anchors[:, 2:] - anchors[:, :2]).reshape(-1, 4, 2)
+        np.testing.assert_allclose(sides[..., 1] / sides[..., 0], [[0.25, 1, 2, 4]] * len(sides), rtol=0.05)
+        assert logits[level].shape == (1, 4 * len(sides))
+        assert deltas[level].shape == (1, 4 * len(sides), 4)
+
+
+def test_all_options_together_train(compiled):
+    options = {"heads": "v2_group", "class_agnostic_masks": True, "anchor_ratios": [1.0, 2.0]}
+    network = MaskRCNN(**{**SMALL, **options})
+    batch = make_batch()
+    losses = compiled(lambda *arrays: network(dict(zip(batch, arrays, strict=True))))(*batch.values())
+    assert set(losses) >= set(LOSSES)
+    assert all(np.isfinite(value) and value > 0 for value in losses.values())
+    assert len({tuple(row) for row in HEADS.values()}) == len(HEADS)
+    names = {variable.path for variable in network.trainable_variables}
+    assert sum("group_normalization" in name for name in names) == 2 * (8 + 4 + 4)
+
+
+def test_old_files_still_fit(tmp_path):
+    """The names in weights.h5 from before there were options: no stack of heads v1 may add to them or rename them."""
+    network = MaskRCNN(**SMALL)
+    network.save_weights(tmp_path / "now.weights.h5")
+    names = []
+    with h5py.File(tmp_path / "now.weights.h5") as file:
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    four = ["conv2d", "conv2d_1", "conv2d_2", "conv2d_3"]
+    layers = {
+        "fpn": [f"{part}/{conv}" for part in ("lateral", "output_convs") for conv in four],
+        "layers/region_proposals": ["conv", "deltas", "objectness"],
+        "layers/ro_i_heads/box_head": ["class_logits", "deltas", "dense/dense", "dense/dense_1"],
+        "layers/ro_i_heads/mask_head": [*(f"convs/{conv}" for conv in four), "upsample", ""],
+    }
+    expected = {
+        f"{group}/{layer}/vars/{k}".replace("//", "/") for group in layers for layer in layers[group] for k in (0, 1)
+    }
+    assert {name for name in names if name.startswith(tuple(layers))} == expected

@@ -1,0 +1,200 @@
+"""Against a small Mask R-CNN of torchvision's in both its versions (tests/golden/make_network.py)."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from fashionseg.errors import UserError
+from fashionseg.model import backbones, pretrained, roi_heads
+from fashionseg.model.mask_rcnn import LOSSES, MaskRCNN
+from fashionseg.model.weights import read_state_dict
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SIDE = 128
+SMALL = {
+    "backbone": "resnet50",
+    "weights": "random",
+    "frozen_stages": 0,
+    "side": SIDE,
+    "classes": 5,
+    "fpn_channels": 16,
+    "anchor_side": 16,
+    "proposals": 60,
+    "detections": 20,
+    "attributes": "none",
+    "attribute_count": 0,
+    "precision": "float32",
+    "rois": 24,
+    "seed": 0,
+}
+RANDOM = (keras.initializers.VarianceScaling, keras.initializers.RandomNormal)
+
+
+def zeros(_, shape, dtype=None, **__):
+    """In place of random numbers: whatever the file does not bring stays 0, and JAX takes half a second a shape."""
+    return ops.zeros(shape, dtype)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Builds the network of the golden files: one narrow block a stage, dense layers of 32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
+        patch.setattr(backbones, "RESNET_FILTERS", [64, 16, 16, 16])
+        patch.setattr(roi_heads, "DENSE", 32)
+        for kind in RANDOM:
+            patch.setattr(kind, "__call__", zeros)
+        yield lambda **changes: MaskRCNN(**{**SMALL, **changes})
+
+
+@pytest.fixture(scope="module", params=["v1", "v2"])
+def imported(request, small):
+    """A version's network with the weights of its file, torchvision's numbers, and what the import reports."""
+    network = small(heads=request.param)
+    report = pretrained.load(network, GOLDEN / f"network_{request.param}.pth")
+    with np.load(GOLDEN / f"network_{request.param}.npz") as golden:
+        return network, dict(golden), report
+
+
+def close(values, golden):
+    """Within 1e-4 of the largest."""
+    np.testing.assert_allclose(values, golden.reshape(values.shape), rtol=0, atol=1e-4 * np.abs(golden).max())
+
+
+def test_every_step_gives_torchvisions_numbers(imported, compiled):
+    network, golden, _ = imported
+
+    def look(images, sizes):
+        pyramid, logits, deltas, anchors = network._look(images)
+        proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
+        class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
+        found = network.roi_heads.detect(pyramid, proposals, scores, sizes, 0.05, 0.5)
+        rows = {
+            "rpn_logits": ops.concatenate(logits, axis=1),
+            "rpn_deltas": ops.concatenate(deltas, axis=1),
+            "proposals": proposals,
+            "proposal_scores": scores,
+            "class_logits": class_logits,
+            "class_deltas": class_deltas,
+        }
+        return {**{f"P{level + 2}": pyramid[level] for level in range(5)}, **rows, **found}
+
+    image = golden["image"].astype("float32")
+    found = {name: values[0] for name, values in compiled(look)(image[None], np.array([[SIDE, SIDE]])).items()}
+    for name in ("P2", "P3", "P4", "P5", "P6", "rpn_logits", "rpn_deltas"):
+        close(found[name], golden[name])
+    count = len(golden["proposals"])
+    assert count > 20
+    assert (found["proposal_scores"] > 0).sum() == count
+    for name in ("proposals", "class_logits", "class_deltas"):
+        close(found[name][:count], golden[name])
+    count = len(golden["scores"])
+    assert count > 5
+    assert found["classes"].tolist() == golden["classes"].tolist() + [0] * (len(found["classes"]) - count)
+    for name in ("boxes", "scores", "masks"):
+        close(found[name][:count], golden[name])
+
+
+@pytest.mark.parametrize("imported", ["v1"], indirect=True)
+def test_losses_are_torchvisions_when_the_samples_are(imported, compiled, monkeypatch):
+    network, golden, _ = imported
+    padded = {"uniform_rpn": golden["uniform_rpn"], "uniform_rois": np.append(golden["uniform_rois"], np.float32(0.5))}
+    by_length = {len(values): values[None] for values in padded.values()}
+    monkeypatch.setattr(keras.random, "uniform", lambda shape, seed: ops.convert_to_tensor(by_length[shape[1]]))
+    names = ("images", "sizes", "boxes", "classes", "masks")
+    masks = golden["truth_masks"].astype("uint8")
+    losses = compiled(lambda *arrays: network(dict(zip(names, arrays, strict=True))))(
+        golden["image"][None].astype("float32"),
+        np.array([[SIDE, SIDE]], "int32"),
+        np.concatenate([golden["truth"], np.zeros((1, 4), "float32")])[None],
+        np.append(golden["truth_classes"], 0)[None].astype("int32"),
+        np.concatenate([masks, np.zeros_like(masks[:1])])[None],
+    )
+    for name in LOSSES:
+        assert losses[name] == pytest.approx(float(golden[f"loss_{name}"]), rel=1e-4), name
+        assert losses[name] > 0
+
+
+def test_the_report_names_every_layer(imported):
+    network, _, report = imported
+    tensors = read_state_dict(report.path)
+    assert sorted(report.unused + [name for names in report.loaded.values() for name in names]) == sorted(tensors)
+    assert all(name.endswith("num_batches_tracked") for name in report.unused)
+    assert not report.skipped
+    assert not report.fresh
+    assert report.numbers == sum(np.prod(v.shape) for v in network.variables if "seed" not in v.path and v.ndim)
+    assert f"{report.numbers:,} numbers into {len(report.loaded)} layers" in str(report)
+
+
+@pytest.fixture
+def tensors(monkeypatch):
+    """What load reads, to be changed: the first version's file."""
+    found = read_state_dict(GOLDEN / "network_v1.pth")
+    monkeypatch.setattr(pretrained, "read_state_dict", lambda _: found)
+    return found
+
+
+def test_other_classes_and_ratios_begin_anew(small, tensors):
+    network = small(classes=3, anchor_ratios=[1.0, 2.0], attributes="linear", attribute_count=4)
+    report = pretrained.load(network, GOLDEN / "network_v1.pth")
+    assert list(report.skipped) == list(pretrained.MAY_DIFFER)
+    assert report.fresh == ["attribute_head"]
+    assert "class_logits begins anew: roi_heads.box_predictor.cls_score.weight makes (32, 6), (32, 4)" in str(report)
+    assert not any(np.any(values) for values in network.roi_heads.box_head.class_logits.get_weights())
+    network = small(class_agnostic_masks=True)
+    assert list(pretrained.load(network, GOLDEN / "network_v1.pth").skipped) == ["mask_head.logits"]
+
+
+@pytest.mark.parametrize("imported", ["v1"], indirect=True)
+def test_old_names_and_backbones_alone(imported, tensors):
+    network, _, report = imported
+    old = {
+        "rpn.head.conv.0.0.weight": "rpn.head.conv.weight",
+        "backbone.fpn.inner_blocks.2.0.bias": "backbone.fpn.inner_blocks.2.bias",
+        "backbone.fpn.layer_blocks.0.0.weight": "backbone.fpn.layer_blocks.0.weight",
+        "roi_heads.mask_head.3.0.weight": "roi_heads.mask_head.mask_fcn4.weight",
+    }
+    for new, name in old.items():
+        tensors[name] = tensors.pop(new)
+    assert pretrained.load(network, report.path).loaded == report.loaded
+
+    body = {name.removeprefix("backbone.body."): v for name, v in tensors.items() if "body." in name}
+    tensors.clear()
+    tensors.update(body, **{"fc.weight": np.ones((9, 64)), "fc.bias": np.ones(9)})
+    alone = pretrained.load(network, report.path)
+    assert set(alone.loaded) == {layer for layer in report.loaded if layer.startswith("backbone.")}
+    assert alone.unused == ["fc.weight", "fc.bias"]
+    assert "nothing in the file for fpn.lateral.0" in str(alone)
+
+
+@pytest.mark.parametrize("imported", ["v1"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t.update({"roi_heads.keypoint_head.0.weight": np.ones(3)}), "1 tensors without a place.*keypoint"),
+        (
+            lambda t: t.pop("backbone.body.layer3.0.bn2.running_var"),
+            r"lacks backbone\.body\.layer3\.0\.bn2\.running_var",
+        ),
+        (lambda t: t.update({"backbone.body.layer2.1.conv1.weight": np.ones((16, 64, 1, 1))}), r"layer2\.1"),
+        (lambda t: t.update({"roi_heads.box_head.fc7.weight": np.ones((9, 32))}), r"box_head\.dense\.1.*\(32, 9\)"),
+    ],
+)
+def test_what_has_no_counterpart_is_an_error(imported, tensors, change, complaint):
+    change(tensors)
+    with pytest.raises(UserError, match=complaint):
+        pretrained.load(imported[0], GOLDEN / "network_v1.pth")
+
+
+def test_files_of_other_networks(small, tmp_path):
+    with pytest.raises(UserError, match=r"lacks rpn\.head\.conv\.1|lacks roi_heads"):
+        pretrained.load(small(heads="v2"), GOLDEN / "network_v1.pth")
+    with pytest.raises(UserError, match="v2_group"):
+        pretrained.load(small(heads="v2_group"), GOLDEN / "network_v2.pth")
+    with pytest.raises(UserError, match=r"has no backbone\.stem"):
+        pretrained.load(small(backbone="efficientnet_lite0"), GOLDEN / "network_v1.pth")
+    with pytest.raises(UserError, match="neither imagenet nor random nor a file"):
+        pretrained.load(None, tmp_path / "imagnet")
