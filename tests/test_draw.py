@@ -147,3 +147,29 @@ def test_side_by_side_and_sheet():
     sheet = draw.contact_sheet([grey(100, 80), grey(50, 40), grey(100, 80)], 2)
     assert sheet.shape == (2 * 108 + 8, 2 * 88 + 8, 3)
     assert np.count_nonzero((sheet == 128).all(2)) == 3 * 100 * 80
+
+
+def test_notes_follow_the_name():
+    image, found = grey(800, 800), one((300, 300, 500, 500), label=1, score=0.5)
+    noted = Instances(found.boxes, found.classes, found.masks, found.scores, notes=["mini, plain +2"])
+    plain, long = (changed(draw.overlay(image, each, NAMES), image)[270:299].sum() for each in (found, noted))
+    assert long > 2 * plain
+    empty = Instances(found.boxes, found.classes, found.masks, found.scores, notes=[""])
+    np.testing.assert_array_equal(draw.overlay(image, empty, NAMES), draw.overlay(image, found, NAMES))
+
+
+def test_boxes_are_drawn_from_blue_to_red():
+    where = np.array([[100, 100, 300, 300], [400, 400, 700, 700]], float)
+    picture = draw.boxes(grey(800, 800), where, np.array([0.2, 0.9])).astype(int)
+    assert picture[200, 100, 2] > picture[200, 100, 0] + 50
+    assert picture[500, 400, 0] > picture[500, 400, 2] + 50
+    assert (picture[200, 200] == 128).all()
+    assert draw.boxes(grey(80, 60), where[:0], np.zeros(0)).shape == (800, 600, 3)
+
+
+def test_heat_is_the_map_stretched_over_the_picture():
+    heated = draw.heat(grey(60, 90), np.array([[0.0, 2.0], [0.0, 2.0]])).astype(int)
+    assert heated.shape == (60, 90, 3)
+    assert heated[30, 5, 2] > heated[30, 5, 0]
+    assert heated[30, 85, 0] > heated[30, 85, 2]
+    assert draw.heat(grey(60, 90), np.ones((2, 2))).std(axis=(0, 1)).max() == 0

@@ -21,17 +21,23 @@ Colour = tuple[int, int, int]
 @dataclass(frozen=True)
 class Instances:
     """What is drawn: boxes (n, 4) x1 y1 x2 y2 in pixels of the picture, x2 = x1 + width; classes (n,) index into the
-    names; masks, n arrays (h, w) of 0 and 1 of any resolution, each stretched over its box; scores (n,) or None.
+    names; masks, n arrays (h, w) of 0 and 1 of any resolution, each stretched over its box; scores (n,) or None; notes,
+    n texts that follow name and score, or none at all.
     """
 
     boxes: np.ndarray
     classes: np.ndarray
     masks: Sequence[np.ndarray]
     scores: np.ndarray | None = None
+    notes: Sequence[str] = ()
 
     @staticmethod
     def of_coco(
-        annotations: Sequence[dict[str, Any]], class_index: dict[int, int], height: int, width: int
+        annotations: Sequence[dict[str, Any]],
+        class_index: dict[int, int],
+        height: int,
+        width: int,
+        notes: Sequence[str] = (),
     ) -> "Instances":
         """From COCO annotations or results of one image, for a picture of it at height x width.
 
@@ -46,6 +52,7 @@ class Instances:
             classes=np.array([class_index[annotation["category_id"]] for annotation in annotations], int),
             masks=masks,
             scores=np.array([a["score"] for a in annotations]) if annotations and "score" in annotations[0] else None,
+            notes=notes,
         )
 
     @staticmethod
@@ -105,6 +112,8 @@ def overlay(
         text = names[int(instances.classes[i])].partition(",")[0]
         if instances.scores is not None:
             text += f" {instances.scores[i]:.2f}"
+        if instances.notes and instances.notes[i]:
+            text += f": {instances.notes[i]}"
         _label(
             canvas, text, _pixels(instances.boxes[i], factor, canvas.shape), colour_of(int(instances.classes[i])), taken
         )

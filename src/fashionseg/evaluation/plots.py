@@ -10,8 +10,10 @@ from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
 from fashionseg import draw, io
-from fashionseg.evaluation.matching import SHOWN_SCORE
+from fashionseg.evaluation.matching import SHOWN_SCORE, shown_attributes
 from fashionseg.evaluation.mistakes import BACKGROUND_IOU
+
+NAMED = 2  # attributes of an instance that are named on a picture; of the others the number
 
 
 def image_scores(evaluation: COCOeval) -> dict[int, float]:
@@ -52,6 +54,7 @@ def pictures(
     """
     records = {image["id"]: image for image in document["images"]}
     names = [category["name"] for category in document["categories"]]
+    attributes = {attribute["id"]: attribute["name"] for attribute in document.get("attributes", [])}
     places = {category["id"]: place for place, category in enumerate(document["categories"])}
     ordered = sorted(predictions, key=lambda p: (p["image_id"], -p["score"]))  # as `wrong` counts them
     chosen = []
@@ -68,13 +71,19 @@ def pictures(
             sides = []
             for rows in (document["annotations"], found):
                 rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]
-                shown = draw.Instances.of_coco(rows, places, *image.shape[:2])
+                notes = [_note([attributes[id_] for id_ in shown_attributes(row, SHOWN_SCORE)]) for row in rows]
+                shown = draw.Instances.of_coco(rows, places, *image.shape[:2], notes)
                 sides.append(draw.overlay(image, shown, names))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
             sheet = draw.side_by_side(*sides, ("truth", f"prediction, {caption}"))
             cv2.imwrite(str(beside / name), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
             written.append((name, kind, caption))
     return pd.DataFrame(written, columns=["file", "kind", "caption"])
+
+
+def _note(attributes: list[str]) -> str:
+    named = ", ".join(name.partition(" (")[0] for name in attributes[:NAMED])
+    return f"{named} +{len(attributes) - NAMED}" if len(attributes) > NAMED else named
 
 
 def _chosen(scores: dict[int, float], count: int) -> dict[str, list[int]]:
