@@ -120,8 +120,12 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     found = predictor(image)
     assert found
     assert [instance["score"] for instance in found] == sorted((i["score"] for i in found), reverse=True)
-    results = inference.predict({"images": [record, other, record]}, tmp_path, [trained], SETTINGS, 1)
+    document = {"images": [record, other, record]}
+    results = inference.predict(document, tmp_path, [trained], replace(SETTINGS, batch_size=1), 1)
     assert results == [{"image_id": n, **instance} for n in (3, 4, 3) for instance in found]
+    in_pairs = inference.predict(document, tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
+    assert [result["image_id"] for result in in_pairs] == [result["image_id"] for result in results]
+    np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
 
 
 def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predictor, image):

@@ -214,7 +214,7 @@ def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precis
         losses[model] = model.train_on_batch(batch, return_dict=True)
     assert (type(half.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
     for name in ("objectness", "classifier", "mask"):  # the sampling of RoIs differs a little
-        assert losses[half][name] == pytest.approx(losses[network][name], rel=0.03)
+        assert losses[half][name] == pytest.approx(losses[network][name], rel=0.15)
     found = detect(half, batch, 0.2)
     assert {values.dtype.name for name, values in found.items() if name != "classes"} == {"float32"}
     assert (found["scores"] > 0).any()

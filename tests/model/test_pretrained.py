@@ -68,7 +68,7 @@ def test_every_step_gives_torchvisions_numbers(imported, compiled):
     network, golden, _ = imported
 
     def look(images, sizes):
-        pyramid, logits, deltas, anchors = network._look(images)
+        pyramid, logits, deltas, anchors = network.look(images)
         proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
         class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
         found = network.roi_heads.detect(pyramid, proposals, scores, sizes, 0.05, 0.5)
