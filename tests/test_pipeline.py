@@ -77,7 +77,7 @@ def test_documents_are_coco(pipeline):
 def test_predictions_are_coco_results(pipeline):
     found = COCO(pipeline / "data/coco/val.json").loadRes(str(pipeline / "predictions/val.json"))
     sizes = {image["id"]: [image["height"], image["width"]] for image in found.dataset["images"]}
-    attributes = {attribute["id"] for attribute in found.dataset["attributes"]}
+    attributes = {attribute["id"] for attribute in read(pipeline / "data/coco/val.json")["attributes"]}
     for result in found.dataset["annotations"]:
         assert result["segmentation"]["size"] == sizes[result["image_id"]]
         assert 0 < result["score"] <= 1
