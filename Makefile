@@ -13,9 +13,14 @@ repro: .venv/done ## the whole pipeline, from data to submission file; what is u
 	@dvc plots show -q
 	@$(BIN)/python -m fashionseg.summary
 
-test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow, then the model's on JAX
+test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and beside them the model's on JAX
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-tensorflow test-jax
+
+test-tensorflow: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
+
+test-jax: .venv/done
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/test_training.py tests/test_callbacks.py tests/test_inference.py
 
 lint: .venv/done ## style and form
@@ -61,4 +66,4 @@ lock: ## requirements.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help repro test lint bench compare check compare-submissions submit inspect export lock
+.PHONY: help repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock

@@ -94,7 +94,8 @@ def test_it_learns_boxes_classes_and_masks():
     """Fitted to one batch of six ellipses, it finds each, with its class, its mask and its attributes."""
     keras.utils.set_random_seed(1)
     attributes = {"attributes": "linear", "attribute_count": 3}
-    network = MaskRCNN(**{**SMALL, **attributes, "weights": "imagenet", "fpn_channels": 32})
+    more = {"weights": "imagenet", "frozen_stages": 3, "fpn_channels": 32}  # less to compile
+    network = MaskRCNN(**{**SMALL, **attributes, **more})
     network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
     batch = make_batch()
     history = network.fit(Repeated(batch, 75), epochs=2, verbose=0).history
@@ -199,7 +200,7 @@ def test_attributes_on_the_mask_features_learn_from_foreground_alone():
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precision, tmp_path):
-    half = MaskRCNN(**{**SMALL, "precision": precision})
+    half = MaskRCNN(**{**SMALL, "precision": precision, "frozen_stages": 4})
     network.save_weights(tmp_path / "model.weights.h5")
     half.load_weights(tmp_path / "model.weights.h5")
     assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
@@ -208,10 +209,12 @@ def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precis
     pyramid, logits, deltas, anchors = half.look(batch["images"])
     assert {keras.backend.standardize_dtype(level.dtype) for level in pyramid} == {precision.removeprefix("mixed_")}
     assert {keras.backend.standardize_dtype(level.dtype) for level in (*logits, *deltas, *anchors)} == {"float32"}
-    losses = {}
-    for model in (half, network):
-        model.compile(keras.optimizers.SGD(0.0), jit_compile=JIT)
-        losses[model] = model.train_on_batch(batch, return_dict=True)
+    half.compile(keras.optimizers.SGD(0.0), jit_compile=JIT)
+    network.compile(jit_compile=JIT)
+    losses = {
+        half: half.train_on_batch(batch, return_dict=True),
+        network: network.test_on_batch(batch, return_dict=True),
+    }
     assert (type(half.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
     for name in ("objectness", "classifier", "mask"):  # the sampling of RoIs differs a little
         assert losses[half][name] == pytest.approx(losses[network][name], rel=0.15)
@@ -239,13 +242,12 @@ def test_weights_round_trip(network, tmp_path):
     network.save_weights(tmp_path / "model.weights.h5")
     keras.utils.set_random_seed(2)
     other = MaskRCNN(**SMALL)
-    batch = make_batch()
-    before = detect(other, batch, 0.1)
+    pairs = list(zip(other.weights, network.weights, strict=True))
+    different = [not np.array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(two)) for one, two in pairs]
+    assert sum(different) > 60
     other.load_weights(tmp_path / "model.weights.h5")
-    after, expected = (detect(n, batch, 0.1) for n in (other, network))
-    assert not np.array_equal(before["scores"], expected["scores"])
-    for name in expected:
-        np.testing.assert_allclose(after[name], expected[name], atol=1e-6)
+    for one, two in pairs:
+        np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(two))
 
 
 OTHER_BACKEND = """
@@ -324,7 +326,7 @@ def test_batches_of_one_size_are_traced_once(monkeypatch):
     batches = [make_batch(seed) for seed in range(3)]
     batches[1]["classes"][:] = 0
     batches[2]["sizes"][:] = 40
-    for use in (network.train_on_batch, network.test_on_batch, detector.predict_on_batch):
+    for use in (network.train_on_batch, detector.predict_on_batch):
         looks.clear()
         for batch in batches:
             use(batch)

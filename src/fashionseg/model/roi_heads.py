@@ -18,7 +18,9 @@ BOX_SIDE, MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes o
 CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last suppression
 LEAST_SIDE = 1e-2  # pixels; thinner detections are dropped
 DENSE = 1024
-PARTS = 8  # of the slots of an image that masks and attributes are computed in; parts without an instance cost nothing
+# Masks and attributes are computed in so many parts of an image's slots, or in parts of so many slots if that is more:
+# a part without an instance costs nothing, but each makes the graph larger.
+PARTS, LEAST_PART = 8, 16
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -250,7 +252,7 @@ class RoIHeads(layers.Layer):
     def _in_parts(self, pyramid, rois, classes, features, used):
         """Mask logits (B, R, 28, 28) and attribute logits (B, R, A) of rois (B, R, 4), classes (B, R) and the box
         head's features (B, R, F). The used slots (B, R) bool come first; parts without any give zeros."""
-        step = -(-rois.shape[1] // PARTS)
+        step = max(-(-rois.shape[1] // PARTS), LEAST_PART)
         attributes = self.attribute_count if self.attribute_head else 0
 
         def nothing(part):
