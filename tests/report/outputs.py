@@ -44,7 +44,7 @@ def documents():
     }
     found = [
         instance(1, 0, (5, 5, 40, 40), score=0.9),
-        instance(1, 1, (50, 50, 40, 36), score=0.8),
+        instance(1, 1, (50, 50, 40, 27), score=0.8),
         instance(2, 0, (5, 5, 60, 50), score=0.97),
         instance(2, 3, (70, 70, 20, 20), score=0.6),
         instance(3, 4, (70, 5, 20, 20), score=0.55),

@@ -101,7 +101,7 @@ def test_pictures_are_those_of_evaluate(run):
     figures = read(page.build(run)).all(class_="pictures")
     shown = [(image.attributes["alt"], image.attributes) for part in figures for image in part.all("img")]
     assert [alt for alt, _ in shown] == [
-        "1: 0.93 found",
+        "1: 0.60 found",
         "2: 0.00 found",
         "3: 0.00 found",
         "2: shirt 0.97: IoU 0.83 with a true NA",
@@ -215,8 +215,8 @@ def test_in_a_browser(run, tmp_path):
     (said,) = read(done.stdout).all(id="said")
     names = ["<script>alert('x')</script>", "it's & co", "NA", "never there", 'shirt, "blouse"']
     assert json.loads(said.text) == [
-        "descending 0.900|0.500|0.000|0.000|-",
-        "ascending 0.000|0.000|0.500|0.900|-",
+        "descending 0.500|0.400|0.000|0.000|-",
+        "ascending 0.000|0.000|0.400|0.500|-",
         "ascending " + "|".join(names),
         "descending " + "|".join(reversed(names)),
         "true 3: 0.00 found true",
