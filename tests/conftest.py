@@ -1,9 +1,48 @@
-"""Hypothesis looks for new examples on a developer's machine; CI repeats the same ones, so that red means changed."""
+"""What all tests share.
+
+Hypothesis looks for new examples on a developer's machine; CI repeats the same ones, so that red means changed.
+"""
 
 import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture
+def serve_kaggle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[type[BaseHTTPRequestHandler]], None]]:
+    """Starts a server as Kaggle for the official client, which is imported anew and can reach nothing else."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("kaggle", "kagglesdk")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    servers = []
+
+    def serve(handler: type[BaseHTTPRequestHandler]) -> None:
+        server = ThreadingHTTPServer(("localhost", 0), handler)
+        from kagglesdk import kaggle_env
+
+        for environment in kaggle_env._env_to_endpoint:
+            monkeypatch.setitem(kaggle_env._env_to_endpoint, environment, f"http://localhost:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

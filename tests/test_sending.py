@@ -2,10 +2,7 @@
 
 import gzip
 import json
-import os
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
@@ -64,26 +61,11 @@ class Kaggle(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def kaggle(tmp_path, monkeypatch):
-    """The handler class of a server for the client, which is imported anew and can reach nothing else."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("kaggle", "kagglesdk")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NO_PROXY", "localhost")
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
-    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+def kaggle(serve_kaggle):
+    """The handler class of the server."""
     handler = type("Handler", (Kaggle,), {"statuses": {}, "uploads": [], "submitted": []})
-    server = ThreadingHTTPServer(("localhost", 0), handler)
-    from kagglesdk import kaggle_env
-
-    for environment in kaggle_env._env_to_endpoint:
-        monkeypatch.setitem(kaggle_env._env_to_endpoint, environment, f"http://localhost:{server.server_port}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield handler
-    server.shutdown()
-    server.server_close()
+    serve_kaggle(handler)
+    return handler
 
 
 @pytest.fixture

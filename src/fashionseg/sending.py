@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from fashionseg import io, params
-from fashionseg.data.sources import CREDENTIALS, refusal
 from fashionseg.errors import UserError, reported
+from fashionseg.kaggle_client import signed_in
 from fashionseg.submission import check, sample_ids
 
 
@@ -25,22 +25,10 @@ def zipped(path: str | Path) -> Path:
 
 def send(path: str | Path, message: str, competition: str) -> str:
     """Sends a file and gives Kaggle's answer; raises UserError where it is not taken."""
-    from requests.exceptions import HTTPError, RequestException  # with the client: half a second that only this needs
-
-    said = streams.StringIO()  # the client prints why an upload failed, and pages of help
-    try:
-        with contextlib.redirect_stdout(said):
-            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in, too
-
-            api = KaggleApi()
-            api.authenticate()
-            answer = api.competition_submit(str(path), message, competition, quiet=True).message
-    except SystemExit:
-        raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
-    except HTTPError as error:
-        raise UserError(refusal(error.response.status_code, competition)) from None
-    except (RequestException, OSError, ValueError) as error:
-        raise UserError(f"Kaggle could not be reached ({error}); nothing was submitted.") from None
+    said = streams.StringIO()  # the client prints why an upload failed
+    broken = "Kaggle could not be reached ({error}); nothing was submitted."
+    with signed_in(competition, broken) as api, contextlib.redirect_stdout(said):
+        answer = api.competition_submit(str(path), message, competition, quiet=True).message
     if answer == "Could not submit to competition":  # the client raises nothing when the upload itself fails
         reason = " ".join(said.getvalue().split()) or "no reason given"
         raise UserError(f"Kaggle did not take the upload of {path} ({reason}); nothing was submitted, try again.")

@@ -1,7 +1,5 @@
 """Where the competition's files come from: drawn, a folder of the user's, or Kaggle."""
 
-import contextlib
-import io as streams
 import os
 import shutil
 import zipfile
@@ -13,14 +11,11 @@ from rich.progress import Progress, track
 from fashionseg import io
 from fashionseg.data import demo
 from fashionseg.errors import UserError
+from fashionseg.kaggle_client import signed_in
 from fashionseg.params import Data
 
 FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
 DEMO_IMAGES = 250
-CREDENTIALS = (
-    "put a token from https://www.kaggle.com/settings/api into KAGGLE_API_TOKEN or ~/.kaggle/access_token, "
-    "or kaggle.json into ~/.kaggle"
-)
 
 
 def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downloads") -> None:
@@ -61,33 +56,11 @@ def _link(path: str | None, folder: Path) -> None:
 
 def _download(competition: str, cache: Path) -> Path:
     """The competition's archive, downloaded or completed by the official client."""
-    from requests.exceptions import HTTPError, RequestException  # with the client: half a second that only this needs
-
     cache.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.redirect_stdout(streams.StringIO()):  # its page of help; ours is one sentence
-            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in, too
-
-            api = KaggleApi()
-            api.authenticate()
+    broken = f"the download from Kaggle broke off ({{error}}); run again, it goes on from {cache}/."
+    with signed_in(competition, broken) as api:
         api.competition_download_files(competition, path=str(cache), quiet=False)
-    except SystemExit:
-        raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
-    except HTTPError as error:
-        raise UserError(refusal(error.response.status_code, competition)) from None
-    except (RequestException, OSError, ValueError) as error:
-        raise UserError(f"the download from Kaggle broke off ({error}); run again, it goes on from {cache}/.") from None
     return cache / f"{competition}.zip"
-
-
-def refusal(status: int, competition: str) -> str:
-    """What a status of Kaggle's answer means, and what to do."""
-    page = f"https://www.kaggle.com/competitions/{competition}"
-    return {
-        401: f"Kaggle did not accept the credentials (401); {CREDENTIALS}.",
-        403: f"Kaggle refuses {competition} to this account (403); accept its rules at {page}/rules and run again.",
-        404: f"Kaggle knows no competition '{competition}' (404); data.competition is the last part of its address.",
-    }.get(status, f"Kaggle answered with status {status}; see {page} and run again later.")
 
 
 def _unzip(archive: Path, folder: Path) -> None:
