@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from fashionseg.model.roi_align import levels, roi_align
+from fashionseg.model.roi_align import RoIAlign, levels
 
 STRIDES = [4, 8, 16, 32]
 
@@ -31,13 +31,13 @@ def assert_pooled(found, expected):
 @pytest.mark.parametrize("side", [2, 7])
 def test_one_level(case, compiled, side, aligned):
     """Regions within the map, across its edges, beyond it, huge, smaller than a cell, and empty."""
-    pool = compiled(lambda m, rois, levels: roi_align([m], [8], rois, levels, side, aligned=aligned))
+    pool = compiled(lambda m, rois, levels: RoIAlign([m], [8], aligned=aligned)(rois, levels, side))
     expected = case[f"pooled_{side}_{'aligned' if aligned else 'plain'}"]
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), expected)
 
 
 def test_more_samples(case, compiled):
-    pool = compiled(lambda m, rois, levels: roi_align([m], [8], rois, levels, 2, samples=3))
+    pool = compiled(lambda m, rois, levels: RoIAlign([m], [8], samples=3)(rois, levels, 2))
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), case["pooled_3_samples"])
 
 
@@ -46,7 +46,7 @@ def test_every_level_of_a_pyramid(golden, compiled):
     maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]
     chosen = ops.convert_to_numpy(levels(case["rois"], 4))
     assert set(chosen.ravel()) == {0, 1, 2, 3}
-    pool = compiled(lambda rois, levels, *maps: roi_align(maps, STRIDES, rois, levels, 3))
+    pool = compiled(lambda rois, levels, *maps: RoIAlign(maps, STRIDES)(rois, levels, 3))
     assert_pooled(pool(case["rois"], chosen, *maps), case["pooled"])
 
 
@@ -69,7 +69,7 @@ SIDE = 3
 def small(compiled):
     return {
         aligned: compiled(
-            lambda rois, levels, *maps, aligned=aligned: roi_align(maps, [4, 8], rois, levels, SIDE, aligned=aligned)
+            lambda rois, levels, *maps, aligned=aligned: RoIAlign(maps, [4, 8], aligned=aligned)(rois, levels, SIDE)
         )
         for aligned in (False, True)
     }
@@ -136,7 +136,7 @@ def test_gradients_are_finite_differences(small, aligned):
     weights = random.normal(0, 1, (2, 2, SIDE, SIDE, 1)).astype(np.float32)
 
     def pooled(*maps):
-        return ops.sum(roi_align(maps, [4, 8], rois, chosen, SIDE, aligned=aligned) * weights)
+        return ops.sum(RoIAlign(maps, [4, 8], aligned=aligned)(rois, chosen, SIDE) * weights)
 
     found = [ops.convert_to_numpy(gradient) for gradient in gradients(pooled, maps)]
     assert any(gradient.any() for gradient in found)
@@ -150,7 +150,7 @@ def test_gradients_are_finite_differences(small, aligned):
 
 
 def test_half_precision_stays_half(case, compiled):
-    pool = compiled(lambda m, rois, levels: roi_align([m], [8], rois, levels, 2))
+    pool = compiled(lambda m, rois, levels: RoIAlign([m], [8])(rois, levels, 2))
     found = pool((case["map"] / 255).astype(np.float16), case["rois"], case["levels"])
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, channels_last(case["pooled_2_plain"]).reshape(found.shape) / 255, atol=4e-3)

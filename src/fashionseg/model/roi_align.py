@@ -1,4 +1,4 @@
-"""RoIAlign (He et al. 2017) over a feature pyramid: one gather for all levels, exact bilinear sampling."""
+"""RoIAlign (He et al. 2017) over a feature pyramid: gathers from all levels at once, exact bilinear sampling."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from keras import KerasTensor, ops
 from fashionseg.model import boxes as box_ops
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
+PART_BYTES = 2**24  # gathered of an image at once: what is larger leaves the cache
 
 
 def levels(rois: KerasTensor, count: int, first: int = 2) -> KerasTensor:
@@ -19,51 +20,74 @@ def levels(rois: KerasTensor, count: int, first: int = 2) -> KerasTensor:
     return ops.cast(ops.clip(level - first, 0, count - 1), "int32")
 
 
-def roi_align(
-    pyramid: Sequence[KerasTensor],
-    strides: Sequence[int],
-    rois: KerasTensor,
-    roi_levels: KerasTensor,
-    side: int,
-    samples: int = 2,
-    aligned: bool = False,
-) -> KerasTensor:
-    """Features (B, R, side, side, C) of each RoI, float as the pyramid.
+class RoIAlign:
+    """Pools features of regions from a pyramid: its maps (B, H_l, W_l, C) of the given strides, laid out once.
 
-    pyramid: maps (B, H_l, W_l, C) of the given strides; rois (B, R, 4) x1 y1 x2 y2 in image pixels; roi_levels
-    (B, R) int32 index into the pyramid. Every bin is the mean of samples x samples bilinear samples.
-    `aligned=False` is the original definition (as in torchvision's and Detectron's weights), True shifts by
-    half a cell. Points more than one cell outside the map give zero, as in torchvision.
+    Every bin is the mean of samples x samples bilinear samples. `aligned=False` is the original definition (as in
+    torchvision's and Detectron's weights), True shifts by half a cell. Points more than one cell outside the map give
+    zero, as in torchvision.
     """
-    batch, channels = ops.shape(pyramid[0])[0], pyramid[0].shape[-1]
-    cells = [level.shape[1] * level.shape[2] for level in pyramid]
-    table = ops.concatenate([ops.reshape(p, (-1, n, channels)) for p, n in zip(pyramid, cells, strict=True)], axis=1)
-    table = ops.reshape(table, (-1, channels))  # (B * cells, C)
 
-    def of_level(values, dtype):  # (B, R)
-        return ops.take(ops.convert_to_tensor(list(values), dtype), roi_levels)
+    def __init__(self, pyramid: Sequence[KerasTensor], strides: Sequence[int], samples: int = 2, aligned: bool = False):
+        self.shapes = [level.shape[1:3] for level in pyramid]
+        self.strides = strides
+        self.samples = samples
+        self.aligned = aligned
+        cells = [ops.reshape(p, (-1, h * w, p.shape[-1])) for p, (h, w) in zip(pyramid, self.shapes, strict=True)]
+        self.table = ops.reshape(ops.concatenate(cells, axis=1), (-1, pyramid[0].shape[-1]))  # (B * cells, C)
 
-    starts = [sum(cells[:k]) for k in range(len(cells))]
-    start = of_level(starts, "int32") + ops.arange(batch, dtype="int32")[:, None] * sum(cells)
-    heights, widths = (
-        of_level([p.shape[1] for p in pyramid], "int32"),
-        of_level([p.shape[2] for p in pyramid], "int32"),
-    )
-    corners = ops.cast(rois, "float32") / of_level(strides, "float32")[..., None]
-    corners = corners - 0.5 if aligned else corners
+    def __call__(self, rois: KerasTensor, roi_levels: KerasTensor, side: int) -> KerasTensor:
+        """Features (B, R, side, side, C), float as the pyramid, of rois (B, R, 4) x1 y1 x2 y2 in image pixels, each on
+        the level of the index in roi_levels (B, R) int32. Its gradient goes to the pyramid, as in torchvision."""
 
-    ys, y_weights = _axis(corners[..., 1], corners[..., 3], heights, side, samples, aligned)
-    xs, x_weights = _axis(corners[..., 0], corners[..., 2], widths, side, samples, aligned)
+        def of_level(values, dtype):  # (B, R)
+            return ops.take(ops.convert_to_tensor(values, dtype), roi_levels)
 
-    # Each bin is a weighted sum of the cells in its rows and columns. As a product of a row and a matrix it needs
-    # neither a tensor a corner nor one a weight: half the time of summing them up, backwards too.
-    rows = start[..., None, None] + ys * widths[..., None, None]
-    index = rows[:, :, :, None, :, None] + xs[:, :, None, :, None, :]  # (B, R, side, side, 2 samples, 2 samples)
-    weights = y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]
-    bins, around = rois.shape[1] * side * side, (2 * samples) ** 2
-    found = ops.take(table, ops.reshape(index, (-1, bins, around)), axis=0)  # (B, bins, around, C)
-    weights = ops.cast(ops.reshape(weights, (-1, bins, 1, around)), table.dtype)
-    return ops.reshape(ops.matmul(weights, found), (-1, rois.shape[1], side, side, channels))
+        cells = [height * width for height, width in self.shapes]
+        images = ops.arange(ops.shape(rois)[0], dtype="int32")[:, None]
+        start = of_level([sum(cells[:k]) for k in range(len(cells))], "int32") + images * sum(cells)
+        heights, widths = (of_level(list(lengths), "int32") for lengths in zip(*self.shapes, strict=True))
+        corners = ops.cast(rois, "float32") / of_level(list(self.strides), "float32")[..., None]
+        corners = corners - 0.5 if self.aligned else corners
+        ys, y_weights = _axis(corners[..., 1], corners[..., 3], heights, side, self.samples, self.aligned)
+        xs, x_weights = _axis(corners[..., 0], corners[..., 2], widths, side, self.samples, self.aligned)
+
+        # Each bin is a weighted sum of the cells in its rows and columns.
+        rows = start[..., None, None] + ys * widths[..., None, None]
+        index = rows[:, :, :, None, :, None] + xs[:, :, None, :, None, :]  # (B, R, side, side, 2 samples, 2 samples)
+        weights = y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]
+        bins = -1, rois.shape[1] * side * side, (2 * self.samples) ** 2
+        pooled = _weighted_sums(self.table, ops.reshape(index, bins), ops.reshape(weights, bins))
+        return ops.reshape(pooled, (-1, rois.shape[1], side, side, self.table.shape[-1]))
+
+
+def _weighted_sums(table, index, weights):
+    """(B, bins, C): for each bin the sum of the rows `index` (B, bins, K) of `table` by `weights` (B, bins, K).
+
+    As a product of a row and a matrix a bin needs neither a tensor a corner nor one a weight: half the time of summing
+    them up. Part by part what is gathered stays in the cache, forwards and backwards: a third of the time.
+    """
+    bins, around, channels = *index.shape[1:], table.shape[-1]
+    step = max(1, PART_BYTES // (4 * around * channels))
+    parts = [slice(first, first + step) for first in range(0, bins, step)]
+    weights = ops.cast(weights, table.dtype)
+
+    @ops.custom_gradient
+    def pool(table):
+        pooled = [ops.matmul(weights[:, part, None], ops.take(table, index[:, part], axis=0)) for part in parts]
+
+        def gradient(*upstreams, upstream=None):
+            (upstream,) = upstreams or (upstream,)
+            total = ops.zeros(ops.shape(table), "float32")
+            for part in parts:
+                spread = weights[:, part, :, None] * upstream[:, part, None]
+                spread = ops.cast(ops.reshape(spread, (-1, channels)), "float32")
+                total = ops.scatter_update(total, ops.reshape(index[:, part], (-1, 1)), spread, "add")
+            return ops.cast(total, table.dtype)
+
+        return ops.concatenate(pooled, axis=1)[:, :, 0], gradient
+
+    return pool(table)
 
 
 def _axis(low, high, length, side, samples, aligned):

@@ -1,6 +1,6 @@
 """The heads on regions of interest: what a box holds (Fast R-CNN) and its mask (Mask R-CNN)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import keras
@@ -10,7 +10,7 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model import losses, norms, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
-from fashionseg.model.roi_align import levels, roi_align
+from fashionseg.model.roi_align import RoIAlign, levels
 
 FOREGROUND_IOU = 0.5
 POSITIVE_SHARE = 0.25  # of the sampled RoIs
@@ -91,13 +91,17 @@ class MaskHead(layers.Layer):
     def call(self, features: KerasTensor, classes: KerasTensor) -> KerasTensor:
         count = features.shape[1]
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = self.upsample(norms.through(self.convs, self.norms, hidden))
-        side = 2 * MASK_SIDE
-        hidden = ops.reshape(hidden, (-1, count, side * side, self.channels))
+        hidden = norms.through(self.convs, self.norms, hidden)
+        # The kernel of the doubling is as wide as its stride: one product gives each cell its 2 x 2 pixels.
+        kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.channels, -1))
+        hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * MASK_SIDE) ** 2, self.channels))
+        hidden = ops.relu(hidden + self.upsample.bias)
         filters = ops.zeros_like(classes) if self.class_agnostic else classes
         logits = ops.matmul(hidden, ops.take(self.kernel, filters, axis=0)[..., None])[..., 0]
         logits = logits + ops.take(self.bias, filters, axis=0)[..., None]
-        return ops.cast(ops.reshape(logits, (-1, count, side, side)), "float32")
+        logits = ops.reshape(logits, (-1, MASK_SIDE, MASK_SIDE, 2, 2))
+        logits = ops.reshape(ops.swapaxes(logits, 2, 3), (-1, count, 2 * MASK_SIDE, 2 * MASK_SIDE))
+        return ops.cast(logits, "float32")
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -148,14 +152,15 @@ class RoIHeads(layers.Layer):
         if self.attribute_head:
             self.attribute_head.build((None, None, DENSE), (None, None, MASK_SIDE, MASK_SIDE, channels))
 
-    def align(self, pyramid: list[KerasTensor], rois: KerasTensor, side: int) -> KerasTensor:
-        """RoI features (B, R, side, side, C)."""
-        maps = pyramid[: len(self.strides)]
-        return roi_align(maps, self.strides, rois, levels(rois, len(maps)), side)
+    def align(self, pyramid: list[KerasTensor]) -> Callable[[KerasTensor, int], KerasTensor]:
+        """A function of rois (B, R, 4) and a side that gives their features (B, R, side, side, C)."""
+        count = len(self.strides)
+        pool = RoIAlign(pyramid[:count], self.strides)
+        return lambda rois, side: pool(rois, levels(rois, count), side)
 
     def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4)."""
-        return self.box_head(self.align(pyramid, rois, BOX_SIDE))
+        return self.box_head(self.align(pyramid)(rois, BOX_SIDE))
 
     def losses_of(
         self,
@@ -254,13 +259,14 @@ class RoIHeads(layers.Layer):
         head's features (B, R, F). The used slots (B, R) bool come first; parts without any give zeros."""
         step = max(-(-rois.shape[1] // PARTS), LEAST_PART)
         attributes = self.attribute_count if self.attribute_head else 0
+        align = self.align(pyramid)
 
         def nothing(part):
             shape = ops.shape(rois)[0], rois[:, part].shape[1]
             return ops.zeros((*shape, 2 * MASK_SIDE, 2 * MASK_SIDE)), ops.zeros((*shape, attributes))
 
         def heads(part):
-            roi_features = self.align(pyramid, rois[:, part], MASK_SIDE)
+            roi_features = align(rois[:, part], MASK_SIDE)
             masks = self.mask_head(roi_features, classes[:, part])
             if not self.attribute_head:
                 return masks, nothing(part)[1]

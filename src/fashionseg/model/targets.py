@@ -3,7 +3,7 @@
 from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.roi_align import roi_align
+from fashionseg.model.roi_align import RoIAlign
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -76,5 +76,5 @@ def project_masks(masks: KerasTensor, boxes: KerasTensor, rois: KerasTensor, sid
     origin = ops.tile(boxes[..., :2], (1, 1, 2))
     inner = ops.reshape((rois - origin) * ops.tile(scale, (1, 1, 2)) + 1.0, (-1, 1, 4))
     level = ops.zeros_like(inner[..., 0], dtype="int32")
-    projected = roi_align([grids], [1], inner, level, side, aligned=True)
+    projected = RoIAlign([grids], [1], aligned=True)(inner, level, side)
     return ops.reshape(projected, (-1, count, side, side))
