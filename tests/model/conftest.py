@@ -46,3 +46,23 @@ def compiled() -> Callable[..., Any]:
         return call
 
     return make
+
+
+@pytest.fixture(scope="session")
+def gradients() -> Callable[..., Any]:
+    """Gives the gradients of a scalar function of arrays, one for each array."""
+
+    def of(function: Callable[..., Any], arrays: list[np.ndarray]) -> list[Any]:
+        if keras.backend.backend() == "jax":
+            import jax
+
+            return jax.jit(jax.grad(lambda values: function(*values)))(arrays)
+        import tensorflow as tf
+
+        tensors = [tf.convert_to_tensor(values) for values in arrays]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+        return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, tensors)]
+
+    return of

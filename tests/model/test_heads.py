@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 from test_mask_rcnn import SMALL, make_batch
 
-from fashionseg.model import norms
+from fashionseg.model import convs
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import HEADS, LOSSES, MaskRCNN
 from fashionseg.model.roi_heads import MaskHead
@@ -28,15 +28,15 @@ def drawn_by_numpy(monkeypatch):
 def test_a_normed_stack_is_convolution_group_norm_relu(compiled):
     random = np.random.default_rng(0)
     features = random.normal(size=(2, 5, 6, 8)).astype("float32")
-    convs, layers = norms.stack([48], normed=True)  # 16 groups, the largest divisor of 48 and 32
-    norms.build(convs, layers, features.shape)
+    stack, layers = convs.stack([48], normed=True)  # 16 groups, the largest divisor of 48 and 32
+    convs.build(stack, layers, features.shape)
     gain, offset = random.normal(size=(2, 48)).astype("float32")
     layers[0].set_weights([gain, offset])
-    plain = ops.convert_to_numpy(convs[0](features)).reshape(2, 30, 16, 3)
+    plain = ops.convert_to_numpy(stack[0](features)).reshape(2, 30, 16, 3)
     assert plain.min() < 0  # no activation before the norm
     spread = np.sqrt(plain.var(axis=(1, 3), keepdims=True) + 1e-5)
     expected = ((plain - plain.mean(axis=(1, 3), keepdims=True)) / spread).reshape(2, 5, 6, 48) * gain + offset
-    found = compiled(lambda values: norms.through(convs, layers, values))(features)
+    found = compiled(lambda values: convs.through(stack, layers, values))(features)
     np.testing.assert_allclose(found, np.maximum(expected, 0), atol=1e-4)
 
 

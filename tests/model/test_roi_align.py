@@ -1,12 +1,12 @@
 """Against torchvision's roi_align, MultiScaleRoIAlign and LevelMapper; gradients against finite differences."""
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+from fashionseg.model import roi_align
 from fashionseg.model.roi_align import RoIAlign, levels
 
 STRIDES = [4, 8, 16, 32]
@@ -41,7 +41,9 @@ def test_more_samples(case, compiled):
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), case["pooled_3_samples"])
 
 
-def test_every_level_of_a_pyramid(golden, compiled):
+@pytest.mark.parametrize("part_bytes", [roi_align.PART_BYTES, 1], ids=["in one part", "bin by bin"])
+def test_every_level_of_a_pyramid(golden, compiled, monkeypatch, part_bytes):
+    monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
     case = golden("pyramid")
     maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]
     chosen = ops.convert_to_numpy(levels(case["rois"], 4))
@@ -112,23 +114,8 @@ def test_channels_and_images_do_not_mix(small):
     np.testing.assert_allclose(found[1, ..., 2], 5, rtol=1e-6)
 
 
-def gradients(function, arrays):
-    """Of a scalar function of arrays."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(jax.grad(lambda values: function(*values)))(arrays)
-    import tensorflow as tf
-
-    tensors = [tf.convert_to_tensor(values) for values in arrays]
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        value = function(*tensors)
-    return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, tensors)]
-
-
 @pytest.mark.parametrize("aligned", [False, True])
-def test_gradients_are_finite_differences(small, aligned):
+def test_gradients_are_finite_differences(small, gradients, aligned):
     """The result is linear in the maps, so that a difference over a whole unit is exact."""
     random = np.random.default_rng(11)
     maps = [random.normal(0, 1, (2, *shape, 1)).astype(np.float32) for shape in MAPS]

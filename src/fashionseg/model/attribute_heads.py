@@ -5,6 +5,8 @@ from math import log
 import keras
 from keras import KerasTensor, layers, ops
 
+from fashionseg.model.convs import Conv2D
+
 PRIOR = 0.01  # of every attribute at the start, so that the many absent ones do not drown the loss (RetinaNet)
 DENSE = 1024
 
@@ -36,9 +38,7 @@ class ConvAttributes(layers.Layer):
         self.count = count
         self.channels = channels
         he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.convs = [
-            layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=he) for _ in range(4)
-        ]
+        self.convs = [Conv2D(channels, activation="relu", kernel_initializer=he) for _ in range(4)]
         self.dense = layers.Dense(DENSE, "relu")
         self.logits = _logits(count)
 

@@ -3,7 +3,7 @@
 import keras
 from keras import KerasTensor, layers, ops
 
-from fashionseg.model.norms import group_norm
+from fashionseg.model.convs import Conv2D, group_norm
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -18,9 +18,7 @@ class FeaturePyramid(layers.Layer):
         self.normed = normed
         initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # torchvision's
         self.lateral = [layers.Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
-        self.output_convs = [
-            layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer) for _ in range(4)
-        ]
+        self.output_convs = [Conv2D(channels, kernel_initializer=initializer) for _ in range(4)]
         self.lateral_norms, self.output_norms = ([group_norm(channels) for _ in range(4 * normed)] for _ in range(2))
 
     def build(self, shapes):

@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import losses, norms, targets
+from fashionseg.model import convs, losses, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
@@ -36,7 +36,7 @@ class BoxHead(layers.Layer):
         self.classes = classes
         self.conv_widths = list(conv_widths)
         self.normed = normed
-        self.convs, self.norms = norms.stack(self.conv_widths, normed)
+        self.convs, self.norms = convs.stack(self.conv_widths, normed)
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
         self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
         # The last layers begin near zero, as in Detectron: every class equally likely, every box as proposed.
@@ -45,7 +45,7 @@ class BoxHead(layers.Layer):
         self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=near_zero[1], dtype="float32")
 
     def build(self, shape):
-        norms.build(self.convs, self.norms, (None, *shape[-3:]))
+        convs.build(self.convs, self.norms, (None, *shape[-3:]))
         width = [shape[-1], *self.conv_widths][-1]
         self.dense[0].build((None, None, width * BOX_SIDE**2))
         for layer in (*self.dense[1:], self.class_logits, self.deltas):
@@ -53,7 +53,7 @@ class BoxHead(layers.Layer):
 
     def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = norms.through(self.convs, self.norms, hidden)
+        hidden = convs.through(self.convs, self.norms, hidden)
         hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * BOX_SIDE**2))
         for layer in self.dense:
             hidden = layer(hidden)
@@ -76,12 +76,12 @@ class MaskHead(layers.Layer):
         self.channels = channels
         self.class_agnostic = class_agnostic
         self.normed = normed
-        self.convs, self.norms = norms.stack([channels] * 4, normed)
+        self.convs, self.norms = convs.stack([channels] * 4, normed)
         he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation="relu", kernel_initializer=he)
 
     def build(self, shape):
-        norms.build(self.convs, self.norms, (None, *shape[-3:]))
+        convs.build(self.convs, self.norms, (None, *shape[-3:]))
         self.upsample.build((None, MASK_SIDE, MASK_SIDE, self.channels))
         near_zero = keras.initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
         filters = 1 if self.class_agnostic else self.classes + 1
@@ -91,7 +91,7 @@ class MaskHead(layers.Layer):
     def call(self, features: KerasTensor, classes: KerasTensor) -> KerasTensor:
         count = features.shape[1]
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = norms.through(self.convs, self.norms, hidden)
+        hidden = convs.through(self.convs, self.norms, hidden)
         # The kernel of the doubling is as wide as its stride: one product gives each cell its 2 x 2 pixels.
         kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.channels, -1))
         hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * MASK_SIDE) ** 2, self.channels))

@@ -8,6 +8,7 @@ from keras import KerasTensor, layers, ops
 from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
 from fashionseg.model import losses, targets
+from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.7, 0.3
@@ -45,8 +46,7 @@ class RegionProposals(layers.Layer):
         count = len(ratios)
         # The first one by itself, for the sake of files from when there was but one.
         self.conv, *self.more_convs = [
-            layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer=normal)
-            for _ in range(convs)
+            Conv2D(channels, activation="relu", kernel_initializer=normal) for _ in range(convs)
         ]
         self.objectness = layers.Conv2D(count, 1, kernel_initializer=normal, dtype="float32")
         self.deltas = layers.Conv2D(4 * count, 1, kernel_initializer=normal, dtype="float32")
