@@ -77,12 +77,14 @@ def _weighted_sums(table, index, weights):
         pooled = [ops.matmul(weights[:, part, None], ops.take(table, index[:, part], axis=0)) for part in parts]
 
         def gradient(upstream):
-            sums = []
-            for corner in range(around):
-                spread = ops.cast(weights[..., corner, None] * upstream, "float32")
-                rows = ops.reshape(index[..., corner], (-1,))
-                sums.append(ops.segment_sum(ops.reshape(spread, (-1, channels)), rows, ops.shape(table)[0]))
-            return ops.cast(sum(sums), table.dtype)
+            def add(corner, total):
+                spread = ops.take(weights, corner, axis=2)[..., None] * upstream
+                rows = ops.reshape(ops.take(index, corner, axis=2), (-1,))
+                spread = ops.cast(ops.reshape(spread, (-1, channels)), "float32")
+                return total + ops.segment_sum(spread, rows, ops.shape(table)[0])
+
+            total = ops.fori_loop(0, around, add, ops.zeros(ops.shape(table), "float32"))
+            return ops.cast(total, table.dtype)
 
         return ops.concatenate(pooled, axis=1)[:, :, 0], gradient
 
