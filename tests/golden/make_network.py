@@ -89,6 +89,9 @@ def randomise(network: MaskRCNN, image: np.ndarray) -> None:
     some of them tiny as in trained networks."""
 
     def rescale(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        if module.centred:
+            module.bias.sub_(output.mean(dim=0))
+            output = output - output.mean(dim=0)
         factor = module.spread / output.std()
         for parameter in module.parameters():
             parameter.mul_(factor)
@@ -101,6 +104,7 @@ def randomise(network: MaskRCNN, image: np.ndarray) -> None:
             if module.bias is not None:
                 module.bias.normal_()
             module.spread = SPREAD.get(name.rpartition(".")[2], 1.0)
+            module.centred = name.endswith("cls_score")  # or one class would win everywhere
             module.hook = module.register_forward_hook(rescale)
         elif isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
             module.running_var.copy_(10 ** (torch.rand_like(module.running_var) * 5 - 4.5))
