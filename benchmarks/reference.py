@@ -1,7 +1,7 @@
 """Mask R-CNN R50-FPN beside torchvision's: seconds an image for inference and for a training step, in one run.
 
     python benchmarks/reference.py --torch /path/to/python [--side 512] [--batch 1] [--proposals 1000] [--rois 512]
-    python benchmarks/reference.py --scaling        # ours alone: time by batch, proposals and side
+    python benchmarks/reference.py --scaling        # ours alone: seconds an image by batch, proposals, side
 
 --torch is the python of an environment of its own with torch and torchvision; without it only ours is timed. Both
 networks have random weights, the same frozen layers, the same picture with 8 instances, and take turns.
@@ -53,12 +53,14 @@ def scaling(options: argparse.Namespace) -> None:
     base = {"batch": 1, "proposals": 1000, "side": 512}
     changes = [{}, *({"batch": n} for n in (2, 4)), *({"proposals": n} for n in (256, 2000))]
     changes += [{"side": n} for n in (320, 768)]
-    print(f"{'batch':>6}{'proposals':>11}{'side':>6}{'s an image':>12}")
+    print(f"{'batch':>6}{'proposals':>11}{'side':>6}" + "".join(f"{task:>11}" for task in options.tasks))
     for change in changes:
         shape = {**base, **change}
-        pairs = measure({"ours": sys.executable}, {**vars(options), **shape, "tasks": ["inference"]})["ours"]
-        seconds = statistics.median(wall for wall, _ in pairs)
-        print(f"{shape['batch']:>6}{shape['proposals']:>11}{shape['side']:>6}{seconds:>12.3f}", flush=True)
+        line = f"{shape['batch']:>6}{shape['proposals']:>11}{shape['side']:>6}"
+        for task in options.tasks:
+            pairs = measure({"ours": sys.executable}, {**vars(options), **shape, "tasks": [task]})["ours"]
+            line += f"{statistics.median(wall for wall, _ in pairs):>11.3f}"
+        print(line, flush=True)
 
 
 def measure(pythons: dict[str, str], options: dict) -> dict[str, list[tuple[float, float]]]:
