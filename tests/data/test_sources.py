@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -138,6 +140,54 @@ def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):
     fetch_kaggle(tmp_path)
     assert kaggle.ranges == [1000]
     assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def free(monkeypatch, *sizes: int):
+    """Lets the disk have these numbers of bytes left, one after the other, the last one from then on."""
+    left = list(sizes)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=left.pop(0) if len(left) > 1 else left[0])
+    )
+
+
+def test_kaggle_asks_for_room_before_it_downloads(kaggle, tmp_path, monkeypatch):
+    free(monkeypatch, 2 * len(kaggle.archive) - 1)
+    with pytest.raises(UserError, match=r"zip and what is in it need .* on the disk of .*/downloads, where 0\.0 GB"):
+        fetch_kaggle(tmp_path)
+    assert not list((tmp_path / "downloads").iterdir())
+    assert not (tmp_path / "raw").exists()
+
+
+def test_kaggle_asks_for_room_before_it_unpacks(kaggle, folder, tmp_path, monkeypatch):
+    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
+    free(monkeypatch, 2 * len(kaggle.archive), 2 * len(kaggle.archive), blocks - 1)
+    with pytest.raises(UserError, match=r"the files of .*zip need 0\.0 GB on the disk of "):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()
+    free(monkeypatch, blocks)  # the archive stays and is not asked for again
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_needs_no_room_for_what_is_there(kaggle, tmp_path, monkeypatch):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / f"downloads/{NAME}.zip").write_bytes(kaggle.archive[:1000])
+    free(monkeypatch, 2 * len(kaggle.archive) - 1001)
+    with pytest.raises(UserError, match="and what is in it need"):
+        fetch_kaggle(tmp_path)
+    free(monkeypatch, 2 * len(kaggle.archive) - 1000, 2 * len(kaggle.archive) - 1000, 10**9)
+    fetch_kaggle(tmp_path)
+    assert kaggle.ranges == [1000]
+
+
+def test_room_is_counted_by_disk(tmp_path, monkeypatch):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk")
+    free(monkeypatch, 23_700_000_000)
+    sources._check_room([(tmp_path, 23_700_000_000), (memory, 23_700_000_000)], "all")
+    with pytest.raises(UserError, match=r"all need 47\.4 GB on the disk of .*, where 23\.7 GB are free; make room"):
+        sources._check_room([(tmp_path, 23_700_000_000), (tmp_path, 23_700_000_000)], "all")
 
 
 @pytest.mark.parametrize(
