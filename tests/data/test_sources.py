@@ -27,6 +27,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def free(monkeypatch, *sizes: int):
+    """Lets the disk have these numbers of bytes left, one after the other, the last one from then on."""
+    left = list(sizes)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=left.pop(0) if len(left) > 1 else left[0])
+    )
+
+
 def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "DEMO_IMAGES", 5)
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
@@ -37,22 +45,24 @@ def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
     assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "other")
 
 
-def test_local_links_pictures_and_copies_tables(folder, tmp_path):
+def test_local_copies_all_with_their_times(folder, tmp_path):
     fetch_local(folder.path, tmp_path / "raw")
     assert contents(tmp_path / "raw") == contents(folder.path)
-    assert os.path.samefile(tmp_path / "raw/train/image000.jpg", folder.path / "train/image000.jpg")
-    assert not os.path.samefile(tmp_path / "raw/train.csv", folder.path / "train.csv")
+    for name in ("train/image000.jpg", "train.csv"):
+        copy, original = tmp_path / "raw" / name, folder.path / name
+        assert not os.path.samefile(copy, original)
+        assert copy.stat().st_mtime_ns == original.stat().st_mtime_ns
     assert len(read(tmp_path / "raw").instances) == 60
 
 
-def test_local_copies_where_it_cannot_link(folder, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+def test_local_asks_for_room_before_it_copies(folder, tmp_path, monkeypatch):
+    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
+    free(monkeypatch, blocks - 1)
+    with pytest.raises(UserError, match=r"the files of .*competition need"):
+        fetch_local(folder.path, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+    free(monkeypatch, blocks)
     fetch_local(folder.path, tmp_path / "raw")
-    assert contents(tmp_path / "raw") == contents(folder.path)
-    assert not os.path.samefile(tmp_path / "raw/train/image000.jpg", folder.path / "train/image000.jpg")
 
 
 def test_local_follows_symbolic_links(folder, tmp_path):
@@ -140,14 +150,6 @@ def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):
     fetch_kaggle(tmp_path)
     assert kaggle.ranges == [1000]
     assert contents(tmp_path / "raw") == contents(folder.path)
-
-
-def free(monkeypatch, *sizes: int):
-    """Lets the disk have these numbers of bytes left, one after the other, the last one from then on."""
-    left = list(sizes)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda folder: SimpleNamespace(free=left.pop(0) if len(left) > 1 else left[0])
-    )
 
 
 def test_kaggle_asks_for_room_before_it_downloads(kaggle, tmp_path, monkeypatch):

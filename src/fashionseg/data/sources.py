@@ -1,10 +1,10 @@
 """Where the competition's files come from: drawn, a folder of the user's, or Kaggle."""
 
-import os
 import shutil
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +25,32 @@ def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downlo
     """Puts the competition's files into `folder`, all or none, from where `data.source` says.
 
     A broken download from Kaggle stays in `cache` and goes on from there the next time. Raises UserError where the
-    source is missing, incomplete or closed, and, before it writes anything, where Kaggle's files would fill the disk.
+    source is missing, incomplete or closed, and, before it writes anything, where there is too little room.
     """
     if data.source == "demo":
         with io.replacing(folder) as beside:
             demo.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
     elif data.source == "local":
-        _link(data.path, Path(folder))
+        _copy(data.path, Path(folder))
     else:
         _unzip(_download(data.competition, Path(cache), Path(folder)), Path(folder))
 
 
-def _link(path: str | None, folder: Path) -> None:
-    """Hard links of the pictures, which take no room, or copies on another file system; the tables are copied."""
+def _copy(path: str | None, folder: Path) -> None:
+    """Copies, not links: DVC's cache links what is in `folder`, and makes it read-only."""
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
     source = Path(path).expanduser()
     if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
-    pictures = [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
+    files = [source / name for name in FILES]
+    files += [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
     with io.replacing(folder) as beside:
+        _check_room([(folder.parent, _blocks(file.stat().st_size for file in files))], f"the files of {source}")
         for name in FOLDERS:
             (beside / name).mkdir(parents=True)
-        for name in FILES:
-            shutil.copyfile(source / name, beside / name)
-        for picture in track(pictures, f"pictures of {source}"):
-            target = beside / picture.parent.name / picture.name
-            try:
-                os.link(picture.resolve(), target)  # resolved: a link to a symbolic link would be one too
-            except OSError:  # another file system, or another owner
-                shutil.copyfile(picture, target)
+        for file in track(files, f"files of {source}"):
+            shutil.copy2(file, beside / file.relative_to(source))  # its time, too: `convert` knows it again by that
 
 
 def _download(competition: str, cache: Path, folder: Path) -> Path:
@@ -92,6 +88,11 @@ def _check_room(needs: list[tuple[Path, int]], what: str) -> None:
             )
 
 
+def _blocks(sizes: Iterable[int]) -> int:
+    """Bytes that files of these sizes take on the disk."""
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+
+
 def _unzip(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as files, io.replacing(folder) as beside, Progress() as progress:
@@ -99,8 +100,7 @@ def _unzip(archive: Path, folder: Path) -> None:
             tops = {member.filename.partition("/")[0] for member in members}
             if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
                 raise UserError(f"{archive} lacks {', '.join(lacking)}; is data.competition the right one?")
-            blocks = sum(-(-member.file_size // BLOCK) * BLOCK for member in members)
-            _check_room([(folder.parent, blocks)], f"the files of {archive}")
+            _check_room([(folder.parent, _blocks(member.file_size for member in members))], f"the files of {archive}")
             task = progress.add_task(f"unpacking {archive}", total=sum(member.file_size for member in members))
             for member in members:
                 files.extract(member, beside)
