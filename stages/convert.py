@@ -3,7 +3,7 @@
 import sys
 
 from fashionseg import io, params
-from fashionseg.data import coco, competition
+from fashionseg.data import coco, competition, pictures
 from fashionseg.errors import reported
 
 
@@ -11,16 +11,16 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
     config = params.load("images", "machine")
     source = competition.read(raw)
     assigned = coco.read_split(split_table, source)
-    source = coco.resize_pictures(source, images_folder, config.images.side, config.machine.workers)
-    documents = coco.documents(source, assigned)
-    with io.replacing(documents_folder) as beside:
-        for subset, document in documents.items():
-            io.write_json(beside / f"{subset}.json", document)
-    dropped = coco.dropped_table(source)
-    with io.replacing(tables_folder) as beside:
-        io.write_csv(beside / "classes.csv", coco.class_table(documents))
-        io.write_csv(beside / "sizes.csv", coco.size_table(documents))
-        io.write_csv(beside / "dropped.csv", dropped)
+    with pictures.resized(source, images_folder, config.images.side, config.machine.workers) as source:
+        documents = coco.documents(source, assigned)
+        with io.replacing(documents_folder) as beside:
+            for subset, document in documents.items():
+                io.write_json(beside / f"{subset}.json", document)
+        dropped = coco.dropped_table(source)
+        with io.replacing(tables_folder) as beside:
+            io.write_csv(beside / "classes.csv", coco.class_table(documents))
+            io.write_csv(beside / "sizes.csv", coco.size_table(documents))
+            io.write_csv(beside / "dropped.csv", dropped)
     for row in dropped.itertuples():
         print(f"left out {row.count} times: {row.reason} (first: {row.first})")
     if source.empty_images:

@@ -54,7 +54,7 @@ def pipeline(tmp_path_factory) -> Path:
     who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     assert run(folder, "git", "init", "-q").returncode == 0
     dvc(folder, "init", "-q")
-    dvc(folder, "config", "core.analytics", "false")
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     for command in (["add", "-A"], ["commit", "-q", "-m", "start"]):
         assert run(folder, "git", *who, *command).returncode == 0
     dvc(folder, "repro")
@@ -108,6 +108,15 @@ def test_the_submission_holds_every_test_image(pipeline):
     rows = pd.read_csv(pipeline / "submissions/submission.csv", keep_default_na=False)
     sample = pd.read_csv(pipeline / "competition/sample_submission.csv")
     assert rows["ImageId"].drop_duplicates().tolist() == sample["ImageId"].tolist()
+
+
+def test_pictures_are_on_the_disk_once(pipeline):
+    """DVC's cache links them; that takes `hardlink` as the first of cache.type, else it copies on most file systems."""
+    for path in (*(pipeline / "data/raw").rglob("*.jpg"), *(pipeline / "data/images").rglob("*.jpg")):
+        assert path.stat().st_nlink == 2, path
+    originals = list((pipeline / "competition").rglob("*.jpg"))
+    assert originals
+    assert all(path.stat().st_nlink == 1 and path.stat().st_mode & 0o200 for path in originals)
 
 
 def test_a_second_repro_does_nothing(pipeline):

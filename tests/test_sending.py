@@ -73,7 +73,8 @@ def workspace(tmp_path, monkeypatch):
     """A folder as `make submit` finds it; gives the arguments of the command."""
     monkeypatch.chdir(tmp_path)
     params = (Path(__file__).parents[1] / "params.yaml").read_text()
-    Path("params.yaml").write_text(params.replace("imaterialist-fashion-2020-fgvc7", NAME))
+    params = params.replace("imaterialist-fashion-2020-fgvc7", NAME).replace("source: demo", "source: kaggle")
+    Path("params.yaml").write_text(params)
     io.write_json("test.json", {**TEST, "annotations": []})
     Path("sample.csv").write_text("\n".join(["ImageId", *IDS]) + "\n")
     return [str(written(Path("s.csv"))), "test.json", "sample.csv"]
@@ -102,6 +103,14 @@ def test_a_faulty_file_is_not_sent(kaggle, workspace):
         sending.main(*workspace, "faulty")
     with pytest.raises(UserError, match="say what is sent"):
         sending.main(*workspace, "")
+    assert kaggle.uploads == kaggle.submitted == []
+
+
+def test_the_demo_is_not_sent(kaggle, workspace):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("source: kaggle", "source: demo"))
+    with pytest.raises(UserError, match="Kaggle knows none of its pictures; nothing was sent"):
+        sending.main(*workspace, "demo")
     assert kaggle.uploads == kaggle.submitted == []
 
 

@@ -180,6 +180,24 @@ def test_other_params_or_data_begin_afresh(tmp_path):
     assert training._fingerprint(config(workers=5, backend="tensorflow"), *documents) == same
 
 
+def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
+    own, *others = (tmp_path / "checkpoints" / name for name in ("own", "a", "b"))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/lock").touch()
+    own.mkdir()
+    training._mention_others(own)
+    assert capsys.readouterr().out == ""
+    for folder in others:
+        (folder / "epoch-0003").mkdir(parents=True)
+        with (folder / "epoch-0003/state.npz").open("wb") as file:
+            file.truncate(260_000_000)  # sparse: takes no room
+    training._mention_others(own)
+    assert f"keep 0.52 GB: {others[0]}, {others[1]}; delete" in capsys.readouterr().out
+    assert all((folder / "epoch-0003/state.npz").exists() for folder in others)
+    train(tmp_path, config(epochs=1))
+    assert "keep 0.52 GB" in capsys.readouterr().out
+
+
 def test_two_trainings_do_not_share_checkpoints(tmp_path):
     with io.locked(tmp_path / "checkpoints" / "lock"), pytest.raises(UserError, match="another run holds"):
         train(tmp_path)

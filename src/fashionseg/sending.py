@@ -37,6 +37,8 @@ def send(path: str | Path, message: str, competition: str) -> str:
 
 def main(path: str, document: str, sample: str, message: str) -> None:
     settings = params.load("data", "submission")
+    if settings.data.source == "demo":
+        raise UserError("data.source is demo: Kaggle knows none of its pictures; nothing was sent.")
     if not message:
         raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
     if faults := check(path, io.read_json(document), sample_ids(sample), settings.submission):

@@ -66,6 +66,7 @@ def train(
         print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
     folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
     with io.locked(Path(checkpoints) / "lock"):
+        _mention_others(folder)
         keras.utils.set_random_seed(config.seed)
         model = _start(recipe)
         fit(model, batches, validation, config.train, folder, Path(results))
@@ -177,6 +178,17 @@ def _fingerprint(config: SimpleNamespace, *documents: str | Path) -> str:
     for document in documents:
         digest.update(hashlib.sha256(Path(document).read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def _mention_others(folder: Path) -> None:
+    """Says what trainings with other params or data, of which some may yet go on, keep beside this one's folder."""
+    others = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
+    if others:
+        size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file())
+        print(
+            f"unfinished trainings with other params or data keep {size / 1e9:.2f} GB: "
+            f"{', '.join(map(str, others))}; delete those that are not to go on"
+        )
 
 
 def _draw_input(batches: Batches, folder: Path) -> None:

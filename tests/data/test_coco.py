@@ -1,13 +1,10 @@
 """COCO documents against pycocotools, pictures against Pillow and OpenCV at full size."""
 
-import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
@@ -135,98 +132,6 @@ def test_dropped_table_names_the_first(folder):
     assert table["count"].tolist() == [2, 1]
     assert table["reason"].tolist()[0] == "Height and Width differ from the picture"
     assert table["first"].tolist() == [f"{folder.path / 'train.csv'}:{line}" for line in (7, 3)]
-
-
-@pytest.mark.parametrize(
-    ("size", "side", "expected"),
-    [
-        ((40, 30), 64, (64, 48)),
-        ((3, 1000), 64, (1, 64)),
-        ((5214, 3676), 320, (320, 226)),
-        ((3676, 5214), 320, (226, 320)),
-        ((64, 64), 64, (64, 64)),
-    ],
-)
-def test_fit(size, side, expected):
-    assert coco.fit(*size, side) == expected
-
-
-def drawn(height: int, width: int) -> Image.Image:
-    """Different in every corner and channel, with waves that a picture of a tenth of the size can just show."""
-    y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1)
-    waves = 42 * (1 + np.sin(200 * (x + y)))[..., None] if height > 128 else 0
-    return Image.fromarray((170 * np.stack([x, y, (x + y) / 2], axis=2) + waves).astype(np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "mode", "form", "exif"),
-    [
-        (1200, 900, "RGB", "JPEG", None),
-        (301, 999, "RGB", "JPEG", None),
-        (1200, 900, "RGB", "JPEG", 6),  # turned by EXIF: not by us
-        (1200, 900, "L", "JPEG", None),
-        (1200, 900, "CMYK", "JPEG", None),
-        (1200, 900, "RGB", "PNG", None),
-        (1200, 900, "RGBA", "PNG", None),
-        (1200, 900, "P", "PNG", None),
-        (50, 40, "RGB", "JPEG", None),  # grows
-    ],
-)
-def test_pictures_are_resized(folder, tmp_path, height, width, mode, form, exif):
-    options = {}
-    if exif:
-        options["exif"] = Image.Exif()
-        options["exif"][0x0112] = exif
-    path = folder.path / "train/picture.jpg"
-    drawn(height, width).convert(mode).save(path, form, **options)
-    competition = read(folder.path)
-    assert coco.resize_pictures(competition, tmp_path / "images", 128, 1).dropped == {}
-    with Image.open(tmp_path / "images/train/picture.jpg") as image:
-        assert (image.format, image.mode) == ("JPEG", "RGB")
-        assert max(image.size) == 128
-        assert image.size == coco.fit(height, width, 128)[::-1]
-        found = np.asarray(image)
-    with Image.open(path) as image:
-        whole = np.asarray(image.convert("RGB"))
-    expected = cv2.resize(whole, found.shape[1::-1], interpolation=cv2.INTER_AREA if height > 128 else cv2.INTER_CUBIC)
-    assert np.abs(found.astype(int) - expected).mean() < (8 if mode == "P" else 4)
-
-
-def test_all_pictures_in_processes(folder, tmp_path):
-    competition = read(folder.path)
-    coco.resize_pictures(competition, tmp_path / "images", 64, 2)
-    names = sorted(str(path.relative_to(tmp_path / "images")) for path in (tmp_path / "images").rglob("*.jpg"))
-    assert names == ["test/a.jpg", "test/b.jpg", *(f"train/image{number:03}.jpg" for number in range(30))]
-    assert [path.name for path in tmp_path.iterdir()] == ["competition", "images"]
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_a_cut_training_picture_is_dropped(folder, tmp_path, form):
-    path = folder.picture("train/image004.jpg", format=form)
-    path.write_bytes(path.read_bytes()[:-600])
-    left = coco.resize_pictures(read(folder.path), tmp_path / "images", 64, 1)
-    assert left.dropped == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
-    assert not (tmp_path / "images/train/image004.jpg").exists()
-    assert "image004" not in left.train_images
-    assigned = split.assign(read(folder.path), 5, 0, 0)  # made before the picture was decoded
-    documents = coco.documents(left, assigned)
-    assert sum(len(document["annotations"]) for document in documents.values()) == 58
-    assert "image004" not in json.dumps(documents)
-
-
-def test_a_cut_test_picture_and_many_cut_ones_leave_no_folder(folder, tmp_path):
-    path = folder.path / "test/a.jpg"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-600])
-    with pytest.raises(UserError, match=r"test/a\.jpg is no whole picture"):
-        coco.resize_pictures(read(folder.path), tmp_path / "images", 64, 1)
-    path.write_bytes(whole)
-    for name in ("image001", "image002"):
-        path = folder.path / f"train/{name}.jpg"
-        path.write_bytes(path.read_bytes()[:-600])
-    with pytest.raises(UserError, match=r"2 of 30 pictures .*image001\.jpg"):
-        coco.resize_pictures(read(folder.path), tmp_path / "images", 64, 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["competition"]
 
 
 def test_split_reaches_the_documents(folder):

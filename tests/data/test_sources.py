@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +27,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def free(monkeypatch, *sizes: int):
+    """Lets the disk have these numbers of bytes left, one after the other, the last one from then on."""
+    left = list(sizes)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=left.pop(0) if len(left) > 1 else left[0])
+    )
+
+
 def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "DEMO_IMAGES", 5)
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
@@ -35,22 +45,24 @@ def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
     assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "other")
 
 
-def test_local_links_pictures_and_copies_tables(folder, tmp_path):
+def test_local_copies_all_with_their_times(folder, tmp_path):
     fetch_local(folder.path, tmp_path / "raw")
     assert contents(tmp_path / "raw") == contents(folder.path)
-    assert os.path.samefile(tmp_path / "raw/train/image000.jpg", folder.path / "train/image000.jpg")
-    assert not os.path.samefile(tmp_path / "raw/train.csv", folder.path / "train.csv")
+    for name in ("train/image000.jpg", "train.csv"):
+        copy, original = tmp_path / "raw" / name, folder.path / name
+        assert not os.path.samefile(copy, original)
+        assert copy.stat().st_mtime_ns == original.stat().st_mtime_ns
     assert len(read(tmp_path / "raw").instances) == 60
 
 
-def test_local_copies_where_it_cannot_link(folder, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+def test_local_asks_for_room_before_it_copies(folder, tmp_path, monkeypatch):
+    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
+    free(monkeypatch, blocks - 1)
+    with pytest.raises(UserError, match=r"the files of .*competition need"):
+        fetch_local(folder.path, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+    free(monkeypatch, blocks)
     fetch_local(folder.path, tmp_path / "raw")
-    assert contents(tmp_path / "raw") == contents(folder.path)
-    assert not os.path.samefile(tmp_path / "raw/train/image000.jpg", folder.path / "train/image000.jpg")
 
 
 def test_local_follows_symbolic_links(folder, tmp_path):
@@ -138,6 +150,46 @@ def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):
     fetch_kaggle(tmp_path)
     assert kaggle.ranges == [1000]
     assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_asks_for_room_before_it_downloads(kaggle, tmp_path, monkeypatch):
+    free(monkeypatch, 2 * len(kaggle.archive) - 1)
+    with pytest.raises(UserError, match=r"zip and what is in it need .* on the disk of .*/downloads, where 0\.0 GB"):
+        fetch_kaggle(tmp_path)
+    assert not list((tmp_path / "downloads").iterdir())
+    assert not (tmp_path / "raw").exists()
+
+
+def test_kaggle_asks_for_room_before_it_unpacks(kaggle, folder, tmp_path, monkeypatch):
+    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
+    free(monkeypatch, 2 * len(kaggle.archive), 2 * len(kaggle.archive), blocks - 1)
+    with pytest.raises(UserError, match=r"the files of .*zip need 0\.0 GB on the disk of "):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()
+    free(monkeypatch, blocks)  # the archive stays and is not asked for again
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_needs_no_room_for_what_is_there(kaggle, tmp_path, monkeypatch):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / f"downloads/{NAME}.zip").write_bytes(kaggle.archive[:1000])
+    free(monkeypatch, 2 * len(kaggle.archive) - 1001)
+    with pytest.raises(UserError, match="and what is in it need"):
+        fetch_kaggle(tmp_path)
+    free(monkeypatch, 2 * len(kaggle.archive) - 1000, 2 * len(kaggle.archive) - 1000, 10**9)
+    fetch_kaggle(tmp_path)
+    assert kaggle.ranges == [1000]
+
+
+def test_room_is_counted_by_disk(tmp_path, monkeypatch):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk")
+    free(monkeypatch, 23_700_000_000)
+    sources._check_room([(tmp_path, 23_700_000_000), (memory, 23_700_000_000)], "all")
+    with pytest.raises(UserError, match=r"all need 47\.4 GB on the disk of .*, where 23\.7 GB are free; make room"):
+        sources._check_room([(tmp_path, 23_700_000_000), (tmp_path, 23_700_000_000)], "all")
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,18 @@
-"""From the competition's form to the trainer's: COCO documents at the original size, pictures at the model's."""
+"""From the competition's form to the trainer's: COCO documents at the original size, and tables of what they hold."""
 
 from pathlib import Path
 from typing import Any
 
-import cv2
-import joblib
 import numpy as np
 import pandas as pd
-from PIL import Image
 from rich.progress import track
 
-from fashionseg import io, rle
+from fashionseg import rle
 from fashionseg.data.competition import CHUNK, Competition
 from fashionseg.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels; where COCO's small and medium instances end
 BINS = 20  # of the size histogram
-QUALITY = 95  # of the resized JPEGs
 
 Document = dict[str, Any]
 
@@ -76,47 +72,6 @@ def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Docume
 def _image(competition: Competition, path: Path, number: int) -> Document:
     height, width = competition.sizes[path]
     return {"id": number, "file_name": f"{path.parent.name}/{path.name}", "width": width, "height": height}
-
-
-def resize_pictures(competition: Competition, folder: str | Path, side: int, workers: int) -> Competition:
-    """Writes train/ and test/ under `folder` with the long side of every picture at `side` pixels, JPEG, RGB.
-
-    Small pictures grow too, as the model always sees a square of that side. Pixels keep their stored order: EXIF turns
-    are ignored, as the masks ignore them. Returns the competition without the training pictures that cannot be decoded;
-    raises UserError where these are many, or one is a test picture.
-    """
-    paths = [*competition.train_images.values(), *competition.test_images.values()]
-    with io.replacing(folder) as beside:
-        for name in ("train", "test"):
-            (beside / name).mkdir(parents=True)
-        tasks = (joblib.delayed(_resize)(path, beside / path.parent.name / path.name, side) for path in paths)
-        done = joblib.Parallel(max(1, workers), return_as="generator_unordered")(tasks)
-        broken = [path for path in track(done, f"resizing to {side} pixels", total=len(paths)) if path]
-        for path in sorted(set(broken) & set(competition.test_images.values())):
-            raise UserError(f"{path} is no whole picture, but every test picture must be answered; get it again.")
-        return competition.without(broken)
-
-
-def fit(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the long side at `side` and the aspect kept to the nearest pixel."""
-    long = max(height, width)
-    return max(1, (2 * height * side + long) // (2 * long)), max(1, (2 * width * side + long) // (2 * long))
-
-
-def _resize(source: Path, target: Path, side: int) -> Path | None:
-    """Writes one picture; returns `source` where it cannot be decoded."""
-    try:
-        with Image.open(source) as image:
-            height, width = fit(image.height, image.width, side)
-            # A JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the target: as good, and 2 to 6 times as fast.
-            image.draft("RGB", (2 * width, 2 * height))
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError):  # Pillow's own for broken JPEG, other formats and broken PNG
-        return source
-    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    Image.fromarray(pixels).save(target, quality=QUALITY)
-    return None
 
 
 def class_table(documents: dict[str, Document]) -> pd.DataFrame:

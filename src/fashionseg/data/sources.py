@@ -1,10 +1,12 @@
 """Where the competition's files come from: drawn, a folder of the user's, or Kaggle."""
 
-import os
 import shutil
 import zipfile
 import zlib
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress, track
 
@@ -16,51 +18,79 @@ from fashionseg.params import Data
 
 FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
 DEMO_IMAGES = 250
+BLOCK = 4096  # bytes that a file system hands out at least
 
 
 def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downloads") -> None:
     """Puts the competition's files into `folder`, all or none, from where `data.source` says.
 
     A broken download from Kaggle stays in `cache` and goes on from there the next time. Raises UserError where the
-    source is missing, incomplete or closed.
+    source is missing, incomplete or closed, and, before it writes anything, where there is too little room.
     """
     if data.source == "demo":
         with io.replacing(folder) as beside:
             demo.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
     elif data.source == "local":
-        _link(data.path, Path(folder))
+        _copy(data.path, Path(folder))
     else:
-        _unzip(_download(data.competition, Path(cache)), Path(folder))
+        _unzip(_download(data.competition, Path(cache), Path(folder)), Path(folder))
 
 
-def _link(path: str | None, folder: Path) -> None:
-    """Hard links of the pictures, which take no room, or copies on another file system; the tables are copied."""
+def _copy(path: str | None, folder: Path) -> None:
+    """Copies, not links: DVC's cache links what is in `folder`, and makes it read-only."""
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
     source = Path(path).expanduser()
     if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
-    pictures = [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
+    files = [source / name for name in FILES]
+    files += [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
     with io.replacing(folder) as beside:
+        _check_room([(folder.parent, _blocks(file.stat().st_size for file in files))], f"the files of {source}")
         for name in FOLDERS:
             (beside / name).mkdir(parents=True)
-        for name in FILES:
-            shutil.copyfile(source / name, beside / name)
-        for picture in track(pictures, f"pictures of {source}"):
-            target = beside / picture.parent.name / picture.name
-            try:
-                os.link(picture.resolve(), target)  # resolved: a link to a symbolic link would be one too
-            except OSError:  # another file system, or another owner
-                shutil.copyfile(picture, target)
+        for file in track(files, f"files of {source}"):
+            shutil.copy2(file, beside / file.relative_to(source))  # its time, too: `convert` knows it again by that
 
 
-def _download(competition: str, cache: Path) -> Path:
-    """The competition's archive, downloaded or completed by the official client."""
-    cache.mkdir(parents=True, exist_ok=True)
+def _download(competition: str, cache: Path, folder: Path) -> Path:
+    """The competition's archive in `cache`, downloaded or completed by the official client."""
+    for needed in (cache, folder.parent):
+        needed.mkdir(parents=True, exist_ok=True)
     broken = f"the download from Kaggle broke off ({{error}}); run again, it goes on from {cache}/."
+    archive = cache / f"{competition}.zip"
     with signed_in(competition, broken) as api:
+        write = api.download_file
+
+        def write_where_it_fits(response: Any, *settings: Any) -> None:
+            size = int(response.headers.get("Content-Length", 0))
+            here = archive.stat().st_size if archive.exists() else 0
+            # JPEG does not shrink in an archive: unpacked it takes that room once more.
+            _check_room([(cache, size - here), (folder.parent, size)], f"{archive} and what is in it")
+            write(response, *settings)
+
+        api.download_file = write_where_it_fits  # the client asks the server for the size here and nowhere before
         api.competition_download_files(competition, path=str(cache), quiet=False)
-    return cache / f"{competition}.zip"
+    return archive
+
+
+def _check_room(needs: list[tuple[Path, int]], what: str) -> None:
+    """Raises UserError where these bytes, each to be written below a folder, do not fit; folders may share a disk."""
+    by_disk = Counter()
+    for folder, size in needs:
+        by_disk[folder.stat().st_dev] += size
+    for folder, _ in needs:
+        needed, free = by_disk[folder.stat().st_dev], shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"{what} need {needed / 1e9:.1f} GB on the disk of {folder.resolve()}, where {free / 1e9:.1f} GB are "
+                "free; make room there, or move the project to a larger disk, and run again."
+            )
+
+
+def _blocks(sizes: Iterable[int]) -> int:
+    """Bytes that files of these sizes take on the disk."""
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
 
 
 def _unzip(archive: Path, folder: Path) -> None:
@@ -70,6 +100,7 @@ def _unzip(archive: Path, folder: Path) -> None:
             tops = {member.filename.partition("/")[0] for member in members}
             if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
                 raise UserError(f"{archive} lacks {', '.join(lacking)}; is data.competition the right one?")
+            _check_room([(folder.parent, _blocks(member.file_size for member in members))], f"the files of {archive}")
             task = progress.add_task(f"unpacking {archive}", total=sum(member.file_size for member in members))
             for member in members:
                 files.extract(member, beside)
