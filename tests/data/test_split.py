@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedGroupKFold
 
 from fashionseg.data import split
 from fashionseg.data.competition import Competition, read
@@ -55,27 +54,6 @@ def test_every_class_and_the_empty_images_get_their_share():
     assert len(held & set(competition.empty_images)) == pytest.approx(len(competition.empty_images) / 5, rel=0.3)
     for class_id, rows in competition.instances.groupby("class_id"):
         assert rows["image_id"].isin(held).mean() == pytest.approx(0.2, abs=0.03), class_id
-
-
-def unevenness(competition: Competition, fold_of: dict[str, int]) -> float:
-    """Sum over the classes of the variance over five folds of a class's share."""
-    instances = competition.instances
-    counts = pd.crosstab(instances["image_id"].map(fold_of), instances["class_id"]).reindex(range(5), fill_value=0)
-    return (counts / counts.sum()).var(ddof=0).sum()
-
-
-def test_as_even_as_scikit_learn():
-    ours, theirs = [], []
-    for seed in range(6):
-        competition = drawn(300, seed)
-        tables = [split.assign(competition, 5, fold, seed) for fold in range(5)]
-        held = {name: fold for fold, table in enumerate(tables) for name in table["image_id"][table["subset"] == "val"]}
-        ours.append(unevenness(competition, held))
-        names, classes = competition.instances["image_id"].to_numpy(), competition.instances["class_id"]
-        splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        parts = [names[at] for _, at in splitter.split(names, classes, names)]
-        theirs.append(unevenness(competition, {name: fold for fold, part in enumerate(parts) for name in part}))
-    assert np.mean(ours) < 1.02 * np.mean(theirs)
 
 
 def test_depends_on_the_seed_and_not_on_the_order_of_rows():

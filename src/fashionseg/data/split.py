@@ -1,19 +1,23 @@
 """Training and validation: whole images, every class in about the same share on both sides."""
 
-import numpy as np
+import warnings
+
 import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
 
 from fashionseg.data.competition import Competition
 from fashionseg.errors import UserError
+
+# A class that every image has once: the folds get even numbers of images, and images without instances are dealt too.
+PICTURE = -1
 
 
 def assign(competition: Competition, folds: int, fold: int, seed: int) -> pd.DataFrame:
     """Columns image_id (sorted), subset ("train" | "val"): fold number `fold` of `folds` is held out.
 
-    Images are dealt one by one, the hardest to even out first, each to the fold that leaves the least variance of the
-    classes' shares over the folds, as in scikit-learn's StratifiedGroupKFold; rare and frequent classes weigh alike.
-    Depends on the ids and classes and on the seed, not on the order of the rows. Raises UserError where the numbers
-    cannot be.
+    scikit-learn's StratifiedGroupKFold over instances, grouped by image: each image goes to the fold where it evens out
+    the classes' shares best, rare and frequent classes weighing alike. Depends on the ids and classes and on the seed,
+    not on the order of the rows. Raises UserError where the numbers cannot be.
     """
     images = sorted(competition.train_images)
     if folds < 2 or not 0 <= fold < folds:
@@ -22,18 +26,11 @@ def assign(competition: Competition, folds: int, fold: int, seed: int) -> pd.Dat
         raise UserError(
             f"{competition.folder} has {len(images)} usable training images, fewer than split.folds = {folds}."
         )
-    classes, columns = np.unique(competition.instances["class_id"], return_inverse=True)
-    # One column more, a class that every image has once: the folds get even numbers of images, empty ones included.
-    counts = np.ones((len(images), len(classes) + 1), np.int64)
-    counts[:, :-1] = 0
-    np.add.at(counts, (pd.Index(images).get_indexer(competition.instances["image_id"]), columns), 1)
-    weights = counts / counts.sum(0) ** 2
-    order = np.random.default_rng(seed).permutation(len(images))
-    order = order[np.argsort(-(weights * counts).sum(1)[order], kind="stable")]
-    dealt = np.zeros((folds, counts.shape[1]), np.int64)
-    folds_of = np.empty(len(images), np.int64)
-    for image in order:
-        # An image with the shares a of the classes adds a * (2 b + a) to the squares of a fold that holds the shares b.
-        folds_of[image] = np.argmin((dealt * weights[image]).sum(1))
-        dealt[folds_of[image]] += counts[image]
-    return pd.DataFrame({"image_id": images, "subset": np.where(folds_of == fold, "val", "train")})
+    instances = competition.instances.sort_values(["image_id", "class_id"])
+    groups = [*images, *instances["image_id"]]
+    classes = [PICTURE] * len(images) + instances["class_id"].tolist()
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a class with fewer images than folds
+        _, held_out = list(splitter.split(groups, classes, groups))[fold]
+    held = {groups[at] for at in held_out}
+    return pd.DataFrame({"image_id": images, "subset": ["val" if name in held else "train" for name in images]})
