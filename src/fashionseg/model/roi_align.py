@@ -70,10 +70,9 @@ def _weighted_sums(table, index, weights):
     bins, around, channels = *index.shape[1:], table.shape[-1]
     step = max(1, PART_BYTES // (4 * around * channels))
     parts = [slice(first, first + step) for first in range(0, bins, step)]
-    weights = ops.cast(weights, table.dtype)
 
     @ops.custom_gradient
-    def pool(table):
+    def pool(table, index, weights):  # all of them, as JAX wants no tensor from outside
         pooled = [ops.matmul(weights[:, part, None], ops.take(table, index[:, part], axis=0)) for part in parts]
 
         def gradient(upstream):
@@ -84,11 +83,11 @@ def _weighted_sums(table, index, weights):
                 return total + ops.segment_sum(spread, rows, ops.shape(table)[0])
 
             total = ops.fori_loop(0, around, add, ops.zeros(ops.shape(table), "float32"))
-            return ops.cast(total, table.dtype)
+            return ops.cast(total, table.dtype), None, None
 
         return ops.concatenate(pooled, axis=1)[:, :, 0], gradient
 
-    return pool(table)
+    return pool(table, index, ops.cast(weights, table.dtype))
 
 
 def _axis(low, high, length, side, samples, aligned):
