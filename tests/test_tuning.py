@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from claims_scenes import METRIC, PARAMS, document, prediction, rectangle, scene
-from fashionseg import tuning
+from fashionseg import submission, tuning
 from fashionseg.claiming.rule import Rule, Thresholds
 from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
@@ -114,8 +114,16 @@ def test_too_little_to_tune_on():
     with pytest.raises(UserError, match="1 validation image is too few"):
         tune((document(1), []))
     assert tune(scene(images=2, told_by=None))[1] in ("score", "rule")  # 16 candidates make no forest
-    rule, way, values, _ = tune((document(4, prediction(rectangle(0, 0, 9, 9), 1.0)), []))
+
+
+@pytest.mark.parametrize("formula", tuning.FORMULAS)
+def test_without_any_prediction_the_submission_is_legal_all_the_same(formula):
+    truth = document(4, prediction(rectangle(0, 0, 9, 9), 1.0))
+    rule, way, values, _ = tune((truth, []), formula=formula)
     assert (way, values["score"], rule.selector) == ("score", 0, None)
+    rows = submission.table(truth, [], rule, ["1", "2", "3", "4"], PARAMS)
+    assert (rows["EncodedPixels"] == "1 1").all()
+    assert len(rows) == 4
 
 
 def test_a_class_that_is_never_right_gets_a_threshold_of_its_own():
