@@ -7,7 +7,7 @@ import pytest
 
 from claims_scenes import METRIC, PARAMS, document, prediction, rectangle, scene
 from fashionseg import submission, tuning
-from fashionseg.claiming.rule import Rule, Thresholds
+from fashionseg.claiming.rule import Rule, Selector, Thresholds
 from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
 from fashionseg.params import Tune
@@ -82,7 +82,7 @@ def test_a_pool_is_worth_what_its_claims_are():
     """The sweep on whole numbers against the metric of the claims themselves."""
     images = tuning.match(*scene(images=12, told_by=None), PARAMS)
     tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    stock = tuning.Stock.of(images, [tuner._agreed(image, PLAIN) for image in images])
+    stock = tuning.Stock.of(images, [tuner.agreed(image, PLAIN) for image in images])
     pool = stock.pool(np.concatenate([image.found.scores for image in images]), PLAIN)
     for formula in ("precision", "jaccard"):
         metric = replace(TUNE, formula=formula)
@@ -134,6 +134,30 @@ def test_a_stock_leaves_what_the_rule_would_choose(changes):
         assert part.value(part.worth - 0.4, False, metric) == expected.value(expected.worth - 0.4, False, metric)
 
 
+@pytest.mark.parametrize("instances", [0.5, 3.0, 9.0])
+def test_a_pool_claims_the_set_that_the_rule_does(instances):
+    random = np.random.default_rng(5)
+    images = tuning.match(*crowd(30, random), PARAMS)
+    levels = [random.integers(0, 11, len(image.iou)) for image in images]
+    worths = [random.random(len(image.iou)) for image in images]
+    rule = replace(PLAIN, nms_iou=0.5, selector=Selector(0.0, Thresholds(0.0), None, instances))
+    pool = tuning.Stock.of(images, levels).pool(np.concatenate(worths), rule)
+    chosen = [rule.chosen(image.found, worth) for image, worth in zip(images, worths, strict=True)]
+    expected = np.concatenate([worth[kept] for worth, kept in zip(worths, chosen, strict=True)])
+    np.testing.assert_array_equal(pool.paying(instances)[pool.paying(instances) >= 0], expected)
+    claimed = pool.claimed(pool.paying(instances), False)
+    np.testing.assert_array_equal(claimed.images, np.repeat(np.arange(30), [len(kept) for kept in chosen]))
+
+
+@pytest.mark.parametrize("average", ["image", "class", "all"])
+def test_only_jaccard_by_image_knows_a_floor_for_each_image(average):
+    images = tuning.match(*scene(images=30, told_by="mask_score"), PARAMS)
+    tuner = tuning.Tuner(replace(TUNE, average=average), PARAMS, [1, 2, 3], 2, seed=0, workers=1)
+    rules = tuner.fit(images)[0]
+    assert rules["selector", "precision"].selector.instances is None
+    assert rules["selector", "jaccard"].selector.instances in ((None, 4.0) if average == "image" else (None,))
+
+
 @pytest.mark.parametrize("average", ["image", "class", "all"])
 @pytest.mark.parametrize("formula", tuning.FORMULAS)
 def test_thresholds_by_class_against_the_whole_metric(formula, average, monkeypatch):
@@ -143,7 +167,7 @@ def test_thresholds_by_class_against_the_whole_metric(formula, average, monkeypa
     random = np.random.default_rng(7)
     images = tuning.match(*crowd(24, random), PARAMS)
     tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    levels = [tuner._agreed(image, PLAIN) for image in images]
+    levels = [tuner.agreed(image, PLAIN) for image in images]
     pool = tuning.Stock.of(images, levels).pool(np.concatenate([image.found.scores for image in images]), PLAIN)
 
     def values(thresholds):

@@ -5,6 +5,7 @@ attribute, suppression and least area as well; `selector`, a forest that predict
 (the winner's of 2020). Predictions meet the truth once; what is swept after that is whole numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, TargetEncoder
 from fashionseg import rle
 from fashionseg.claiming.candidates import FEATURES, Candidates, Prediction, by_image, candidates, features, grid
 from fashionseg.claiming.forest import from_sklearn
-from fashionseg.claiming.rule import NEVER, Rule, Selector, Thresholds
+from fashionseg.claiming.rule import NEVER, Rule, Selector, Thresholds, expected_jaccard
 from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
 from fashionseg.params import Submission, Tune
@@ -68,6 +69,19 @@ class Pool:
 
     def value(self, worth: np.ndarray, single: bool, metric: Tune) -> float:
         return kaggle.value(self.claimed(worth, single), metric)
+
+    def paying(self, instances: float) -> np.ndarray:
+        """(n,) worth, of what `Rule` with a selector of so many `instances` claims; -1 of the others."""
+        images = self.tally.images
+        first = np.searchsorted(images, images)
+        sums = np.cumsum(self.worth)
+        hits = sums - (sums - self.worth)[first]
+        values = expected_jaccard(hits, np.arange(len(images)) - first + 1, instances)
+        best, last = np.zeros(self.tally.count), np.zeros(self.tally.count, int)
+        np.maximum.at(best, images, values)
+        reached = np.flatnonzero(values >= best[images] - ROUNDING)
+        last[images[reached]] = reached  # the last of equals
+        return np.where(np.arange(len(images)) <= last[images], self.worth, -1.0)
 
     def of(self, chosen: np.ndarray) -> "Pool":
         """That of some of the images: `chosen` (count,) bool."""
@@ -210,29 +224,24 @@ class Tuner:
             selector=None,
             categories=self.categories,
         )
-        agreed = [self._agreed(image, common) for image in images]
+        agreed = [self.agreed(image, common) for image in images]
         stock = Stock.of(images, agreed)
         scores = np.concatenate([image.found.scores for image in images])
         selector, expected, tables = self._selector(images, common, agreed)
         by_score = stock.pool(scores, common)
-        by_value = stock.pool(expected, common) if selector else None
         rules, sweeps = {}, {"threshold": FLOORS}
         for formula in FORMULAS:
             metric = replace(self.params, formula=formula)
             floor, single, sweeps[formula] = self._floor(by_score, metric)
             score = replace(common, scores=Thresholds(floor), claims_per_image=1 if single else None)
-            rule = self._suppressed(stock, scores, score, metric, floor)
+            rule, _ = self._suppressed(stock, scores, score, self._by_floor(floor, single, metric))
             rules["score", formula] = score
             rules["rule", formula] = replace(rule, scores=self._by_class(stock.pool(scores, rule), rule, metric))
             if selector:
-                least, single, _ = self._floor(by_value, metric)
-                chooser = replace(
-                    common, selector=replace(selector, least=least), claims_per_image=1 if single else None
-                )
-                rules["selector", formula] = self._suppressed(stock, expected, chooser, metric, least)
+                rules["selector", formula] = self._claiming(stock, expected, replace(common, selector=selector), metric)
         return rules, {"thresholds": pd.DataFrame(sweeps), **tables}
 
-    def _agreed(self, image: Image, rule: Rule) -> np.ndarray:
+    def agreed(self, image: Image, rule: Rule) -> np.ndarray:
         """(n,) how many F1 thresholds each candidate's attributes exceed."""
         claimed = rule.attribute_sets(image.found.predictions)
         levels = [
@@ -295,18 +304,44 @@ class Tuner:
         single = pool.value(pool.worth, True, metric) >= values.max()
         return float(FLOORS[values.argmax()]), bool(single), values
 
-    def _suppressed(self, stock: Stock, worth: np.ndarray, rule: Rule, metric: Tune, floor: float) -> Rule:
-        """The rule with the suppression and least area that score best, one after the other."""
+    def _by_floor(self, floor: float, single: bool, metric: Tune) -> Callable[[Pool], float]:
+        """What a pool is worth when one floor serves all its images."""
+        return lambda pool: pool.value(pool.worth - floor, single, metric)
+
+    def _suppressed(
+        self, stock: Stock, worth: np.ndarray, rule: Rule, value: Callable[[Pool], float]
+    ) -> tuple[Rule, float]:
+        """The rule with the suppression and least area whose pool has most value, one after the other; that value."""
         options = [{name: value} for name, values in SUPPRESSION.items() for value in values]
         options = [] if rule.claims_per_image == 1 else options  # a single claim has no rival
         options += [{"min_area": self.submission.min_area * factor} for factor in AREAS[1:]]
-        pool = stock.pool(worth, rule)
-        best = pool.value(pool.worth - floor, rule.claims_per_image == 1, metric)
+        best = value(stock.pool(worth, rule))
         for option in options:
-            tried = stock.pool(worth, replace(rule, **option))
-            if (value := tried.value(tried.worth - floor, rule.claims_per_image == 1, metric)) > best:
-                rule, best = replace(rule, **option), value
-        return rule
+            tried = replace(rule, **option)
+            if (reached := value(stock.pool(worth, tried))) > best:
+                rule, best = tried, reached
+        return rule, best
+
+    def _claiming(self, stock: Stock, expected: np.ndarray, rule: Rule, metric: Tune) -> Rule:
+        """The rule of a selector: the single claim, one floor for all images or, for jaccard by image, one for each."""
+        selector = rule.selector
+        least, single, _ = self._floor(stock.pool(expected, rule), metric)
+        chooser = replace(rule, claims_per_image=1 if single else None)
+        chooser, best = self._suppressed(stock, expected, chooser, self._by_floor(least, single, metric))
+        if not single:  # with doubles gone more claims pay
+            least, _, values = self._floor(stock.pool(expected, chooser), metric)
+            best = values.max()
+        if (metric.formula, metric.average) == ("jaccard", "image"):
+            instances = round(len(stock.tally.true_images) / stock.tally.count, 3)
+            by_image, reached = self._suppressed(
+                stock,
+                expected,
+                replace(rule, selector=replace(selector, instances=instances)),
+                lambda pool: pool.value(pool.paying(instances), False, metric),
+            )
+            if reached > best:
+                return by_image
+        return replace(chooser, selector=replace(selector, least=least))
 
     def _by_class(self, pool: Pool, rule: Rule, metric: Tune) -> Thresholds:
         """A threshold for each class with enough examples, the most frequent first, where it costs on none of PARTS of
