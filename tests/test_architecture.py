@@ -13,7 +13,7 @@ PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.read_text().strip())
 LAYERS = [  # from the bottom up
     ["errors"],
-    ["rle", "params", "io", "kaggle_client"],
+    ["rle", "params", "predictions", "io", "kaggle_client"],
     ["model/boxes", "model/anchors", "model/nms", "model/roi_align", "data/competition"],
     ["model", "data"],
     ["callbacks", "claiming", "draw", "fusion", "model/mask_rcnn", "data/batches"],

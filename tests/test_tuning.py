@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from claims_scenes import METRIC, PARAMS, document, prediction, rectangle, scene
-from fashionseg import tuning
-from fashionseg.claiming.rule import Rule, Thresholds
+from fashionseg import submission, tuning
+from fashionseg.claiming.rule import Rule, Selector, Thresholds
 from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
 from fashionseg.params import Tune
@@ -82,9 +82,8 @@ def test_a_pool_is_worth_what_its_claims_are():
     """The sweep on whole numbers against the metric of the claims themselves."""
     images = tuning.match(*scene(images=12, told_by=None), PARAMS)
     tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    scores = [image.found.scores for image in images]
-    agreed = [tuner._agreed(image, PLAIN) for image in images]
-    pool = tuner._pool(images, scores, agreed, PLAIN)
+    stock = tuning.Stock.of(images, [tuner.agreed(image, PLAIN) for image in images])
+    pool = stock.pool(np.concatenate([image.found.scores for image in images]), PLAIN)
     for formula in ("precision", "jaccard"):
         metric = replace(TUNE, formula=formula)
         for floor in (0.1, 0.5, 0.8):
@@ -92,6 +91,107 @@ def test_a_pool_is_worth_what_its_claims_are():
             pairs = tuning.claimed(rule, images, PARAMS)
             exact = kaggle.value(kaggle.tally(pairs, metric, 2), metric)
             assert pool.value(pool.worth - floor, False, metric) == pytest.approx(exact)
+
+
+def crowd(images, random):
+    """Images of candidates that overlap a lot, of two classes, and as many true instances."""
+    truth, claims = [], []
+    for i in range(1, images + 1):
+        for _ in range(random.integers(0, 12)):
+            mask = rectangle(*random.integers(0, 4, 2) * 10, *random.integers(1, 5, 2) * 10)
+            score, category_id = round(float(random.uniform(0.05, 0.95)), 1), int(random.integers(1, 3))
+            claims.append(prediction(mask, score, category_id, i))
+            if random.random() < 0.5:
+                truth.append(prediction(mask, 1.0, category_id, i))
+    return document(images, *truth), claims
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"nms_iou": 0.3}, {"mask_overlap": 0.5}, {"nms_iou": 0.5, "mask_overlap": 0.7, "min_area": 300}]
+)
+def test_a_stock_leaves_what_the_rule_would_choose(changes):
+    """All images at once against the rule's own loop, image by image; also of some images, numbered anew."""
+    random = np.random.default_rng(4)
+    images = tuning.match(*crowd(30, random), PARAMS)
+    levels = [random.integers(0, 11, len(image.iou)) for image in images]
+    worths = [random.integers(0, 10, len(image.iou)) / 10 for image in images]  # many alike
+    rule = replace(PLAIN, **changes)
+    pool = tuning.Stock.of(images, levels).pool(np.concatenate(worths), rule)
+    chosen = [rule.chosen(image.found, worth) for image, worth in zip(images, worths, strict=True)]
+    np.testing.assert_array_equal(pool.tally.images, np.repeat(np.arange(30), [len(kept) for kept in chosen]))
+    for column, by_image in (
+        (pool.worth, worths),
+        (pool.tally.agreement, levels),
+        (pool.tally.overlap, [kaggle.level(image.iou) for image in images]),
+        (pool.tally.classes, [image.found.classes for image in images]),
+    ):
+        np.testing.assert_array_equal(column, np.concatenate([v[k] for v, k in zip(by_image, chosen, strict=True)]))
+    some = np.arange(30) % 3 == 1
+    expected = tuning.Stock.of(images[1::3], levels[1::3]).pool(np.concatenate(worths[1::3]), rule)
+    for formula in tuning.FORMULAS:
+        metric = replace(TUNE, formula=formula)
+        part = pool.of(some)
+        assert part.value(part.worth - 0.4, False, metric) == expected.value(expected.worth - 0.4, False, metric)
+
+
+@pytest.mark.parametrize("instances", [0.5, 3.0, 9.0])
+def test_a_pool_claims_the_set_that_the_rule_does(instances):
+    random = np.random.default_rng(5)
+    images = tuning.match(*crowd(30, random), PARAMS)
+    levels = [random.integers(0, 11, len(image.iou)) for image in images]
+    worths = [random.random(len(image.iou)) for image in images]
+    rule = replace(PLAIN, nms_iou=0.5, selector=Selector(0.0, Thresholds(0.0), None, instances))
+    pool = tuning.Stock.of(images, levels).pool(np.concatenate(worths), rule)
+    chosen = [rule.chosen(image.found, worth) for image, worth in zip(images, worths, strict=True)]
+    expected = np.concatenate([worth[kept] for worth, kept in zip(worths, chosen, strict=True)])
+    np.testing.assert_array_equal(pool.paying(instances)[pool.paying(instances) >= 0], expected)
+    claimed = pool.claimed(pool.paying(instances), False)
+    np.testing.assert_array_equal(claimed.images, np.repeat(np.arange(30), [len(kept) for kept in chosen]))
+
+
+@pytest.mark.parametrize("average", ["image", "class", "all"])
+def test_only_jaccard_by_image_knows_a_floor_for_each_image(average):
+    images = tuning.match(*scene(images=30, told_by="mask_score"), PARAMS)
+    tuner = tuning.Tuner(replace(TUNE, average=average), PARAMS, [1, 2, 3], 2, seed=0, workers=1)
+    rules = tuner.fit(images)[0]
+    assert rules["selector", "precision"].selector.instances is None
+    assert rules["selector", "jaccard"].selector.instances in ((None, 4.0) if average == "image" else (None,))
+
+
+@pytest.mark.parametrize("average", ["image", "class", "all"])
+@pytest.mark.parametrize("formula", tuning.FORMULAS)
+def test_thresholds_by_class_against_the_whole_metric(formula, average, monkeypatch):
+    """Only images with a candidate of the class are looked at again; the plain way takes all for each threshold."""
+    monkeypatch.setattr(tuning, "FEW", 5)
+    metric = replace(TUNE, formula=formula, average=average)
+    random = np.random.default_rng(7)
+    images = tuning.match(*crowd(24, random), PARAMS)
+    tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
+    levels = [tuner.agreed(image, PLAIN) for image in images]
+    pool = tuning.Stock.of(images, levels).pool(np.concatenate([image.found.scores for image in images]), PLAIN)
+
+    def values(thresholds):
+        rule = replace(PLAIN, scores=thresholds)
+        found = []
+        for start in range(tuning.PARTS):
+            pairs = []
+            for image in images[start :: tuning.PARTS]:
+                kept = rule.chosen(image.found, rule.worth(image.found))
+                claims = kaggle.Instances(image.found.masks[kept], image.found.classes[kept], [frozenset()] * len(kept))
+                pairs.append((claims, image.truth))
+            found.append(kaggle.value(kaggle.tally(pairs, metric, 2), metric))
+        return np.array(found)
+
+    numbers, counts = np.unique(pool.tally.classes[pool.tally.overlap > 0], return_counts=True)
+    best, reached = PLAIN.scores, values(PLAIN.scores)
+    for number in numbers[np.argsort(-counts, kind="stable")]:
+        for floor in sorted((*tuning.FLOORS, tuning.NEVER), key=lambda floor: abs(floor - best.common)):
+            tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
+            gain = values(tried) - reached
+            if (gain > -1e-12).all() and gain.sum() > 1e-12:
+                best, reached = tried, reached + gain
+    assert tuner._by_class(pool, PLAIN, metric) == best
+    assert best.own or (formula, average) == ("precision", "all")
 
 
 def test_attribute_thresholds_are_the_best_f1s():
@@ -114,8 +214,16 @@ def test_too_little_to_tune_on():
     with pytest.raises(UserError, match="1 validation image is too few"):
         tune((document(1), []))
     assert tune(scene(images=2, told_by=None))[1] in ("score", "rule")  # 16 candidates make no forest
-    rule, way, values, _ = tune((document(4, prediction(rectangle(0, 0, 9, 9), 1.0)), []))
+
+
+@pytest.mark.parametrize("formula", tuning.FORMULAS)
+def test_without_any_prediction_the_submission_is_legal_all_the_same(formula):
+    truth = document(4, prediction(rectangle(0, 0, 9, 9), 1.0))
+    rule, way, values, _ = tune((truth, []), formula=formula)
     assert (way, values["score"], rule.selector) == ("score", 0, None)
+    rows = submission.table(truth, [], rule, ["1", "2", "3", "4"], PARAMS)
+    assert (rows["EncodedPixels"] == "1 1").all()
+    assert len(rows) == 4
 
 
 def test_a_class_that_is_never_right_gets_a_threshold_of_its_own():

@@ -5,9 +5,11 @@ attribute, suppression and least area as well; `selector`, a forest that predict
 (the winner's of 2020). Predictions meet the truth once; what is swept after that is whole numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from rich.progress import track
@@ -21,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, TargetEncoder
 from fashionseg import rle
 from fashionseg.claiming.candidates import FEATURES, Candidates, Prediction, by_image, candidates, features, grid
 from fashionseg.claiming.forest import from_sklearn
-from fashionseg.claiming.rule import NEVER, Rule, Selector, Thresholds
+from fashionseg.claiming.rule import NEVER, Rule, Selector, Thresholds, expected_jaccard
 from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
 from fashionseg.params import Submission, Tune
@@ -33,8 +35,10 @@ AREAS = (1, 2, 4, 8, 16)  # times submission.min_area
 PARTS = 4  # of the images, on each of which a class's own threshold has to pay
 FEW = 20  # true examples; with fewer, the value common to all serves
 DEPTH = 8  # of the winner's trees
-
-Pair = tuple[kaggle.Instances, kaggle.Instances]  # claims and truth of an image
+SAMPLE = 30_000  # candidates of which a tree is grown where there are more than three times as many
+BATCH = 50  # images that a worker takes at a time
+ROUNDING = 1e-12  # of a sum of many images' values
+COLUMNS = ("images", "classes", "true", "overlap", "agreement")  # of a tally, one row a claim
 
 
 @dataclass(frozen=True)
@@ -54,34 +58,117 @@ class Pool:
     tally: kaggle.Tally
     worth: np.ndarray
 
-    def value(self, worth: np.ndarray, single: bool, metric: Tune) -> float:
-        """The metric when what is worth 0 or more is claimed, or only the best; the best of an image always is."""
-        order = np.lexsort((-worth, self.tally.images))
+    def claimed(self, worth: np.ndarray, single: bool) -> kaggle.Tally:
+        """What is worth 0 or more, or only the best; the best of an image always is."""
+        order = np.arange(len(worth))
+        if ((np.diff(worth) > 0) & (np.diff(self.tally.images) == 0)).any():
+            order = np.lexsort((-worth, self.tally.images))
         first = np.diff(self.tally.images[order], prepend=-1) > 0
         claimed = order[first if single else first | (worth[order] >= 0)]
-        columns = ("images", "classes", "true", "overlap", "agreement")
-        return kaggle.value(
-            replace(self.tally, **{name: getattr(self.tally, name)[claimed] for name in columns}), metric
-        )
+        return replace(self.tally, **{name: getattr(self.tally, name)[claimed] for name in COLUMNS})
+
+    def value(self, worth: np.ndarray, single: bool, metric: Tune) -> float:
+        return kaggle.value(self.claimed(worth, single), metric)
+
+    def paying(self, instances: float) -> np.ndarray:
+        """(n,) worth, of what `Rule` with a selector of so many `instances` claims; -1 of the others."""
+        images = self.tally.images
+        first = np.searchsorted(images, images)
+        sums = np.cumsum(self.worth)
+        hits = sums - (sums - self.worth)[first]
+        values = expected_jaccard(hits, np.arange(len(images)) - first + 1, instances)
+        best, last = np.zeros(self.tally.count), np.zeros(self.tally.count, int)
+        np.maximum.at(best, images, values)
+        reached = np.flatnonzero(values >= best[images] - ROUNDING)
+        last[images[reached]] = reached  # the last of equals
+        return np.where(np.arange(len(images)) <= last[images], self.worth, -1.0)
+
+    def of(self, chosen: np.ndarray) -> "Pool":
+        """That of some of the images: `chosen` (count,) bool."""
+        tally, number = self.tally, np.cumsum(chosen) - 1
+        rows, true = chosen[tally.images], chosen[tally.true_images]
+        columns = {name: getattr(tally, name)[rows] for name in COLUMNS}
+        columns |= {"images": number[columns["images"]], "count": int(chosen.sum())}
+        truth = {"true_images": number[tally.true_images[true]], "true_classes": tally.true_classes[true]}
+        return Pool(replace(tally, **columns, **truth), self.worth[rows])
 
 
-def match(document: dict[str, Any], predictions: list[Prediction], params: Submission) -> list[Image]:
+@dataclass(frozen=True)
+class Stock:
+    """Candidates of many images in one table, and all pairs of them of which one might suppress the other.
+
+    tally: as if all were claimed; areas (n,); loser, winner (p,) numbers of candidates of one image and class; their
+    iou (p,); covered (p,) the share of the loser that the winner covers.
+    """
+
+    tally: kaggle.Tally
+    areas: np.ndarray
+    loser: np.ndarray
+    winner: np.ndarray
+    iou: np.ndarray
+    covered: np.ndarray
+
+    @classmethod
+    def of(cls, images: list[Image], agreed: list[np.ndarray]) -> "Stock":
+        """agreed: how many F1 thresholds each candidate of each image exceeds."""
+        tallies, pairs, start = [], [], 0
+        for image, levels in zip(images, agreed, strict=True):
+            found, classes = image.found, image.truth.classes
+            zeros, true_zeros = np.zeros(len(levels), int), np.zeros(len(classes), int)
+            overlap = kaggle.level(image.iou)
+            tallies.append(
+                kaggle.Tally(zeros, found.classes, image.true, overlap, levels, true_zeros, classes, count=1)
+            )
+            alike = found.classes[:, None] == found.classes
+            near = (found.iou > min(SUPPRESSION["nms_iou"])) | (found.covered > min(SUPPRESSION["mask_overlap"]))
+            pair = np.nonzero(alike & near)
+            pairs.append([*(rows + start for rows in pair), found.iou[pair], found.covered[pair]])
+            start += len(levels)
+        areas = np.concatenate([image.found.areas for image in images])
+        return cls(kaggle.joined(tallies), areas, *map(np.concatenate, zip(*pairs, strict=True)))
+
+    def pool(self, worth: np.ndarray, rule: Rule) -> Pool:
+        """What `rule.chosen` leaves of each image's candidates, worth (n,) 0 or more, best first, if all paid."""
+        images = self.tally.images
+        order = np.lexsort((-worth, images))
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order)) - np.searchsorted(images, images)[order]
+        out = self.areas < rule.min_area
+        doubled = (self.iou > rule.nms_iou) | (self.covered > rule.mask_overlap)
+        doubled &= rank[self.loser] > rank[self.winner]
+        loser, winner = self.loser[doubled], self.winner[doubled]
+        by_rank = np.argsort(rank[winner], kind="stable")
+        ends = np.cumsum(np.bincount(rank[winner]))
+        for pairs in np.split(by_rank, ends[:-1]):  # the winners of a rank stay or went by those of the ranks before
+            out[loser[pairs[~out[winner[pairs]]]]] = True
+        kept = order[~out[order]]
+        columns = {name: getattr(self.tally, name)[kept] for name in COLUMNS}
+        return Pool(replace(self.tally, **columns), worth[kept])
+
+
+def match(document: dict[str, Any], predictions: list[Prediction], params: Submission, workers: int = 1) -> list[Image]:
     """Predictions of all images against the truth, on the submission's grid."""
     predicted = by_image(predictions, document)
     truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in predicted}
     for annotation in document["annotations"]:
         truth[annotation["image_id"]].append(annotation)
-    images = []
-    for image in track(document["images"], "match"):
-        found = candidates(predicted[image["id"]], image["height"], image["width"], params)
-        rows = truth[image["id"]]
-        masks = rle.from_coco([row["segmentation"] for row in rows])
-        masks = masks.resize(*grid(image["height"], image["width"], params.longest_side))
-        classes = np.array([row["category_id"] for row in rows], int)
-        true = kaggle.Instances(masks, classes, [frozenset(row["attribute_ids"]) for row in rows])
-        claims = kaggle.Instances(found.masks, found.classes, [frozenset()] * len(found.classes))
-        images.append(Image(found, true, *kaggle.overlaps(claims, true)))
-    return images
+    tasks = [
+        joblib.delayed(_matched)(predicted[image["id"]], truth[image["id"]], image["height"], image["width"], params)
+        for image in document["images"]
+    ]
+    done = joblib.Parallel(max(1, workers), batch_size=BATCH, return_as="generator")(tasks)
+    return list(track(done, "match", total=len(tasks)))
+
+
+def _matched(
+    predictions: list[Prediction], rows: list[dict[str, Any]], height: int, width: int, params: Submission
+) -> Image:
+    found = candidates(predictions, height, width, params)
+    masks = rle.from_coco([row["segmentation"] for row in rows]).resize(*grid(height, width, params.longest_side))
+    classes = np.array([row["category_id"] for row in rows], int)
+    true = kaggle.Instances(masks, classes, [frozenset(row["attribute_ids"]) for row in rows])
+    claims = kaggle.Instances(found.masks, found.classes, [frozenset()] * len(found.classes))
+    return Image(found, true, *kaggle.overlaps(claims, true))
 
 
 def attribute_thresholds(images: list[Image]) -> Thresholds:
@@ -137,28 +224,24 @@ class Tuner:
             selector=None,
             categories=self.categories,
         )
-        agreed = [self._agreed(image, common) for image in images]
-        scores = [image.found.scores for image in images]
+        agreed = [self.agreed(image, common) for image in images]
+        stock = Stock.of(images, agreed)
+        scores = np.concatenate([image.found.scores for image in images])
         selector, expected, tables = self._selector(images, common, agreed)
-        by_score = self._pool(images, scores, agreed, common)
-        by_value = self._pool(images, expected, agreed, common) if selector else None
+        by_score = stock.pool(scores, common)
         rules, sweeps = {}, {"threshold": FLOORS}
         for formula in FORMULAS:
             metric = replace(self.params, formula=formula)
             floor, single, sweeps[formula] = self._floor(by_score, metric)
             score = replace(common, scores=Thresholds(floor), claims_per_image=1 if single else None)
-            rule = self._suppressed(images, scores, agreed, score, metric, floor)
+            rule, _ = self._suppressed(stock, scores, score, self._by_floor(floor, single, metric))
             rules["score", formula] = score
-            rules["rule", formula] = replace(rule, scores=self._by_class(images, scores, agreed, rule, metric))
+            rules["rule", formula] = replace(rule, scores=self._by_class(stock.pool(scores, rule), rule, metric))
             if selector:
-                least, single, _ = self._floor(by_value, metric)
-                chooser = replace(
-                    common, selector=replace(selector, least=least), claims_per_image=1 if single else None
-                )
-                rules["selector", formula] = self._suppressed(images, expected, agreed, chooser, metric, least)
+                rules["selector", formula] = self._claiming(stock, expected, replace(common, selector=selector), metric)
         return rules, {"thresholds": pd.DataFrame(sweeps), **tables}
 
-    def _agreed(self, image: Image, rule: Rule) -> np.ndarray:
+    def agreed(self, image: Image, rule: Rule) -> np.ndarray:
         """(n,) how many F1 thresholds each candidate's attributes exceed."""
         claimed = rule.attribute_sets(image.found.predictions)
         levels = [
@@ -169,7 +252,7 @@ class Tuner:
 
     def _selector(
         self, images: list[Image], rule: Rule, agreed: list[np.ndarray]
-    ) -> tuple[Selector | None, list[np.ndarray], dict[str, pd.DataFrame]]:
+    ) -> tuple[Selector | None, np.ndarray, dict[str, pd.DataFrame]]:
         """The forest; the values that forests which never saw an image expect of its candidates; tables on both."""
         overlap = np.concatenate([kaggle.level(image.iou) for image in images])
         value = overlap * np.concatenate(agreed) / kaggle.LEVELS**2
@@ -180,7 +263,7 @@ class Tuner:
         folds = min(self.params.folds, len(np.unique(groups)))
         if folds < 2 or len(value) < 10 * self.params.leaf:
             empty = {"calibration": ["expected", "value", "claims"], "importance": ["feature", "importance"]}
-            return None, [], {name: pd.DataFrame(columns=columns) for name, columns in empty.items()}
+            return None, np.zeros(0), {name: pd.DataFrame(columns=columns) for name, columns in empty.items()}
         # The encoder gives each class its mean value, drawn to that of all where examples are few.
         encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=self.seed))
         trees = RandomForestRegressor(
@@ -188,6 +271,7 @@ class Tuner:
             max_depth=DEPTH,
             min_samples_leaf=self.params.leaf,
             max_features=1 / 3,
+            max_samples=SAMPLE if len(value) > 3 * SAMPLE else None,
             random_state=self.seed,
             n_jobs=self.workers,
         )
@@ -212,29 +296,7 @@ class Tuner:
             "calibration": calibration.agg({"expected": "mean", "value": "mean", "claims": "sum"}),
             "importance": pd.DataFrame({"feature": names, "importance": forest.feature_importances_}),
         }
-        return Selector(0.0, of_class, from_sklearn(forest, names)), np.split(expected, ends[:-1]), tables
-
-    def _pool(self, images: list[Image], worths: list[np.ndarray], agreed: list[np.ndarray], rule: Rule) -> Pool:
-        """All candidates that no better one holds, if all paid."""
-        everything = replace(rule, claims_per_image=None)
-        columns, offset = [], 0
-        for number, (image, worth, levels) in enumerate(zip(images, worths, agreed, strict=True)):
-            kept = everything.chosen(image.found, worth)
-            columns.append(
-                [
-                    np.full(len(kept), number),
-                    image.found.classes[kept],
-                    image.true[kept] + offset,
-                    kaggle.level(image.iou[kept]),
-                    levels[kept],
-                    np.full(len(image.truth.classes), number),
-                    image.truth.classes,
-                    worth[kept],
-                ]
-            )
-            offset += len(image.truth.classes)
-        *counts, worth = (np.concatenate(column) for column in zip(*columns, strict=True))
-        return Pool(kaggle.Tally(*counts, len(images)), worth)
+        return Selector(0.0, of_class, from_sklearn(forest, names)), expected, tables
 
     def _floor(self, pool: Pool, metric: Tune) -> tuple[float, bool, np.ndarray]:
         """The least worth that pays best, whether the best of an image alone does better, and the values at FLOORS."""
@@ -242,55 +304,77 @@ class Tuner:
         single = pool.value(pool.worth, True, metric) >= values.max()
         return float(FLOORS[values.argmax()]), bool(single), values
 
+    def _by_floor(self, floor: float, single: bool, metric: Tune) -> Callable[[Pool], float]:
+        """What a pool is worth when one floor serves all its images."""
+        return lambda pool: pool.value(pool.worth - floor, single, metric)
+
     def _suppressed(
-        self,
-        images: list[Image],
-        worths: list[np.ndarray],
-        agreed: list[np.ndarray],
-        rule: Rule,
-        metric: Tune,
-        floor: float,
-    ) -> Rule:
-        """The rule with the suppression and least area that score best, one after the other."""
+        self, stock: Stock, worth: np.ndarray, rule: Rule, value: Callable[[Pool], float]
+    ) -> tuple[Rule, float]:
+        """The rule with the suppression and least area whose pool has most value, one after the other; that value."""
         options = [{name: value} for name, values in SUPPRESSION.items() for value in values]
         options = [] if rule.claims_per_image == 1 else options  # a single claim has no rival
         options += [{"min_area": self.submission.min_area * factor} for factor in AREAS[1:]]
-        pool = self._pool(images, worths, agreed, rule)
-        best = pool.value(pool.worth - floor, rule.claims_per_image == 1, metric)
+        best = value(stock.pool(worth, rule))
         for option in options:
-            tried = self._pool(images, worths, agreed, replace(rule, **option))
-            if (value := tried.value(tried.worth - floor, rule.claims_per_image == 1, metric)) > best:
-                rule, best = replace(rule, **option), value
-        return rule
+            tried = replace(rule, **option)
+            if (reached := value(stock.pool(worth, tried))) > best:
+                rule, best = tried, reached
+        return rule, best
 
-    def _by_class(
-        self, images: list[Image], scores: list[np.ndarray], agreed: list[np.ndarray], rule: Rule, metric: Tune
-    ) -> Thresholds:
+    def _claiming(self, stock: Stock, expected: np.ndarray, rule: Rule, metric: Tune) -> Rule:
+        """The rule of a selector: the single claim, one floor for all images or, for jaccard by image, one for each."""
+        selector = rule.selector
+        least, single, _ = self._floor(stock.pool(expected, rule), metric)
+        chooser = replace(rule, claims_per_image=1 if single else None)
+        chooser, best = self._suppressed(stock, expected, chooser, self._by_floor(least, single, metric))
+        if not single:  # with doubles gone more claims pay
+            least, _, values = self._floor(stock.pool(expected, chooser), metric)
+            best = values.max()
+        if (metric.formula, metric.average) == ("jaccard", "image"):
+            instances = round(len(stock.tally.true_images) / stock.tally.count, 3)
+            by_image, reached = self._suppressed(
+                stock,
+                expected,
+                replace(rule, selector=replace(selector, instances=instances)),
+                lambda pool: pool.value(pool.paying(instances), False, metric),
+            )
+            if reached > best:
+                return by_image
+        return replace(chooser, selector=replace(selector, least=least))
+
+    def _by_class(self, pool: Pool, rule: Rule, metric: Tune) -> Thresholds:
         """A threshold for each class with enough examples, the most frequent first, where it costs on none of PARTS of
         the images and pays on some: judged on all of them at once it would fit their noise."""
-        starts = range(min(PARTS, len(images)))
-        parts = [self._pool(images[i::PARTS], scores[i::PARTS], agreed[i::PARTS], rule) for i in starts]
+        number_of = np.arange(pool.tally.count)
+        parts = [pool.of(number_of % PARTS == part) for part in range(min(PARTS, len(number_of)))]
 
-        def values(thresholds: Thresholds) -> np.ndarray:
-            found = []
-            for part in parts:
-                floors = np.array([thresholds[str(number)] for number in part.tally.classes], float)
-                found.append(part.value(part.worth - floors, rule.claims_per_image == 1, metric))
-            return np.array(found)
+        def values(part: Pool, thresholds: Thresholds) -> np.ndarray:
+            numbers, place = np.unique(part.tally.classes, return_inverse=True)
+            floors = np.array([thresholds[str(number)] for number in numbers], float)
+            return kaggle.values(part.claimed(part.worth - floors[place], rule.claims_per_image == 1), metric)
 
-        found = np.concatenate([part.tally.classes[part.tally.overlap > 0] for part in parts])
-        numbers, counts = np.unique(found, return_counts=True)
-        best, reached = rule.scores, values(rule.scores)
+        numbers, counts = np.unique(pool.tally.classes[pool.tally.overlap > 0], return_counts=True)
+        best, reached = rule.scores, [values(part, rule.scores) for part in parts]
         for number in numbers[np.argsort(-counts, kind="stable")][: (counts >= FEW).sum()]:
+            # The threshold of a class changes only images where it is a candidate; counts of all images know no images.
+            shown = [np.full(part.tally.count, metric.average == "all") for part in parts]
+            for part, seen in zip(parts, shown, strict=True):
+                seen[part.tally.images[part.tally.classes == number]] = True
+            changing = [part.of(seen) for part, seen in zip(parts, shown, strict=True)]
             for floor in sorted((*FLOORS, NEVER), key=lambda floor: abs(floor - best.common)):  # of equals the nearest
                 tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
-                value = values(tried)
-                if (value >= reached).all() and value.sum() > reached.sum():
+                value = [before.copy() for before in reached]
+                for after, part, seen in zip(value, changing, shown, strict=True):
+                    if seen.any():
+                        after[seen[: len(after)]] = values(part, tried)
+                gain = np.array([after.mean() - before.mean() for after, before in zip(value, reached, strict=True)])
+                if (gain > -ROUNDING).all() and gain.sum() > ROUNDING:
                     best, reached = tried, value
         return best
 
 
-def claimed(rule: Rule, images: list[Image], submission: Submission) -> list[Pair]:
+def claimed(rule: Rule, images: list[Image], submission: Submission) -> list[tuple[kaggle.Instances, kaggle.Instances]]:
     """What the rule claims of each image, masks made free of each other as in the submission, beside the truth."""
     pairs = []
     for image in images:
@@ -298,6 +382,12 @@ def claimed(rule: Rule, images: list[Image], submission: Submission) -> list[Pai
         classes = np.array([prediction["category_id"] for prediction in predictions], int)
         pairs.append((kaggle.Instances(masks, classes, attributes), image.truth))
     return pairs
+
+
+def _tallies(
+    rules: list[Rule], images: list[Image], params: Tune, submission: Submission, attributes: int
+) -> list[kaggle.Tally]:
+    return [kaggle.tally(claimed(rule, images, submission), params, attributes) for rule in rules]
 
 
 def tune(
@@ -314,31 +404,32 @@ def tune(
     the gain; `thresholds`, `calibration`, `importance` of the fit to all images. Raises UserError for fewer than two
     images.
     """
-    images = match(document, predictions, submission)
+    images = match(document, predictions, submission, workers)
     if len(images) < 2:
         raise UserError(f"{len(images)} validation image is too few to tune on; split.folds should leave two or more.")
     categories = [category["id"] for category in document["categories"]]
     attributes = len(document["attributes"])
     tuner = Tuner(params, submission, categories, attributes, seed, workers)
     rules, tables = tuner.fit(images)
-    claims: dict[tuple[str, str], dict[int, Pair]] = {key: {} for key in rules}
+    tallies: dict[tuple[str, str], list[kaggle.Tally]] = {key: [] for key in rules}
     folds = KFold(min(params.folds, len(images)), shuffle=True, random_state=seed)
     for train, test in track(list(folds.split(images)), "cross-fit"):
         fitted = tuner.fit([images[i] for i in train])[0]
-        for way, formula in rules:
-            rule = fitted.get((way, formula), fitted["rule", formula])  # a fold may be too small for a forest
-            claims[way, formula] |= zip(test, claimed(rule, [images[i] for i in test], submission), strict=True)
+        # A fold may be too small for a forest.
+        of_fold = [fitted.get((way, formula), fitted["rule", formula]) for way, formula in rules]
+        batches = ([images[i] for i in test[start : start + BATCH]] for start in range(0, len(test), BATCH))
+        tasks = (joblib.delayed(_tallies)(of_fold, batch, params, submission, attributes) for batch in batches)
+        for batch in joblib.Parallel(max(1, workers))(tasks):
+            for key, tally in zip(rules, batch, strict=True):
+                tallies[key].append(tally)
     rows = []
     for way, formula in rules:
         metric = replace(params, formula=formula)
-        of_way, of_score = (
-            [kaggle.value(kaggle.tally([claims[key][i]], metric, attributes), metric) for i in range(len(images))]
-            for key in ((way, formula), ("score", formula))
-        )
-        pairs = [claims[way, formula][i] for i in range(len(images))]
-        value = kaggle.value(kaggle.tally(pairs, metric, attributes), metric)
-        error = np.std(np.subtract(of_way, of_score)) / np.sqrt(len(images))
-        rows.append({"formula": formula, "way": way, "value": value, "error": error})
+        of_image = replace(metric, average="class" if metric.average == "class" else "image")
+        of_way, of_score = (kaggle.joined(tallies[key]) for key in ((way, formula), ("score", formula)))
+        difference = kaggle.values(of_way, of_image) - kaggle.values(of_score, of_image)
+        error = np.std(difference) / np.sqrt(len(images))
+        rows.append({"formula": formula, "way": way, "value": kaggle.value(of_way, metric), "error": error})
     ways = pd.DataFrame(rows)
     base = ways[ways["way"] == "score"].set_index("formula")["value"]
     ways.insert(3, "gain", ways["value"] - ways["formula"].map(base))

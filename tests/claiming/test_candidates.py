@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from claims_scenes import PARAMS, document, prediction, rectangle
-from fashionseg.claiming.candidates import FEATURES, by_image, candidates, features, grid, separate
-from fashionseg.errors import UserError
+from claims_scenes import PARAMS, prediction, rectangle
+from fashionseg.claiming.candidates import FEATURES, candidates, features, grid, separate
 
 
 def found(*predictions, params=PARAMS):
@@ -46,16 +45,6 @@ def test_small_ones_and_empty_images():
     assert features(found(), []).shape == (0, len(FEATURES))
     assert found(prediction(rectangle(0, 0, 1, 3), 0.9)).predictions == []
     assert separate(found(), [], PARAMS)[0] == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("image_id", 5), ("category_id", 7), ("attribute_ids", [5, 6])], ids=lambda value: str(value)
-)
-def test_what_the_document_lacks_is_named(name, value):
-    good = prediction(rectangle(0, 0, 9, 9), 0.9)
-    number = value if isinstance(value, int) else 6
-    with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {name} {number}, which"):
-        by_image([good, {**good, name: value}], document(2))
 
 
 def test_features_are_what_they_say():

@@ -1,5 +1,6 @@
 """Which candidates become claims, and the file that says so."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +51,26 @@ def test_suppression():
     assert chosen({"nms_iou": 0.7, "scores": Thresholds(0.85)}, *rows) == [0]
 
 
+@pytest.mark.parametrize("instances", [0.4, 3.0, 8.0])
+def test_an_images_claims_are_the_set_of_the_highest_expected_jaccard(instances):
+    """Against all subsets of what suppression leaves: expected hits over claims, hits not counted twice, and misses."""
+    random = np.random.default_rng(3)
+    mine = replace(PLAIN, nms_iou=0.5, selector=Selector(0.0, Thresholds(0.0), FOREST, instances))
+    rows = [prediction(rectangle(10 * i, 0, 9, 9), 0.5) for i in range(7)]
+    rows.insert(1, rows[0])  # a double
+    found = candidates(rows, 100, 100, PARAMS)
+    for _ in range(20):
+        worth = random.random(8)
+        kept = mine.chosen(found, worth)
+        best = max(worth[:2])
+        values = [best, *worth[2:]]
+        sets = itertools.chain.from_iterable(itertools.combinations(values, count) for count in range(1, 8))
+        expected = max(sum(s) / (len(s) + max(instances - sum(s), 0)) for s in sets)
+        total = worth[kept].sum()
+        assert total / (len(kept) + max(instances - total, 0)) == pytest.approx(expected)
+        assert not {0, 1} <= set(kept)
+
+
 def test_attributes_have_thresholds_by_category():
     mine = replace(PLAIN, attributes=Thresholds(0.5, {"2/5": 0.3}))
     rows = [{"category_id": c, "attribute_ids": [5, 9], "attribute_scores": [0.4, 0.5]} for c in (1, 2)]
@@ -67,7 +88,8 @@ def test_the_forest_walks_its_trees():
 
 def test_the_file_brings_the_rule_back(tmp_path):
     path = tmp_path / "claims.json"
-    for selector in (None, Selector(0.25, Thresholds(0.3, {"1": 0.5}), FOREST)):
+    of_class = Thresholds(0.3, {"1": 0.5})
+    for selector in (None, Selector(0.25, of_class, FOREST), Selector(0.0, of_class, FOREST, instances=6.5)):
         mine = replace(PLAIN, selector=selector, attributes=Thresholds(0.4, {"1/5": 0.2}), claims_per_image=1)
         rule.write(path, mine, {"way": "noted"})
         assert rule.read(path, document(1)) == mine

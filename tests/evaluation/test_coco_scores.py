@@ -92,7 +92,7 @@ def test_nothing_predicted_is_zero_and_writable(document):
 @pytest.mark.parametrize(("key", "value"), [("image_id", 99), ("category_id", 0)])
 def test_unknown_ids_are_refused(document, perfect, key, value):
     perfect[1][key] = value
-    with pytest.raises(UserError, match=f"prediction 1 has {key} {value}, which the COCO document lacks"):
+    with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {key} {value}, which the COCO document lacks"):
         coco.evaluate(document, perfect)
 
 

@@ -97,6 +97,20 @@ def test_by_class_is_the_mean_over_classes_then_images(formula, drawn):
     assert scored(*drawn, formula=formula, average="class") == pytest.approx(np.mean(values))
 
 
+@pytest.mark.parametrize("average", ["image", "class", "all"])
+@settings(max_examples=15, deadline=None)
+@given(drawn=st.lists(scenes(), min_size=2, max_size=5))
+def test_tallies_join_and_the_value_is_the_mean_of_values(average, drawn):
+    metric = replace(METRIC, formula="jaccard", average=average)
+    pairs = [(of(claims), of(truth)) for claims, truth in drawn]
+    joined = kaggle.joined([kaggle.tally(pairs[:1], metric, 6), kaggle.tally(pairs[1:], metric, 6)])
+    whole = kaggle.tally(pairs, metric, 6)
+    for name, column in vars(whole).items():
+        np.testing.assert_array_equal(getattr(joined, name), column)
+    if average != "all":
+        assert kaggle.values(joined, metric) == pytest.approx([scored(scene, **vars(metric)) for scene in drawn])
+
+
 def test_over_all_images_the_counts_are_summed():
     perfect, nothing = (np.eye(20, dtype=bool), 4, set()), (np.eye(20, dtype=bool)[::-1], 4, set())
     images = ([perfect], [perfect]), ([nothing, nothing], [perfect])

@@ -129,5 +129,5 @@ def test_unknown_attributes_are_refused(ids):
     from fashionseg.errors import UserError
 
     document = document_of([], 1, CATEGORIES, [1, 2])
-    with pytest.raises(UserError, match=f"prediction 0 has attribute id {ids[-1]}, which the COCO document lacks"):
+    with pytest.raises(UserError, match=rf"prediction 0 \(from 0\) has attribute_ids {ids[-1]}, which"):
         coco.evaluate(document, [rectangle(1, 3, (1, 1, 9, 9), score=0.5, attribute_ids=ids)])

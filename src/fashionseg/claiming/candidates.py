@@ -1,6 +1,6 @@
 """What could be claimed of an image: its predictions on the submission's grid, and what is known of each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fashionseg import rle
-from fashionseg.errors import UserError
 from fashionseg.params import Submission
-
-Prediction = dict[str, Any]  # a COCO result as `predict` writes it
+from fashionseg.predictions import KEYS, Prediction, check
 
 FEATURES = (
     "score",  # of the class
@@ -53,24 +51,11 @@ def grid(height: int, width: int, longest_side: int) -> tuple[int, int]:
     return max(1, height * longest_side // long), max(1, width * longest_side // long)
 
 
-def by_image(predictions: Iterable[Prediction], document: dict[str, Any]) -> dict[int, list[Prediction]]:
-    """Predictions of each image of a COCO document, best first.
-
-    Raises UserError for the first prediction of an image, a class or an attribute that the document lacks.
-    """
-    known = {
-        name: {row["id"] for row in document[kind]}
-        for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
-    }
-    groups: dict[int, list[Prediction]] = {image_id: [] for image_id in known["image_id"]}
-    for number, prediction in enumerate(predictions):
-        for name, ids in known.items():
-            found = prediction[name] if name == "attribute_ids" else [prediction[name]]
-            if foreign := set(found) - ids:
-                raise UserError(
-                    f"prediction {number} (from 0) has {name} {min(foreign)}, which the COCO document lacks; "
-                    "run `dvc repro` so that both are of the same data."
-                )
+def by_image(predictions: Sequence[Prediction], document: dict[str, Any]) -> dict[int, list[Prediction]]:
+    """Predictions of each image of a COCO document, best first. Raises UserError as `predictions.check` does."""
+    check(predictions, document, KEYS)
+    groups: dict[int, list[Prediction]] = {image["id"]: [] for image in document["images"]}
+    for prediction in predictions:
         groups[prediction["image_id"]].append(prediction)
     return {image_id: sorted(group, key=lambda p: -p["score"]) for image_id, group in groups.items()}
 

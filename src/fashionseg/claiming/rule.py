@@ -2,7 +2,8 @@
 
 Each candidate of an image has a worth: its score less the threshold of its class or, with a selector, the value that
 the forest expects of it less the least that pays. Claimed are those worth 0 or more, best first, without what a better
-claim of the class already holds; at least the best, as an image without a claim scores nothing.
+claim of the class already holds; at least the best, as an image without a claim scores nothing. For jaccard by image
+a selector may instead claim, best first, while the image's own expected value rises.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fashionseg import io, rle
 from fashionseg.claiming.candidates import FEATURES, Candidates, Prediction, features, separate
@@ -35,16 +37,26 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Selector:
-    """What a candidate is worth: `forest` on FEATURES and the mean value of its class; claims of `least` pay."""
+    """What a candidate is worth: `forest` on FEATURES and the mean value of its class; claims of `least` pay.
+
+    instances: how many true ones an image has on average; given, a claim pays while it raises the image's own expected
+    TP / (TP + FP + FN). None where one floor for all images serves.
+    """
 
     least: float
     of_class: Thresholds
     forest: Forest
+    instances: float | None = None
 
     def values(self, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """(n,) expected value, 0..1, from features (n, 13) and classes (n,)."""
         of_class = np.array([self.of_class[str(number)] for number in classes], float)
         return self.forest.predict(np.column_stack([of_class, known]))
+
+
+def expected_jaccard(hits: ArrayLike, claims: ArrayLike, instances: float) -> np.ndarray:
+    """TP / (TP + FP + FN) of claims that should bring so many hits, on an image of so many true instances."""
+    return hits / (claims + np.maximum(instances - hits, 0))
 
 
 @dataclass(frozen=True)
@@ -87,14 +99,22 @@ class Rule:
         """The candidates that are claimed, best first."""
         alike = found.classes[:, None] == found.classes
         doubled = alike & ((found.iou > self.nms_iou) | (found.covered > self.mask_overlap))
-        out, kept = found.areas < self.min_area, []
+        out, kept, hits = found.areas < self.min_area, [], 0.0
         for i in np.argsort(-worth, kind="stable").tolist():
-            if len(kept) == self.claims_per_image or (kept and worth[i] < 0):
+            if len(kept) == self.claims_per_image or (kept and not self._pays(float(worth[i]), hits, len(kept))):
                 break
             if not out[i]:
                 kept.append(i)
+                hits += float(worth[i])
                 out = out | doubled[:, i]
         return kept
+
+    def _pays(self, worth: float, hits: float, claims: int) -> bool:
+        """Whether one more pays beside claims that should bring so many hits."""
+        if not self.selector or self.selector.instances is None:
+            return worth >= 0
+        instances = self.selector.instances
+        return bool(expected_jaccard(hits + worth, claims + 1, instances) >= expected_jaccard(hits, claims, instances))
 
     def claims(self, found: Candidates, params: Submission) -> tuple[list[Prediction], list[frozenset[int]], rle.Runs]:
         """What is claimed of an image: predictions, their attributes and their masks on the grid, none shared."""
@@ -122,7 +142,9 @@ def read(path: str | Path, document: dict[str, Any]) -> Rule:
         values |= {name: Thresholds(**saved[name]) for name in ("scores", "attributes")}
         if selector := saved["selector"]:
             forest = Forest(tuple(selector["forest"]["features"]), selector["forest"]["trees"])
-            values["selector"] = Selector(selector["least"], Thresholds(**selector["of_class"]), forest)
+            values["selector"] = Selector(
+                selector["least"], Thresholds(**selector["of_class"]), forest, selector["instances"]
+            )
             if forest.features != ("of_class", *FEATURES):
                 raise KeyError("features")
     except (KeyError, TypeError) as error:

@@ -11,10 +11,9 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fashionseg.errors import UserError
+from fashionseg.predictions import COCO_KEYS, Prediction, check
 
 Document = dict[str, Any]
-Prediction = dict[str, Any]
 
 KINDS = ("segm", "bbox")
 SUMMARY = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # places in COCOeval.stats
@@ -25,21 +24,10 @@ SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "lar
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
     """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with the truth; predictions: COCO results. Raises UserError where a prediction is of an image, a
-    category or an attribute that the document lacks.
+    document: COCO with the truth; predictions: COCO results. Raises UserError as
+    `predictions.check` does.
     """
-    known = {kind: {row["id"] for row in document.get(kind, [])} for kind in ("images", "categories", "attributes")}
-    for number, prediction in enumerate(predictions):
-        for kind, name, ids in (
-            ("images", "image_id", [prediction["image_id"]]),
-            ("categories", "category_id", [prediction["category_id"]]),
-            ("attributes", "attribute id", prediction.get("attribute_ids", [])),
-        ):
-            if strange := set(ids) - known[kind]:
-                raise UserError(
-                    f"prediction {number} has {name} {min(strange)}, which the COCO document lacks; "
-                    "run `dvc repro` so that both are of the same data."
-                )
+    check(predictions, document, COCO_KEYS)
     return {kind: _evaluated(document, predictions, kind) for kind in KINDS}
 
 

@@ -102,6 +102,16 @@ def tally(pairs: Sequence[tuple[Instances, Instances]], metric: Metric, attribut
     return Tally(*(np.concatenate([[], *column]).astype(int) for column in zip(*columns, strict=True)), len(pairs))
 
 
+def joined(tallies: Sequence[Tally]) -> Tally:
+    """One tally of the images of all, in order."""
+    before = np.cumsum([(0, 0), *((tally.count, len(tally.true_images)) for tally in tallies)], axis=0)
+    columns = [
+        [t.images + image, t.classes, t.true + true, t.overlap, t.agreement, t.true_images + image, t.true_classes]
+        for t, (image, true) in zip(tallies, before, strict=False)
+    ]
+    return Tally(*map(np.concatenate, zip(*columns, strict=True)), int(before[-1, 0]))
+
+
 def value(tally: Tally, metric: Metric) -> float:
     """The metric, 0..1, of at least one image.
 
@@ -109,7 +119,12 @@ def value(tally: Tally, metric: Metric) -> float:
     metric.average: `image`, the value of each image, then their mean; `class`, that of each class of each image where
     it is claimed (jaccard: or true), their mean over the image, then over images; `all`, of the counts of all images.
     """
-    silent = np.setdiff1d(np.arange(tally.count), tally.images)
+    return float(values(tally, metric).mean())
+
+
+def values(tally: Tally, metric: Metric) -> np.ndarray:
+    """(count,) what each image adds to the mean that `value` is; (1,) where metric.average is `all`."""
+    silent = np.flatnonzero(np.bincount(tally.images, minlength=tally.count) == 0)
     images = np.concatenate([tally.images, silent])
     classes = np.concatenate([tally.classes, np.full(len(silent), FILLER_CLASS)])
     near = np.flatnonzero(tally.overlap)
@@ -122,10 +137,10 @@ def value(tally: Tally, metric: Metric) -> float:
         "class": lambda image, number: number * tally.count + image,
         "all": lambda image, number: image * 0,
     }[metric.average]
-    names, group = np.unique(
-        np.concatenate([group_of(images, classes), group_of(tally.true_images, tally.true_classes)]),
-        return_inverse=True,
-    )
+    group = np.concatenate([group_of(images, classes), group_of(tally.true_images, tally.true_classes)])
+    names = np.arange(tally.count if metric.average == "image" else 1)
+    if metric.average == "class":
+        names, group = np.unique(group, return_inverse=True)
     group, true_group = np.split(group, [len(images)])
     # Claims of each group that exceed exactly so many thresholds, summed up to: at least so many.
     cells = (group * (LEVELS + 1) + overlap) * (LEVELS + 1) + agreed
@@ -136,8 +151,8 @@ def value(tally: Tally, metric: Metric) -> float:
     if metric.formula == "jaccard":
         whole = whole + np.bincount(true_group, minlength=len(names))[:, None, None] - hits
     shown = np.flatnonzero(whole[:, 0, 0])
-    values = (hits[shown] / whole[shown]).mean(axis=(1, 2))
+    found = (hits[shown] / whole[shown]).mean(axis=(1, 2))
     if metric.average == "class":
         image = names[shown] % tally.count
-        values = np.bincount(image, values) / np.bincount(image)
-    return float(values.mean())
+        found = np.bincount(image, found) / np.bincount(image)
+    return found

@@ -1,0 +1,32 @@
+"""Predictions as `predict` writes them: COCO results with more keys, checked where a stage reads them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fashionseg.errors import UserError
+
+Prediction = dict[str, Any]
+
+COCO_KEYS = ("image_id", "category_id", "score", "segmentation", "bbox")
+KEYS = (*COCO_KEYS, "margin", "agreement", "mask_score", "attribute_ids", "attribute_scores")
+
+
+def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
+    """Raises UserError for the first prediction without one of `keys`, or of an image, a category or an attribute that
+    the COCO document lacks."""
+    known = {
+        name: {row["id"] for row in document.get(kind, [])}
+        for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
+    }
+    for number, prediction in enumerate(predictions):
+        if missing := [key for key in keys if key not in prediction]:
+            raise UserError(
+                f"prediction {number} (from 0) has no {missing[0]}: it is of another version; run `dvc repro predict`."
+            )
+        for name, ids in known.items():
+            found = prediction.get(name, []) if name == "attribute_ids" else [prediction[name]]
+            if foreign := set(found) - ids:
+                raise UserError(
+                    f"prediction {number} (from 0) has {name} {min(foreign)}, which the COCO document lacks; "
+                    "run `dvc repro` so that both are of the same data."
+                )
