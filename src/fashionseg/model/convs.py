@@ -19,8 +19,8 @@ class Conv2D(layers.Conv2D):
 
     def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
         convolve = super().convolution_op
-        if keras.backend.backend() != "tensorflow" or not keras.distribution.list_devices()[0].startswith("cpu"):
-            return convolve(inputs, kernel)
+        if keras.backend.backend() == "jax" or not keras.distribution.list_devices()[0].startswith("cpu"):
+            return convolve(inputs, kernel)  # XLA does so itself, and GPUs have better ways
 
         @ops.custom_gradient
         def convolution(inputs, kernel):
