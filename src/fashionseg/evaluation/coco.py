@@ -24,8 +24,8 @@ SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "lar
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
     """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with the truth; predictions: COCO results. Raises UserError as
-    `predictions.check` does.
+    document: COCO with the truth; predictions: COCO results. Raises UserError as `predictions.check`
+    does.
     """
     check(predictions, document, COCO_KEYS)
     return {kind: _evaluated(document, predictions, kind) for kind in KINDS}

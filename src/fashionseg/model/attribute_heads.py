@@ -5,7 +5,7 @@ from math import log
 import keras
 from keras import KerasTensor, layers, ops
 
-from fashionseg.model.convs import Conv2D
+from fashionseg.model import convs
 
 PRIOR = 0.01  # of every attribute at the start, so that the many absent ones do not drown the loss (RetinaNet)
 DENSE = 1024
@@ -37,23 +37,20 @@ class ConvAttributes(layers.Layer):
         super().__init__(**kwargs)
         self.count = count
         self.channels = channels
-        he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.convs = [Conv2D(channels, activation="relu", kernel_initializer=he) for _ in range(4)]
+        self.convs, _ = convs.stack([channels] * 4, normed=False)
         self.dense = layers.Dense(DENSE, "relu")
         self.logits = _logits(count)
 
     def build(self, box_shape, roi_shape):
         *_, height, width, channels = roi_shape
-        for conv, depth in zip(self.convs, (channels, *[self.channels] * 3), strict=True):
-            conv.build((None, height, width, depth))
+        convs.build(self.convs, [], (None, height, width, channels))
         self.dense.build((None, None, height * width * self.channels))
         self.logits.build((None, None, DENSE))
 
     def call(self, box_features: KerasTensor, roi_features: KerasTensor) -> KerasTensor:
         _, count, height, width, _ = roi_features.shape
         hidden = ops.reshape(roi_features, (-1, *roi_features.shape[2:]))
-        for conv in self.convs:
-            hidden = conv(hidden)
+        hidden = convs.through(self.convs, [], hidden)
         return self.logits(self.dense(ops.reshape(hidden, (-1, count, height * width * self.channels))))
 
 

@@ -11,11 +11,11 @@ EPSILON = 1e-5
 
 @keras.saving.register_keras_serializable("fashionseg")
 class Conv2D(layers.Conv2D):
-    """Keras' layer, 3x3 and 'same' if nothing else is said, stride 1. Both its gradients are convolutions again, and on
-    a CPU computed as such: TensorFlow's own take twice as long for the kernel, half as long again for the features."""
+    """Keras' layer, always 3x3 and 'same' with stride 1. Both its gradients are convolutions again, and on a CPU
+    computed as such: TensorFlow's own take twice as long for the kernel, half as long again for the features."""
 
-    def __init__(self, filters: int, kernel_size: int = 3, padding: str = "same", **kwargs):
-        super().__init__(filters, kernel_size, padding=padding, **kwargs)
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**{**kwargs, "filters": filters, "kernel_size": 3, "strides": 1, "padding": "same"})
 
     def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
         convolve = super().convolution_op
