@@ -11,14 +11,18 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fashionseg import inference, rle
+from fashionseg import masks as mask_ops
+from fashionseg import rle
 
 HEIGHT, WIDTH, COUNT, SIDE = 3000, 2000, 100, 28
 
 
 def ours(masks: np.ndarray, boxes: np.ndarray) -> list[dict]:
     return rle.concatenate(
-        [inference.paste(mask, box, HEIGHT, WIDTH, 0.5)[0] for mask, box in zip(masks, boxes, strict=True)]
+        [
+            mask_ops.paste(mask, [*box[:2], *(box[2:] - box[:2])], HEIGHT, WIDTH, 0.5)[0]
+            for mask, box in zip(masks, boxes, strict=True)
+        ]
     ).to_coco()
 
 

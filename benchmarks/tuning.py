@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashionseg import rle, tuning
+from fashionseg import masks, rle, tuning
 from fashionseg.claiming.rule import Rule, Thresholds
 from fashionseg.evaluation import kaggle
 from fashionseg.params import Submission, Tune
@@ -24,6 +24,7 @@ SIDE = 1024  # of the submission's grid
 ATTRIBUTES = 294
 PARAMS = Submission(longest_side=SIDE, min_area=20, overlap="same_class", gzip=False)
 METRIC = Tune(formula="jaccard", average="image", f1="set", folds=5, trees=100, leaf=20)
+SOLID = masks.pack(np.ones((28, 28)))  # all that the sweep of scores needs of them
 RULE = Rule(None, 1.0, 1.0, PARAMS.min_area, Thresholds(0.5), Thresholds(0.5), None, list(range(CLASSES)))
 
 
@@ -56,7 +57,14 @@ def scene() -> tuple[dict, list[dict]]:
             score = random.beta(4, 2) if right else random.beta(2, 4)
             row = base if right else {**base, "category_id": int(random.integers(0, CLASSES))}
             box = mask.boxes()[0].tolist()
-            known = {"margin": 0.5, "agreement": 1.0, "mask_score": 0.5, "attribute_scores": []}
+            known = {
+                "margin": 0.5,
+                "agreement": 1.0,
+                "mask": SOLID,
+                "mask_score": 0.5,
+                "stability": 0.5,
+                "attribute_scores": [],
+            }
             segmentation = mask.to_coco()[0]
             predictions.append({**row, **known, "score": round(score, 6), "segmentation": segmentation, "bbox": box})
     return {

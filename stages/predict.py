@@ -8,13 +8,13 @@ from fashionseg import io, params
 from fashionseg.errors import reported
 
 
-def main(document: str, images: str, models: str, predictions: str) -> None:
+def main(document: str, images: str, models: str, kept: str, predictions: str) -> None:
     settings = params.load("predict", "machine")
     os.environ.setdefault("KERAS_BACKEND", settings.machine.backend)
     from fashionseg import inference
 
     truth = io.read_json(document)
-    folders = [Path(models), *map(Path, settings.predict.models)]
+    folders = [Path(models), *(Path(kept) / name for name in settings.predict.models)]
     results = inference.predict(truth, Path(images), folders, settings.predict, settings.machine.workers)
     io.write_json(predictions, results)
     print(f"{len(results)} instances on {len(truth['images'])} images: {predictions}")

@@ -1,8 +1,9 @@
 """Small documents and predictions for the tests of claims."""
 
+import cv2
 import numpy as np
 
-from fashionseg import rle
+from fashionseg import masks, rle
 from fashionseg.params import Metric, Submission
 
 PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class", gzip=False)
@@ -17,6 +18,8 @@ def rectangle(x, y, w, h, side=100):
 
 def prediction(bitmap, score, category_id=1, image_id=1):
     mask = rle.encode(bitmap)
+    x, y, w, h = mask.boxes()[0]
+    probabilities = cv2.resize(bitmap[y : y + h, x : x + w].astype(np.float32), (28, 28))
     return {
         "image_id": image_id,
         "category_id": category_id,
@@ -25,7 +28,9 @@ def prediction(bitmap, score, category_id=1, image_id=1):
         "bbox": mask.boxes()[0].tolist(),
         "margin": score,
         "agreement": 1.0,
+        "mask": masks.pack(probabilities),
         "mask_score": 0.5,
+        "stability": 0.5,
         "attribute_ids": [],
         "attribute_scores": [],
     }

@@ -81,3 +81,13 @@ def test_what_the_user_sees():
     code = "from fashionseg.errors import *\nwith reported(): raise UserError('train.csv, row 3: no class.')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: train.csv, row 3: no class.\n")
+
+
+def test_a_full_disk_is_one_line():
+    raised = "OSError(28, 'No space left on device', 'data/raw/a.jpg')"
+    code = f"from fashionseg.errors import *\nwith reported(): raise {raised}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device for data/raw/a.jpg; make room, then run again.\n"
+    other = subprocess.run([sys.executable, "-c", code.replace("28", "2")], capture_output=True, text=True)
+    assert "Traceback" in other.stderr

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from claims_scenes import METRIC, PARAMS, document, prediction, rectangle, scene
-from fashionseg import submission, tuning
+from fashionseg import masks, rle, submission, tuning
 from fashionseg.claiming.rule import Rule, Selector, Thresholds
 from fashionseg.errors import UserError
 from fashionseg.evaluation import kaggle
@@ -192,6 +193,75 @@ def test_thresholds_by_class_against_the_whole_metric(formula, average, monkeypa
                 best, reached = tried, reached + gain
     assert tuner._by_class(pool, PLAIN, metric) == best
     assert best.own or (formula, average) == ("precision", "all")
+
+
+def soft_scene(images, edge):
+    """One garment an image, whose mask falls from 1 to 0 across the box; the truth ends where it is `edge`."""
+    text = masks.pack(np.tile(np.linspace(1, 0, 28), (28, 1)))
+    slope = masks.unpack(text)
+    truth, claims = [], []
+    for i in range(1, images + 1):
+        there = masks.paste(slope, [20, 20, 56, 40], 100, 100, edge)[0].decode(0)
+        truth.append(prediction(there, 1.0, image_id=i))
+        seen = masks.paste(slope, [20, 20, 56, 40], 100, 100, 0.5)[0].decode(0)
+        claims.append({**prediction(seen, 0.9, image_id=i), "bbox": [20, 20, 56, 40], "mask": text})
+    return document(images, *truth), claims
+
+
+@pytest.mark.parametrize("edge", [0.3, 0.5, 0.65])
+def test_masks_end_where_they_are_worth_most(edge):
+    """What is claimed at the threshold found is the truth, on images not used to find it and in the submission."""
+    truth, claims = soft_scene(6, edge)
+    rule, _, values, tables = tune((truth, claims))
+    assert rule.mask_threshold == (None if edge == 0.5 else edge)
+    assert values["score"] == 1.0
+    by_threshold = tables["masks"].set_index("threshold")["value"]
+    assert by_threshold[edge] == 1.0
+    assert by_threshold[[0.3, 0.7]].min() < 0.6
+    rows = submission.table(truth, claims, rule, [str(i) for i in range(1, 7)], PARAMS)
+    expected = rle.from_coco([row["segmentation"] for row in truth["annotations"]]).to_kaggle()
+    assert rows["EncodedPixels"].tolist() == expected
+
+
+def test_a_sweep_of_masks_is_matching_anew_at_every_threshold():
+    """Masks of noise: how many IoU thresholds the best candidate near each true instance exceeds."""
+    random = np.random.default_rng(2)
+    truth, claims = [], []
+    for i in range(1, 6):
+        for place in range(4):
+            x, y = place % 2 * 50, place // 2 * 50
+            truth.append(prediction(rectangle(x + 5, y + 5, 30, 30), 1.0, image_id=i))
+            for _ in range(2):
+                noise = cv2.GaussianBlur(random.random((28, 28), np.float32), (0, 0), 2) * 0.3 + 0.4
+                box = [x + 4, y + 4, *random.integers(26, 36, 2).tolist()]
+                seen = masks.paste(masks.unpack(masks.pack(noise)), box, 100, 100, 0.5)[0].decode(0)
+                score = round(float(random.uniform(0.1, 0.9)), 3)
+                claims.append({**prediction(seen, score, image_id=i), "bbox": box, "mask": masks.pack(noise)})
+    scene = document(5, *truth), claims
+    images = tuning.match(*scene, PARAMS)
+    sweep = tuning.MaskSweep.of(scene[0], images, PARAMS, workers=1)
+    assert len(sweep.scores) > 10
+    for column, threshold in enumerate([None, *tuning.MASK_THRESHOLDS]):
+        row = 0
+        for number, (image, moved) in enumerate(
+            zip(images, tuning.match(*scene, replace(PARAMS, min_area=0), 1, threshold), strict=True)
+        ):
+            best = {}
+            for i in range(len(image.iou)):
+                if image.iou[i] >= tuning.NEAR:
+                    best.setdefault(int(image.true[i]), i)
+            for true in sorted(best):
+                truth_mask = image.truth.masks[true]
+                iou = moved.found.masks[best[true]].iou(truth_mask)[0]
+                assert (sweep.images[row], sweep.scores[row]) == (number, image.found.scores[best[true]])
+                assert sweep.levels[row, column] == sum(iou > t for t in kaggle.THRESHOLDS)
+                row += 1
+        assert row == len(sweep.scores)
+    few = np.array([0, 3])
+    rows = np.isin(sweep.images, few)
+    sums = (sweep.scores[rows, None] * sweep.levels[rows]).sum(0)
+    place = sums.tolist().index(max(sums))
+    assert sweep.best(few) == (None if place == 0 else tuning.MASK_THRESHOLDS[place - 1])
 
 
 def test_attribute_thresholds_are_the_best_f1s():

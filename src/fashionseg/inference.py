@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.progress import track
 
-from fashionseg import io, rle
+from fashionseg import io, masks, rle
 from fashionseg.data import samples
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
@@ -26,6 +25,8 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
     Needs mask_rcnn.json and mask_rcnn.weights.h5 alone. Raises UserError where they are missing or do not belong
     together.
     """
+    if not (folder / "mask_rcnn.json").exists():
+        raise UserError(f"{folder} holds no trained network: mask_rcnn.json is missing; train, or copy one there.")
     description = io.read_json(folder / "mask_rcnn.json")
     try:
         side = round(description["network"]["side"] * scale / 32) * 32
@@ -137,23 +138,24 @@ def instances(
 ) -> list[dict[str, Any]]:
     """COCO results of one image of height x width, but for the image_id; `found` as of `Predictor.detect`.
 
-    Beside COCO's keys a result has margin, the score minus that of the next best class; agreement, the share of views
-    that show it; mask_score, the mean probability within the mask; and attribute_ids with attribute_scores, those of
-    at least params.attribute_score.
+    Beside COCO's keys a result has those of `predictions.KEYS`; attributes are those of at least
+    params.attribute_score. The segmentation is what the rounded mask, pasted into the rounded bbox, exceeds
+    params.mask_threshold by, so that who reads the file can paste at another threshold.
     """
-    boxes = found["boxes"] * np.array([width, height] * 2)
+    corners = found["boxes"] * np.array([width, height] * 2)
+    boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).round(2).tolist()
+    packed = list(map(masks.pack, found["masks"]))
 
-    def pasted(mask: np.ndarray, box: np.ndarray) -> tuple[rle.Runs, float]:
-        return paste(mask, box, height, width, params.mask_threshold)
+    def pasted(mask: str, box: list[float]) -> tuple[rle.Runs, float]:
+        return masks.paste(masks.unpack(mask), box, height, width, params.mask_threshold)
 
-    masks = list(pool.map(pasted, found["masks"], boxes))
-    if not masks:
+    done = list(pool.map(pasted, packed, boxes))
+    if not done:
         return []
-    runs = rle.concatenate([mask for mask, _ in masks])
-    attributes = found.get("attributes", np.zeros((len(masks), 0)))
+    runs = rle.concatenate([mask for mask, _ in done])
+    attributes = found.get("attributes", np.zeros((len(done), 0)))
     results = []
     for i, (area, segmentation) in enumerate(zip(runs.areas(), runs.to_coco(), strict=True)):
-        x1, y1, x2, y2 = boxes[i].tolist()
         likely = np.flatnonzero(attributes[i] >= params.attribute_score)
         if area:
             results.append(
@@ -161,32 +163,14 @@ def instances(
                     "category_id": labels.category_ids[found["classes"][i] - 1],
                     "score": round(float(found["scores"][i]), 6),
                     "segmentation": segmentation,
-                    "bbox": [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                    "bbox": boxes[i],
                     "margin": round(float(found["margins"][i]), 4),
                     "agreement": round(float(found["agreement"][i]), 4),
-                    "mask_score": round(masks[i][1], 4),
+                    "mask": packed[i],
+                    "mask_score": round(done[i][1], 4),
+                    "stability": round(masks.stability(found["masks"][i]), 4),
                     "attribute_ids": [labels.attribute_ids[place] for place in likely],
                     "attribute_scores": [round(float(attributes[i, place]), 4) for place in likely],
                 }
             )
     return results
-
-
-def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold: float) -> tuple[rle.Runs, float]:
-    """One mask (M, M) of probabilities put into its box (4,) of a picture, as runs, and the mean probability in it.
-
-    torchvision's paste_masks_in_image without its bitmap of the whole picture: the mask gets a border of one cell, the
-    box grows with it and is cut to whole pixels, the mask is resized bilinearly, then compared with the threshold.
-    """
-    side = mask.shape[0]
-    padded = np.pad(mask, 1)
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * (side + 2) / side
-    x1, y1 = (centre - half).astype(int)
-    x2, y2 = (centre + half).astype(int)
-    left, top = max(x1, 0), max(y1, 0)
-    right, bottom = min(x2 + 1, width), min(y2 + 1, height)
-    resized = cv2.resize(padded, (int(max(x2 - x1 + 1, 1)), int(max(y2 - y1 + 1, 1))), interpolation=cv2.INTER_LINEAR)
-    crop = resized[top - y1 : bottom - y1, left - x1 : right - x1]
-    inside = crop > threshold
-    mask_score = float(crop[inside].mean()) if inside.any() else 0.0
-    return rle.encode(inside).paste(top, left, height, width), mask_score

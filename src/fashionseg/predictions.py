@@ -1,4 +1,9 @@
-"""Predictions as `predict` writes them: COCO results with more keys, checked where a stage reads them."""
+"""Predictions as `predict` writes them: COCO results with more keys, checked where a stage reads them.
+
+margin: the score minus that of the next best class; agreement: the share of views that show it; mask: the probabilities
+over bbox (`masks.unpack`), of which segmentation is what exceeds predict.mask_threshold; mask_score: their mean within
+it; stability: how sharp its edge is; attribute_ids with attribute_scores.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +13,7 @@ from fashionseg.errors import UserError
 Prediction = dict[str, Any]
 
 COCO_KEYS = ("image_id", "category_id", "score", "segmentation", "bbox")
-KEYS = (*COCO_KEYS, "margin", "agreement", "mask_score", "attribute_ids", "attribute_scores")
+KEYS = (*COCO_KEYS, "margin", "agreement", "mask", "mask_score", "stability", "attribute_ids", "attribute_scores")
 
 
 def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:

@@ -79,7 +79,7 @@ def table(
         if name not in images:
             raise UserError(f"sample_submission.csv names {name}, of which there is no test picture.")
         image = images[name]
-        found = candidates(predicted[image["id"]], image["height"], image["width"], params)
+        found = candidates(predicted[image["id"]], image["height"], image["width"], params, rule.mask_threshold)
         claims, attribute_ids, masks = rule.claims(found, params)
         rows += [
             {

@@ -2,7 +2,8 @@
 
 Three ways, each fitted to a formula: `score`, one threshold for all classes; `rule`, thresholds for each class and
 attribute, suppression and least area as well; `selector`, a forest that predicts the value of each claim over the sweep
-(the winner's of 2020). Predictions meet the truth once; what is swept after that is whole numbers.
+(the winner's of 2020). Thresholds of attributes and of the masks' probabilities are common to all three. Predictions
+meet the truth once; what is swept after that is whole numbers.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,16 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, TargetEncoder
 
 from fashionseg import rle
-from fashionseg.claiming.candidates import FEATURES, Candidates, Prediction, by_image, candidates, features, grid
+from fashionseg.claiming.candidates import (
+    FEATURES,
+    Candidates,
+    Prediction,
+    by_image,
+    candidates,
+    features,
+    grid,
+    on_grid,
+)
 from fashionseg.claiming.forest import from_sklearn
 from fashionseg.claiming.rule import NEVER, Rule, Selector, Thresholds, expected_jaccard
 from fashionseg.errors import UserError
@@ -32,6 +42,9 @@ FORMULAS = ("precision", "jaccard")
 FLOORS = np.arange(0, 100, 5) / 100  # of scores and of expected values
 SUPPRESSION = {"nms_iou": (0.3, 0.5, 0.7), "mask_overlap": (0.5, 0.7, 0.9)}
 AREAS = (1, 2, 4, 8, 16)  # times submission.min_area
+MASK_THRESHOLDS = np.arange(30, 75, 5) / 100  # of a mask's probabilities
+NEAR = 0.3  # IoU of a mask that another threshold may bring to a true instance
+SWEPT = 1000  # images at most for which masks are pasted at every threshold
 PARTS = 4  # of the images, on each of which a class's own threshold has to pay
 FEW = 20  # true examples; with fewer, the value common to all serves
 DEPTH = 8  # of the winner's trees
@@ -146,14 +159,22 @@ class Stock:
         return Pool(replace(self.tally, **columns), worth[kept])
 
 
-def match(document: dict[str, Any], predictions: list[Prediction], params: Submission, workers: int = 1) -> list[Image]:
-    """Predictions of all images against the truth, on the submission's grid."""
+def match(
+    document: dict[str, Any],
+    predictions: list[Prediction],
+    params: Submission,
+    workers: int = 1,
+    mask_threshold: float | None = None,
+) -> list[Image]:
+    """Predictions of all images against the truth, on the submission's grid; their masks as `Rule` says."""
     predicted = by_image(predictions, document)
     truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in predicted}
     for annotation in document["annotations"]:
         truth[annotation["image_id"]].append(annotation)
     tasks = [
-        joblib.delayed(_matched)(predicted[image["id"]], truth[image["id"]], image["height"], image["width"], params)
+        joblib.delayed(_matched)(
+            predicted[image["id"]], truth[image["id"]], image["height"], image["width"], params, mask_threshold
+        )
         for image in document["images"]
     ]
     done = joblib.Parallel(max(1, workers), batch_size=BATCH, return_as="generator")(tasks)
@@ -161,14 +182,62 @@ def match(document: dict[str, Any], predictions: list[Prediction], params: Submi
 
 
 def _matched(
-    predictions: list[Prediction], rows: list[dict[str, Any]], height: int, width: int, params: Submission
+    predictions: list[Prediction],
+    rows: list[dict[str, Any]],
+    height: int,
+    width: int,
+    params: Submission,
+    mask_threshold: float | None,
 ) -> Image:
-    found = candidates(predictions, height, width, params)
+    found = candidates(predictions, height, width, params, mask_threshold)
     masks = rle.from_coco([row["segmentation"] for row in rows]).resize(*grid(height, width, params.longest_side))
     classes = np.array([row["category_id"] for row in rows], int)
     true = kaggle.Instances(masks, classes, [frozenset(row["attribute_ids"]) for row in rows])
     claims = kaggle.Instances(found.masks, found.classes, [frozenset()] * len(found.classes))
     return Image(found, true, *kaggle.overlaps(claims, true))
+
+
+@dataclass(frozen=True)
+class MaskSweep:
+    """What masks that lie near a true instance are worth at other thresholds.
+
+    images (p,) the number of each one's image; scores (p,); levels (p, 1 + len(MASK_THRESHOLDS)), how many IoU
+    thresholds it exceeds as predicted and at each of MASK_THRESHOLDS.
+    """
+
+    images: np.ndarray
+    scores: np.ndarray
+    levels: np.ndarray
+
+    @classmethod
+    def of(cls, document: dict[str, Any], images: list[Image], params: Submission, workers: int) -> "MaskSweep":
+        """Of SWEPT images at most, evenly spread; images: those of `match` with the masks as predicted."""
+        chosen = range(0, len(images), -(-len(images) // SWEPT))
+        sizes = [(document["images"][i]["height"], document["images"][i]["width"]) for i in chosen]
+        tasks = [joblib.delayed(_swept)(images[i], *size, params) for i, size in zip(chosen, sizes, strict=True)]
+        done = joblib.Parallel(max(1, workers), batch_size=BATCH, return_as="generator")(tasks)
+        scores, levels = zip(*track(done, "sweep masks", total=len(tasks)), strict=True)
+        numbers = np.repeat(np.array(chosen), [len(of_image) for of_image in scores])
+        return cls(numbers, np.concatenate(scores), np.concatenate(levels))
+
+    def best(self, images: np.ndarray) -> float | None:
+        """The threshold that serves the masks of the images of these numbers best, each as its score counts."""
+        rows = np.isin(self.images, images)
+        place = int((self.scores[rows] @ self.levels[rows]).argmax())  # of equals the masks as predicted
+        return float(MASK_THRESHOLDS[place - 1]) if place else None
+
+    def table(self) -> pd.DataFrame:
+        """One row a threshold: value, the mean share of the IoU thresholds that a mask exceeds."""
+        whole = max(self.scores.sum(), 1e-9) * kaggle.LEVELS
+        return pd.DataFrame({"threshold": MASK_THRESHOLDS, "value": self.scores @ self.levels[:, 1:] / whole})
+
+
+def _swept(image: Image, height: int, width: int, params: Submission) -> tuple[np.ndarray, np.ndarray]:
+    near = np.flatnonzero(image.iou >= NEAR)
+    first = near[np.unique(image.true[near], return_index=True)[1]]  # a true instance is found once, by the best
+    true, predictions = image.truth.masks[image.true[first]], [image.found.predictions[i] for i in first]
+    ious = [on_grid(predictions, height, width, params, threshold).iou(true) for threshold in MASK_THRESHOLDS]
+    return image.found.scores[first], kaggle.level(np.stack([image.iou[first], *ious], axis=1))
 
 
 def attribute_thresholds(images: list[Image]) -> Thresholds:
@@ -209,9 +278,12 @@ class Tuner:
     seed: int
     workers: int
 
-    def fit(self, images: list[Image]) -> tuple[dict[tuple[str, str], Rule], dict[str, pd.DataFrame]]:
+    def fit(
+        self, images: list[Image], mask_threshold: float | None = None
+    ) -> tuple[dict[tuple[str, str], Rule], dict[str, pd.DataFrame]]:
         """The rule of each way and formula, and tables: thresholds; calibration and importance of the selector.
 
+        mask_threshold: the one that the images' masks are of.
         There is no selector where candidates are too few for a forest.
         """
         common = Rule(
@@ -223,6 +295,7 @@ class Tuner:
             attributes=attribute_thresholds(images),
             selector=None,
             categories=self.categories,
+            mask_threshold=mask_threshold,
         )
         agreed = [self.agreed(image, common) for image in images]
         stock = Stock.of(images, agreed)
@@ -401,20 +474,31 @@ def tune(
     """The rule of the way whose cross-fitted value is highest, that way, the value of each way, and tables.
 
     Tables: `ways`, one row a formula and way: value on images not used to choose, gain over `score`, standard error of
-    the gain; `thresholds`, `calibration`, `importance` of the fit to all images. Raises UserError for fewer than two
-    images.
+    the gain; `masks`, `thresholds`, `calibration`, `importance` of the fit to all images. Raises UserError for fewer
+    than two images.
     """
-    images = match(document, predictions, submission, workers)
-    if len(images) < 2:
-        raise UserError(f"{len(images)} validation image is too few to tune on; split.folds should leave two or more.")
+    count = len(document["images"])
+    if count < 2:
+        raise UserError(f"{count} validation image is too few to tune on; split.folds should leave two or more.")
+    matched: dict[float | None, list[Image]] = {None: match(document, predictions, submission, workers)}
+    sweep = MaskSweep.of(document, matched[None], submission, workers)
+
+    def with_best_masks(chosen: np.ndarray) -> tuple[list[Image], float | None]:
+        """All images with their masks at the threshold that serves the chosen ones best."""
+        threshold = sweep.best(chosen)
+        if threshold not in matched:
+            matched[threshold] = match(document, predictions, submission, workers, threshold)
+        return matched[threshold], threshold
+
     categories = [category["id"] for category in document["categories"]]
     attributes = len(document["attributes"])
     tuner = Tuner(params, submission, categories, attributes, seed, workers)
-    rules, tables = tuner.fit(images)
+    rules, tables = tuner.fit(*with_best_masks(np.arange(count)))
     tallies: dict[tuple[str, str], list[kaggle.Tally]] = {key: [] for key in rules}
-    folds = KFold(min(params.folds, len(images)), shuffle=True, random_state=seed)
-    for train, test in track(list(folds.split(images)), "cross-fit"):
-        fitted = tuner.fit([images[i] for i in train])[0]
+    folds = KFold(min(params.folds, count), shuffle=True, random_state=seed)
+    for train, test in track(list(folds.split(np.arange(count))), "cross-fit"):
+        images, threshold = with_best_masks(train)
+        fitted = tuner.fit([images[i] for i in train], threshold)[0]
         # A fold may be too small for a forest.
         of_fold = [fitted.get((way, formula), fitted["rule", formula]) for way, formula in rules]
         batches = ([images[i] for i in test[start : start + BATCH]] for start in range(0, len(test), BATCH))
@@ -428,11 +512,11 @@ def tune(
         of_image = replace(metric, average="class" if metric.average == "class" else "image")
         of_way, of_score = (kaggle.joined(tallies[key]) for key in ((way, formula), ("score", formula)))
         difference = kaggle.values(of_way, of_image) - kaggle.values(of_score, of_image)
-        error = np.std(difference) / np.sqrt(len(images))
+        error = np.std(difference) / np.sqrt(count)
         rows.append({"formula": formula, "way": way, "value": kaggle.value(of_way, metric), "error": error})
     ways = pd.DataFrame(rows)
     base = ways[ways["way"] == "score"].set_index("formula")["value"]
     ways.insert(3, "gain", ways["value"] - ways["formula"].map(base))
     mine = ways[ways["formula"] == params.formula].set_index("way")["value"]
     way = mine.idxmax()  # of equal ones the simplest
-    return rules[way, params.formula], way, mine.round(5).to_dict(), {"ways": ways, **tables}
+    return rules[way, params.formula], way, mine.round(5).to_dict(), {"ways": ways, "masks": sweep.table(), **tables}

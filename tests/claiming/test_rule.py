@@ -90,7 +90,8 @@ def test_the_file_brings_the_rule_back(tmp_path):
     path = tmp_path / "claims.json"
     of_class = Thresholds(0.3, {"1": 0.5})
     for selector in (None, Selector(0.25, of_class, FOREST), Selector(0.0, of_class, FOREST, instances=6.5)):
-        mine = replace(PLAIN, selector=selector, attributes=Thresholds(0.4, {"1/5": 0.2}), claims_per_image=1)
+        attributes = Thresholds(0.4, {"1/5": 0.2})
+        mine = replace(PLAIN, selector=selector, attributes=attributes, claims_per_image=1, mask_threshold=0.45)
         rule.write(path, mine, {"way": "noted"})
         assert rule.read(path, document(1)) == mine
     assert io.read_json(path)["way"] == "noted"

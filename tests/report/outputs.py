@@ -77,6 +77,7 @@ def write(folder: Path, document, found) -> Run:
     tune = {
         "ways": {"formula": ["precision"], "way": ["<rule>"], "value": [0.45], "gain": [0.05], "error": [0.01]},
         "thresholds": {"threshold": steps, "precision": steps / 2, "jaccard": steps / 3},
+        "masks": {"threshold": steps, "value": steps},
         "calibration": {"expected": steps, "value": steps, "claims": range(9)},
         "importance": {"feature": ["score", "area"], "importance": [0.75, 0.25]},
     }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from fashionseg import masks as mask_ops
 from fashionseg import rle
 from fashionseg.params import Submission
 from fashionseg.predictions import KEYS, Prediction, check
@@ -16,6 +17,7 @@ FEATURES = (
     "margin",  # score minus that of the next best class
     "agreement",  # share of the views that show it
     "mask_score",  # mean probability within the mask
+    "stability",  # how sharp the mask's edge is
     "area",  # logarithm of the mask's share of the picture
     "fill",  # mask area over box area
     "box_fit",  # IoU of the predicted box and that of the mask
@@ -60,10 +62,30 @@ def by_image(predictions: Sequence[Prediction], document: dict[str, Any]) -> dic
     return {image_id: sorted(group, key=lambda p: -p["score"]) for image_id, group in groups.items()}
 
 
-def candidates(predictions: list[Prediction], height: int, width: int, params: Submission) -> Candidates:
+def on_grid(
+    predictions: Sequence[Prediction], height: int, width: int, params: Submission, mask_threshold: float | None
+) -> rle.Runs:
+    """Masks on the grid of predictions of an image of height x width: the segmentations, or what exceeds a threshold.
+
+    Both ways are resized from the image's own size, where predictions are made.
+    """
+    if mask_threshold is None:
+        masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
+    else:
+        masks = rle.concatenate(
+            [
+                mask_ops.paste(mask_ops.unpack(p["mask"]), p["bbox"], height, width, mask_threshold)[0]
+                for p in predictions
+            ]
+        )
+    return masks.resize(*grid(height, width, params.longest_side))
+
+
+def candidates(
+    predictions: list[Prediction], height: int, width: int, params: Submission, mask_threshold: float | None = None
+) -> Candidates:
     """The predictions, best first, of an image of height x width that are large enough on the grid."""
-    masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
-    masks = masks.resize(*grid(height, width, params.longest_side))
+    masks = on_grid(predictions, height, width, params, mask_threshold)
     large = np.flatnonzero(masks.areas() >= params.min_area)
     predictions, masks = [predictions[i] for i in large], masks[large]
     iou, covered = np.zeros((2, len(large), len(large)), np.float32)
@@ -76,7 +98,7 @@ def candidates(predictions: list[Prediction], height: int, width: int, params: S
 
 
 def features(found: Candidates, attribute_ids: Sequence[frozenset[int]]) -> np.ndarray:
-    """(n, 13) of FEATURES, rounded to 4 decimals; attribute_ids: the n sets that would be claimed."""
+    """(n, 14) of FEATURES, rounded to 4 decimals; attribute_ids: the n sets that would be claimed."""
     count = len(found.scores)
     if not count:
         return np.zeros((0, len(FEATURES)))
@@ -90,7 +112,7 @@ def features(found: Candidates, attribute_ids: Sequence[frozenset[int]]) -> np.n
     probabilities = [dict(zip(p["attribute_ids"], p["attribute_scores"], strict=True)) for p in found.predictions]
     named = {
         "score": found.scores,
-        **{name: [p[name] for p in found.predictions] for name in ("margin", "agreement", "mask_score")},
+        **{name: [p[name] for p in found.predictions] for name in ("margin", "agreement", "mask_score", "stability")},
         "area": np.log(found.areas / pixels),
         "fill": found.areas / np.maximum(boxes[:, 2] * boxes[:, 3], 1),
         "box_fit": np.diag(coco_mask.iou(boxes, tight.astype(float), [0] * count)),

@@ -49,7 +49,7 @@ class Selector:
     instances: float | None = None
 
     def values(self, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """(n,) expected value, 0..1, from features (n, 13) and classes (n,)."""
+        """(n,) expected value, 0..1, from features (n, 14) and classes (n,)."""
         of_class = np.array([self.of_class[str(number)] for number in classes], float)
         return self.forest.predict(np.column_stack([of_class, known]))
 
@@ -65,7 +65,8 @@ class Rule:
 
     A candidate goes whose IoU with a better claim of its class exceeds nms_iou, of which that covers more than the
     share mask_overlap, or of fewer than min_area pixels of the grid. claims_per_image: None for all that pay.
-    categories: ids of the label file the rule was made for.
+    categories: ids of the label file the rule was made for. mask_threshold: of the masks' probabilities, None for the
+    masks as predicted.
     """
 
     claims_per_image: int | None
@@ -76,6 +77,7 @@ class Rule:
     attributes: Thresholds
     selector: Selector | None
     categories: list[int]
+    mask_threshold: float | None = None
 
     def attribute_sets(self, predictions: Sequence[Prediction]) -> list[frozenset[int]]:
         """The attributes claimed of each prediction."""

@@ -251,12 +251,15 @@ def _claims(run: Run) -> Iterable[Element | None]:
     rule = run.values(run.results, "claims.json") | run.values(run.metrics, "tune.json")
     plain = {key: value for key, value in rule.items() if isinstance(value, str | int | float)}
     parts = [tag("div", tag("h3", "Rule"), _list(plain), class_="panel")] if plain else []
-    ways, thresholds, calibration, importance = (
-        run.table(f"tune/{name}.csv") for name in ("ways", "thresholds", "calibration", "importance")
+    ways, thresholds, masks, calibration, importance = (
+        run.table(f"tune/{name}.csv") for name in ("ways", "thresholds", "masks", "calibration", "importance")
     )
     if len(thresholds):
         wide = thresholds.set_index("threshold")
         parts.append(charts.lines("Competition's metric over score threshold", wide, "score threshold"))
+    if len(masks):
+        wide = masks.set_index("threshold")
+        parts.append(charts.lines("IoU thresholds that masks of found instances exceed", wide, "mask threshold"))
     if len(calibration):
         wide = calibration.set_index("expected")[["value"]]
         parts.append(charts.lines("What the selector's claims were worth", wide, "what it expected"))
