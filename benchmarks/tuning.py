@@ -1,8 +1,11 @@
 """A sweep of thresholds over matched whole numbers against the metric taken anew from the masks for each threshold.
 
-Run as `python benchmarks/tuning.py`. Both ways must give the same values; then each is timed, the masks in one round.
+python benchmarks/tuning.py                     both ways must give the same values; the masks in one round
+python benchmarks/tuning.py --whole 1000 5700   seconds and memory of all of `tune` for so many images
 """
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,11 +40,11 @@ def garment(random: np.random.Generator) -> rle.Runs:
     return rle.from_kaggle([text], [SIDE], [SIDE])
 
 
-def scene() -> tuple[dict, list[dict]]:
+def scene(images: int) -> tuple[dict, list[dict]]:
     """A COCO document, and predictions: a half are the truth a little shifted, the others are nothing."""
     random = np.random.default_rng(0)
     annotations, predictions = [], []
-    for image_id in range(IMAGES):
+    for image_id in range(images):
         masks = [garment(random) for _ in range(TRUE)]
         classes = random.integers(0, CLASSES, TRUE)
         rows = [
@@ -68,7 +71,7 @@ def scene() -> tuple[dict, list[dict]]:
             segmentation = mask.to_coco()[0]
             predictions.append({**row, **known, "score": round(score, 6), "segmentation": segmentation, "bbox": box})
     return {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "height": SIDE, "width": SIDE} for i in range(IMAGES)],
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": SIDE, "width": SIDE} for i in range(images)],
         "annotations": annotations,
         "categories": [{"id": i, "name": str(i)} for i in range(CLASSES)],
         "attributes": [{"id": i, "name": str(i)} for i in range(ATTRIBUTES)],
@@ -113,7 +116,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
 
 
 def main() -> None:
-    images = tuning.match(*scene(), PARAMS)
+    images = tuning.match(*scene(IMAGES), PARAMS)
     plain, expected = seconds(lambda: from_masks(images))
     matched, _ = seconds(lambda: match_once(images))
     swept, found = min((seconds(lambda: from_numbers(images)) for _ in range(5)), key=lambda pair: pair[0])
@@ -129,5 +132,28 @@ def main() -> None:
     Console().print(table)
 
 
+def whole(images: int) -> None:
+    document, predictions = scene(images)
+    began = time.perf_counter(), *cpu()
+    tuning.tune(document, predictions, METRIC, PARAMS, seed=0, workers=2)
+    wall, own, workers = (after - before for after, before in zip((time.perf_counter(), *cpu()), began, strict=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{images} images, {len(predictions)} predictions: {wall:.0f} s, of the processor {own:.0f} s and in workers "
+        f"{workers:.0f} s, at most {peak:.1f} GB"
+    )
+
+
+def cpu() -> tuple[float, float]:
+    return tuple(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--whole"]:
+        for count in sys.argv[2:]:
+            whole(int(count))
+    else:
+        main()

@@ -8,14 +8,14 @@ import numpy as np
 
 from fashionseg import rle
 
-LEVELS = 64  # of a packed probability; half a level moves a mask's edge by about a twentieth of a cell
+LEVELS = 32  # of a packed probability; rounding to them moves a mask's edge by less than a tenth of a cell
 SURE = 1 / (1 + np.exp(-1.0))  # of a logit of 1, the offset of Segment Anything's stability score
 
 
 def pack(mask: np.ndarray) -> str:
     """Probabilities (M, M) in steps of 1 / LEVELS as a PNG in base64."""
     levels = np.rint(mask * LEVELS).astype(np.uint8)
-    return base64.b64encode(cv2.imencode(".png", levels)[1]).decode()
+    return base64.b64encode(cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]).decode()
 
 
 def unpack(text: str) -> np.ndarray:
