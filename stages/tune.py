@@ -21,9 +21,11 @@ def main(document: str, predictions: str, claims: str, tables: str, metrics: str
     rule.write(claims, chosen, {"formula": settings.tune.formula, "way": way, "values": values})
     for name, table in made.items():
         io.write_csv(Path(tables) / f"{name}.csv", table)
-    io.write_json(metrics, {"value": values[way], **values}, indent=1)
+    io.write_json(metrics, values, indent=1)
     print(made["ways"].round(4).to_string(index=False))
-    print(f"best for {settings.tune.formula}: {way}, {values[way]:.4f} on images not used to choose; see {claims}")
+    print(
+        f"best for {settings.tune.formula}: {way}; such a choice is worth {values['value']:.4f} on new images: {claims}"
+    )
 
 
 if __name__ == "__main__":

@@ -58,6 +58,43 @@ def test_noise_gains_nothing_on_images_not_used():
     assert max(values.values()) < 0.62  # a half of the candidates are right
 
 
+def test_choosing_among_ways_that_differ_by_luck_is_worth_no_more_than_any():
+    """What each way finds is noise of the same mean, so the best of three looks better than it is; `value` does not."""
+    random = np.random.default_rng(0)
+    reported, lucky = [], []
+    for _ in range(200):
+        tallies = {
+            way: [tally_of(random.integers(0, 11, 6)) for _ in range(5)] for way in ("score", "rule", "selector")
+        }
+        way, values = tuning._choice(tallies, TUNE)
+        assert values[way] == max(values[name] for name in tallies)
+        reported.append(values["value"])
+        lucky.append(values[way])
+    exact = np.mean([found * 10 / 100 for found in range(11)])
+    assert np.mean(lucky) > exact + 0.03
+    assert np.mean(reported) == pytest.approx(exact, abs=0.02)
+
+
+def tally_of(levels):
+    """One claim an image that exceeds so many IoU thresholds, at all thresholds of attributes."""
+    numbers = np.arange(len(levels))
+    ones = np.ones_like(numbers)
+    return kaggle.Tally(numbers, ones, numbers, levels, ones * kaggle.LEVELS, numbers, ones, len(levels))
+
+
+def test_a_class_that_is_never_right_is_left_out():
+    """Of class 2 there is no true instance, and its scores are the higher ones."""
+    truth, claims = [], []
+    for i in range(1, 101):
+        truth.append(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i))
+        claims.append(prediction(rectangle(0, 0, 30, 30), 0.6, image_id=i))
+        claims.append(prediction(rectangle(50, 50, 30, 30), 0.8, category_id=2, image_id=i))
+    for formula in tuning.FORMULAS:
+        rule, way, values, _ = tune((document(100, *truth), claims), trees=1, leaf=1000, formula=formula)
+        assert (way, values["rule"], values["value"]) == ("rule", 1.0, 1.0)
+        assert rule.scores["2"] > 0.8
+
+
 def test_the_forest_is_scikit_learns():
     images = tuning.match(*scene(images=20, told_by="mask_score"), PARAMS)
     tuner = tuning.Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)

@@ -38,7 +38,8 @@ def paste(mask: np.ndarray, bbox: Sequence[float], height: int, width: int, thre
     box grows with it and is cut to whole pixels, the mask is resized bilinearly, then compared with the threshold.
     """
     side = mask.shape[0]
-    padded = np.pad(mask, 1)
+    padded = np.zeros((side + 2, side + 2), np.float32)
+    padded[1:-1, 1:-1] = mask
     first, last = np.array(bbox[:2]), np.add(bbox[:2], bbox[2:])
     centre, half = (first + last) / 2, (last - first) / 2 * (side + 2) / side
     x1, y1 = (centre - half).astype(int)

@@ -46,7 +46,7 @@ MASK_THRESHOLDS = np.arange(30, 75, 5) / 100  # of a mask's probabilities
 NEAR = 0.3  # IoU of a mask that another threshold may bring to a true instance
 SWEPT = 1000  # images at most for which masks are pasted at every threshold
 PARTS = 4  # of the images, on each of which a class's own threshold has to pay
-FEW = 20  # true examples; with fewer, the value common to all serves
+FEW = 20  # examples; with fewer, the value common to all serves
 DEPTH = 8  # of the winner's trees
 SAMPLE = 30_000  # candidates of which a tree is grown where there are more than three times as many
 BATCH = 50  # images that a worker takes at a time
@@ -427,7 +427,7 @@ class Tuner:
             floors = np.array([thresholds[str(number)] for number in numbers], float)
             return kaggle.values(part.claimed(part.worth - floors[place], rule.claims_per_image == 1), metric)
 
-        numbers, counts = np.unique(pool.tally.classes[pool.tally.overlap > 0], return_counts=True)
+        numbers, counts = np.unique(pool.tally.classes, return_counts=True)
         best, reached = rule.scores, [values(part, rule.scores) for part in parts]
         for number in numbers[np.argsort(-counts, kind="stable")][: (counts >= FEW).sum()]:
             # The threshold of a class changes only images where it is a candidate; counts of all images know no images.
@@ -471,9 +471,9 @@ def tune(
     seed: int,
     workers: int,
 ) -> tuple[Rule, str, dict[str, float], dict[str, pd.DataFrame]]:
-    """The rule of the way whose cross-fitted value is highest, that way, the value of each way, and tables.
+    """The rule of the way whose cross-fitted value is highest, that way, values of `_choice`, and tables.
 
-    Tables: `ways`, one row a formula and way: value on images not used to choose, gain over `score`, standard error of
+    Tables: `ways`, one row a formula and way: value on images not used to fit, gain over `score`, standard error of
     the gain; `masks`, `thresholds`, `calibration`, `importance` of the fit to all images. Raises UserError for fewer
     than two images.
     """
@@ -494,7 +494,7 @@ def tune(
     attributes = len(document["attributes"])
     tuner = Tuner(params, submission, categories, attributes, seed, workers)
     rules, tables = tuner.fit(*with_best_masks(np.arange(count)))
-    tallies: dict[tuple[str, str], list[kaggle.Tally]] = {key: [] for key in rules}
+    tallies: dict[tuple[str, str], list[kaggle.Tally]] = {key: [] for key in rules}  # one a fold
     folds = KFold(min(params.folds, count), shuffle=True, random_state=seed)
     for train, test in track(list(folds.split(np.arange(count))), "cross-fit"):
         images, threshold = with_best_masks(train)
@@ -503,20 +503,37 @@ def tune(
         of_fold = [fitted.get((way, formula), fitted["rule", formula]) for way, formula in rules]
         batches = ([images[i] for i in test[start : start + BATCH]] for start in range(0, len(test), BATCH))
         tasks = (joblib.delayed(_tallies)(of_fold, batch, params, submission, attributes) for batch in batches)
-        for batch in joblib.Parallel(max(1, workers))(tasks):
-            for key, tally in zip(rules, batch, strict=True):
-                tallies[key].append(tally)
+        done = joblib.Parallel(max(1, workers))(tasks)
+        for key, of_key in zip(rules, zip(*done, strict=True), strict=True):
+            tallies[key].append(kaggle.joined(of_key))
+    way, values = _choice({way: tallies[way, formula] for way, formula in rules if formula == params.formula}, params)
+    return rules[way, params.formula], way, values, {"ways": _ways(tallies, params), "masks": sweep.table(), **tables}
+
+
+def _choice(tallies: dict[str, list[kaggle.Tally]], metric: Tune) -> tuple[str, dict[str, float]]:
+    """The way that is worth most, what each is worth and, as `value`, what such a choice is: one for each fold, made
+    by what the ways are worth on the others, since the best of three is a lucky one as well."""
+
+    def value(way: str, folds: list[int]) -> float:
+        return kaggle.value(kaggle.joined([tallies[way][fold] for fold in folds]), metric)
+
+    def best(folds: list[int]) -> str:
+        return max(tallies, key=lambda way: value(way, folds))  # of equal ones the simplest
+
+    folds = list(range(len(tallies["score"])))
+    chosen = [tallies[best([other for other in folds if other != fold])][fold] for fold in folds]
+    values = {"value": kaggle.value(kaggle.joined(chosen), metric)} | {way: value(way, folds) for way in tallies}
+    return best(folds), {name: round(number, 5) for name, number in values.items()}
+
+
+def _ways(tallies: dict[tuple[str, str], list[kaggle.Tally]], params: Tune) -> pd.DataFrame:
+    whole = {key: kaggle.joined(of_fold) for key, of_fold in tallies.items()}
     rows = []
-    for way, formula in rules:
+    for (way, formula), tally in whole.items():
         metric = replace(params, formula=formula)
         of_image = replace(metric, average="class" if metric.average == "class" else "image")
-        of_way, of_score = (kaggle.joined(tallies[key]) for key in ((way, formula), ("score", formula)))
-        difference = kaggle.values(of_way, of_image) - kaggle.values(of_score, of_image)
-        error = np.std(difference) / np.sqrt(count)
-        rows.append({"formula": formula, "way": way, "value": kaggle.value(of_way, metric), "error": error})
-    ways = pd.DataFrame(rows)
-    base = ways[ways["way"] == "score"].set_index("formula")["value"]
-    ways.insert(3, "gain", ways["value"] - ways["formula"].map(base))
-    mine = ways[ways["formula"] == params.formula].set_index("way")["value"]
-    way = mine.idxmax()  # of equal ones the simplest
-    return rules[way, params.formula], way, mine.round(5).to_dict(), {"ways": ways, "masks": sweep.table(), **tables}
+        value, base = (kaggle.value(one, metric) for one in (tally, whole["score", formula]))
+        difference = kaggle.values(tally, of_image) - kaggle.values(whole["score", formula], of_image)
+        error = np.std(difference) / np.sqrt(tally.count)
+        rows.append({"formula": formula, "way": way, "value": value, "gain": value - base, "error": error})
+    return pd.DataFrame(rows)

@@ -49,7 +49,8 @@ def by_class(
     true = Counter(annotation["category_id"] for annotation in document["annotations"])
     predicted = Counter(prediction["category_id"] for prediction in predictions)
     rows = []
-    for place, category in enumerate(document["categories"]):
+    for category in document["categories"]:
+        place = evaluations["segm"].params.catIds.index(category["id"])
         masks, boxes = (evaluations[kind].eval["precision"][:, :, place, ALL_AREAS, MOST_DETECTIONS] for kind in KINDS)
         rows.append(
             {
