@@ -4,6 +4,8 @@ UV := uv==0.13.9
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
+FILE ?= submissions/submission.csv
+export FILE ANSWERS FIRST SECOND MESSAGE IMAGE  # recipes quote them as shell variables, whatever they hold
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,18 +38,18 @@ compare: .venv/done ## experiments side by side, and what this workspace changed
 	@dvc plots diff
 
 check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; with ANSWERS=data/coco/val.json its score
-	@$(BIN)/python -m fashionseg.submission check $(or $(FILE),submissions/submission.csv) \
-	  $(or $(ANSWERS),data/coco/test.json data/raw/sample_submission.csv)
+	@$(BIN)/python -m fashionseg.submission check "$$FILE" \
+	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/raw/sample_submission.csv)
 
 compare-submissions: .venv/done ## how many claims of two differ, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
-	@$(BIN)/python -m fashionseg.submission compare $(FIRST) $(SECOND) data/coco/test.json
+	@$(BIN)/python -m fashionseg.submission compare "$$FIRST" "$$SECOND" data/coco/test.json
 
 submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'
 	@$(BIN)/python -m fashionseg.sending submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
-	  "$(MESSAGE)"
+	  "$$MESSAGE"
 
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
-	@$(BIN)/python -m fashionseg.inspection models "$(IMAGE)" results/inspection
+	@$(BIN)/python -m fashionseg.inspection models "$$IMAGE" results/inspection
 
 export: .venv/done ## the trained network as a TensorFlow SavedModel
 	@$(BIN)/python -m fashionseg.export models results/saved_model

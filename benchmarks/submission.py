@@ -17,7 +17,7 @@ from fashionseg.params import Submission
 IMAGES, CLAIMS, RUNS = 3200, 8, 200
 SLOW = 100  # images that the slow way does
 HEIGHT, WIDTH = 1024, 683
-PARAMS = Submission(longest_side=1024, min_area=20, overlap="same_class", gzip=False)
+PARAMS = Submission(longest_side=1024, min_area=20, overlap="same_class")
 
 
 def rows(images: int) -> list[str]:

@@ -25,7 +25,7 @@ TRUE = 7  # instances an image; the competition has 7.3
 CLASSES = 46
 SIDE = 1024  # of the submission's grid
 ATTRIBUTES = 294
-PARAMS = Submission(longest_side=SIDE, min_area=20, overlap="same_class", gzip=False)
+PARAMS = Submission(longest_side=SIDE, min_area=20, overlap="same_class")
 METRIC = Tune(formula="jaccard", average="image", f1="set", folds=5, trees=100, leaf=20)
 SOLID = masks.pack(np.ones((28, 28)))  # all that the sweep of scores needs of them
 RULE = Rule(None, 1.0, 1.0, PARAMS.min_area, Thresholds(0.5), Thresholds(0.5), None, list(range(CLASSES)))

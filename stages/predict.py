@@ -8,14 +8,18 @@ from fashionseg import io, params
 from fashionseg.errors import reported
 
 
-def main(document: str, images: str, models: str, kept: str, predictions: str) -> None:
-    settings = params.load("predict", "machine")
+def main(document: str, originals: str, images: str, models: str, kept: str, predictions: str) -> None:
+    settings = params.load("images", "predict", "machine")
     os.environ.setdefault("KERAS_BACKEND", settings.machine.backend)
     from fashionseg import inference
 
     truth = io.read_json(document)
     folders = [Path(models), *(Path(kept) / name for name in settings.predict.models)]
-    results = inference.predict(truth, Path(images), folders, settings.predict, settings.machine.workers)
+
+    def images_for(side: int) -> Path:
+        return Path(images if side <= settings.images.side else originals)
+
+    results = inference.predict(truth, images_for, folders, settings.predict, settings.machine.workers)
     io.write_json(predictions, results)
     print(f"{len(results)} instances on {len(truth['images'])} images: {predictions}")
 

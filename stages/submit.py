@@ -4,16 +4,14 @@ import sys
 
 from fashionseg import io, params, submission
 from fashionseg.claiming import rule
-from fashionseg.errors import UserError, reported
+from fashionseg.errors import reported
 
 
 def main(document: str, predictions: str, claims: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
     test, order = io.read_json(document), submission.sample_ids(sample)
     rows = submission.table(test, io.read_json(predictions), rule.read(claims, test), order, settings)
-    io.write_csv(path, rows)
-    if faults := submission.check(path, test, order, settings):
-        raise UserError(f"{path} has {len(faults)} faults, the first: {faults[0]}.")
+    submission.write(path, rows, test, order, settings)
     print(f"{submission.counted(rows, test)}: {path}")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from fashionseg import masks, rle
 from fashionseg.params import Metric, Submission
 
-PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class", gzip=False)
+PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class")
 METRIC = Metric(formula="precision", average="image", f1="set")
 
 

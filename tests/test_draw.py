@@ -93,12 +93,6 @@ def test_labels_make_room_for_each_other():
     assert all(0 <= left < right <= 400 and 0 <= top < bottom <= 400 for left, top, right, bottom in taken)
 
 
-def test_truth_is_a_white_outline():
-    picture = draw.overlay(grey(800, 600), one((100, 100, 200, 200)), NAMES, one((300, 300, 500, 600)))
-    assert (picture[300, 320:480] > 200).all(axis=1).mean() > 0.9
-    assert (picture[320:580, 320:480] == 128).all()
-
-
 def test_coco_annotations_and_batches_are_drawn_alike():
     y, x = np.mgrid[:160, :120]
     mask = ((y - 80) ** 2 + (x - 50) ** 2 < 1500).astype(np.uint8)
@@ -139,14 +133,11 @@ def test_class_colours_are_distinct_and_stable():
     assert draw.colour_of(46 + 5) == draw.colour_of(46 + 5)
 
 
-def test_side_by_side_and_sheet():
+def test_side_by_side():
     pair = draw.side_by_side(grey(400, 300), grey(800, 500), ("prediction", "truth"))
     assert pair.shape[0] > 400
     assert pair.shape[1] == 300 + 250 + 4
     assert (pair[:18] < 100).any()  # the titles
-    sheet = draw.contact_sheet([grey(100, 80), grey(50, 40), grey(100, 80)], 2)
-    assert sheet.shape == (2 * 108 + 8, 2 * 88 + 8, 3)
-    assert np.count_nonzero((sheet == 128).all(2)) == 3 * 100 * 80
 
 
 def test_notes_follow_the_name():

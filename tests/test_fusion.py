@@ -57,6 +57,14 @@ def test_views_that_agree_change_nothing_and_a_lonely_one_loses_score():
     np.testing.assert_allclose(found["agreement"], [1, 0.5])
 
 
+def test_a_view_agrees_once_however_many_boxes_it_shows():
+    near = [[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.49]]
+    twice, elsewhere = view(near, [0.8, 0.6], [1, 1]), view([[0.6, 0.6, 0.9, 0.9]], [0.5], [1])
+    found = fuse([twice, elsewhere])
+    assert found["agreement"].tolist() == [0.5, 0.5]
+    assert found["scores"].tolist() == pytest.approx([0.7, 0.25])  # the paper's counts boxes
+
+
 def test_classes_do_not_mix_and_nothing_gives_nothing():
     box = [[0.1, 0.1, 0.5, 0.5]]
     assert fuse([view(box, [0.8], [2]), view(box, [0.7], [1])])["classes"].tolist() == [2, 1]

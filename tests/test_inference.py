@@ -90,9 +90,9 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     assert found
     assert [instance["score"] for instance in found] == sorted((i["score"] for i in found), reverse=True)
     document = {"images": [record, other, record]}
-    results = inference.predict(document, tmp_path, [trained], replace(SETTINGS, batch_size=1), 1)
+    results = inference.predict(document, lambda side: tmp_path, [trained], replace(SETTINGS, batch_size=1), 1)
     assert results == [{"image_id": n, **instance} for n in (3, 4, 3) for instance in found]
-    in_pairs = inference.predict(document, tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
+    in_pairs = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
     assert [result["image_id"] for result in in_pairs] == [result["image_id"] for result in results]
     np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
 
@@ -121,6 +121,47 @@ def test_views_are_flips_and_scales_of_every_network(trained, image):
     found = predictor(image)
     assert {instance["agreement"] for instance in found} <= {0.25, 0.5, 0.75, 1.0}
     assert all(instance["segmentation"]["size"] == [60, 80] for instance in found)
+
+
+def test_larger_views_look_at_the_originals(trained, image, tmp_path):
+    """In a stage as from an array: what is stored is small, a view of more pixels sees more."""
+    record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
+    for name, picture in (("raw", image), ("small", cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA))):
+        cv2.imwrite(str(folder(tmp_path / name) / "a.png"), picture[..., ::-1])
+    settings = replace(SETTINGS, scales=[1.5], batch_size=1)
+    predictor = inference.Predictor([trained], settings)
+    assert predictor.sides == {96}
+    found = inference.predict(
+        {"images": [record]}, lambda side: tmp_path / ("small" if side <= 64 else "raw"), [trained], settings, 1
+    )
+    assert found == [{"image_id": 3, **one} for one in predictor(image)]
+
+
+def test_scales_that_come_to_the_same_side_are_refused(trained):
+    with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another does"):
+        inference.Predictor([trained], replace(SETTINGS, scales=[1.0, 1.1]))
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (60, 80, 4), (0, 80, 3)])
+def test_what_is_no_picture_is_named(predictor, shape):
+    with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8 RGB\. Received: .*uint8"):
+        predictor(np.zeros(shape, np.uint8))
+
+
+def test_networks_with_and_without_attributes_are_not_merged(tmp_path):
+    recipe, labels = {**RECIPE, "attributes": "linear", "attribute_count": 1}, [{"id": 5, "name": "lined"}]
+    for name, network in (("with", recipe), ("without", {**recipe, "attributes": "none"})):
+        MaskRCNN(**network).save_weights(folder(tmp_path / name) / "mask_rcnn.weights.h5")
+        description = {"network": network, "categories": CATEGORIES, "attributes": labels}
+        io.write_json(tmp_path / name / "mask_rcnn.json", description)
+    for names in (("with", "without"), ("without", "with")):
+        with pytest.raises(UserError, match="only one knows attributes"):
+            inference.Predictor([tmp_path / name for name in names], SETTINGS)
+
+
+def folder(path):
+    path.mkdir()
+    return path
 
 
 def test_networks_of_other_labels_are_not_merged(trained, tmp_path):

@@ -31,6 +31,21 @@ def test_a_missing_key_is_named(key):
             coco.evaluate(document(1), without(key))
 
 
+@pytest.mark.parametrize("score", ["0.5", float("nan"), None])
+def test_a_score_that_is_no_number_is_named(score):
+    with pytest.raises(UserError, match=r"prediction 0 \(from 0\) has the score .*, which is no number"):
+        check([{**GOOD, "score": score}], document(1), KEYS)
+
+
+def test_a_mask_of_another_size_or_a_broken_one_is_named():
+    small = {**GOOD, "segmentation": {**GOOD["segmentation"], "size": [50, 100]}}
+    with pytest.raises(UserError, match=r"has a mask of 50 x 100 pixels on an image of 100 x 100"):
+        tuning.match(document(1), [small], PARAMS)
+    broken = {**GOOD, "segmentation": {**GOOD["segmentation"], "counts": "0"}}
+    with pytest.raises(UserError, match=r"a prediction of image 1 has a broken mask: .* run `dvc repro predict`"):
+        tuning.match(document(1), [broken], PARAMS)
+
+
 def test_coco_scores_need_no_more_than_coco_keys():
     coco.evaluate(document(1), [{key: GOOD[key] for key in COCO_KEYS}])
 

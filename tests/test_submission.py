@@ -138,8 +138,29 @@ def test_the_samples_order_is_expected_where_there_is_a_sample(tmp_path):
     assert submission.check(path, TEST, None, PARAMS) == []
 
 
-def test_overlap_of_different_classes_is_legal(tmp_path):
-    assert submission.check(written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,"), TEST, IDS, PARAMS) == []
+def test_overlap_of_different_classes_is_legal_unless_params_say_so(tmp_path):
+    path = written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,")
+    assert submission.check(path, TEST, IDS, PARAMS) == []
+    (fault,) = submission.check(path, TEST, IDS, replace(PARAMS, overlap="any"))
+    assert str(fault).startswith("line 3, EncodedPixels: shares pixels with another claim; expected no overlap within")
+
+
+def test_without_class_23_the_filler_is_of_the_first(tmp_path):
+    document = {**TEST, "categories": [{"id": 7, "name": "cape"}, {"id": 9, "name": "vest"}]}
+    rows = submission.table(document, [], replace(RULE, categories=[7, 9]), IDS, PARAMS)
+    assert rows["ClassId"].tolist() == [7] * 3
+    submission.write(tmp_path / "s.csv", rows, document, IDS, PARAMS)
+    assert submission.check(tmp_path / "s.csv", document, IDS, PARAMS) == []
+
+
+def test_a_faulty_submission_is_not_written_over_a_good_one(tmp_path, rows):
+    path = tmp_path / "s.csv"
+    submission.write(path, rows, TEST, IDS, PARAMS)
+    good = path.read_bytes()
+    with pytest.raises(UserError, match=r"s\.csv would have 1 faults, the first: line 2, ClassId: '99'.*not written"):
+        submission.write(path, rows.assign(ClassId=[99, *rows["ClassId"][1:]]), TEST, IDS, PARAMS)
+    assert path.read_bytes() == good
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_overlap_is_found_across_batches_of_images(tmp_path, monkeypatch):
@@ -172,6 +193,10 @@ def test_compare_counts_by_class(tmp_path):
     assert found.loc["shoe"].tolist() == [3, 0, 0, 1]
     assert found.loc["all"].tolist() == [4, 1, 1, 1]
     assert submission.compare(first, first, TEST)["class"].tolist() == ["all"]
+    cut = written(tmp_path / "c.csv", f"{IDS[0]},5 2 7 2,1,", f"{IDS[0]},20 4,1,5", f"{IDS[0]},40 4,1,")
+    assert submission.compare(first, cut, TEST)["class"].tolist() == ["all"]  # the same pixels
+    with pytest.raises(UserError, match=r"d\.csv is no submission: line 2, row: 3 fields"):
+        submission.compare(first, written(tmp_path / "d.csv", f"{IDS[0]},5 4,1"), TEST)
     second.write_text("a,b\n")
     with pytest.raises(UserError, match=r"b\.csv is no submission: line 1, header: a,b"):
         submission.compare(first, second, TEST)
@@ -191,8 +216,18 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="1 faults"):
         submission.main("check", str(written(tmp_path / "w.csv", rest=[wide, *FILLERS[1:]])), "test.json")
     assert "line 2, EncodedPixels" in capsys.readouterr().out
+    many = [f"{IDS[0]},{place} 1,99," for place in range(1, 200, 2)]
+    with pytest.raises(UserError, match="100 faults"):
+        submission.main("check", str(written(tmp_path / "m.csv", *many)), "test.json")
+    assert capsys.readouterr().out.count("ClassId: '99'") == 100  # all of them
     with pytest.raises(UserError, match="expected: check FILE"):
         submission.main("chekc")
+    for wrong in ([], {"images": []}):
+        io.write_json("wrong.json", wrong)
+        with pytest.raises(UserError, match=r"wrong\.json is no COCO document with images, categories, attributes"):
+            submission.main("check", "s.csv", "wrong.json")
+    with pytest.raises(UserError, match="is no JSON file"):
+        submission.main("check", "s.csv", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +236,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (b"\xef\xbb\xbfImageId,EncodedPixels,ClassId,AttributesIds\nx,1 1,1,\n", "line 1, header: a byte order mark"),
         (b"ImageId,EncodedPixels,ClassId\n", "line 1, header: ImageId,EncodedPixels,ClassId"),
         (b"", "line 1, header: nothing"),
+        (b"PK\x03\x04\x14\x00\x00", "line 1, header: no text"),
+        (b"a" * 500, f"line 1, header: {'a' * 100}; expected"),
     ],
 )
 def test_headers(tmp_path, raw, fault):

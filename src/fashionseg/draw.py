@@ -81,12 +81,10 @@ def _palette() -> list[Colour]:
     return [tuple(candidates[0, at].tolist()) for at in chosen]
 
 
-def overlay(
-    image: np.ndarray, instances: Instances, names: Sequence[str], truth: Instances | None = None
-) -> np.ndarray:
+def overlay(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
     """A picture (H, W, 3) uint8 RGB with its instances, enlarged by a whole factor where it is small.
 
-    Large instances are drawn first. `truth` adds white outlines of other instances.
+    Large instances are drawn first.
     """
     factor = _factor(image)
     canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -101,8 +99,6 @@ def overlay(
         np.copyto(region, tinted.astype(np.uint8), where=mask[..., None] > 0)
     for i in order:
         _outline(canvas, *parts[i], colour_of(int(instances.classes[i])), 2 * stroke)
-    for left, top, mask in _stretched(truth, factor, canvas.shape) if truth else []:
-        _outline(canvas, left, top, mask, PAPER, stroke)
     taken: list[tuple[int, int, int, int]] = []
     for i in order:
         colour = colour_of(int(instances.classes[i]))
@@ -177,20 +173,6 @@ def _shaded(shades: np.ndarray) -> np.ndarray:
 
 def _factor(image: np.ndarray) -> int:
     return max(1, round(LEAST_SIDE / max(image.shape[:2])))
-
-
-def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures in rows of `columns`, each within a cell of their median size, on white."""
-    gap = 8
-    height, width = (sorted(image.shape[axis] for image in images)[len(images) // 2] for axis in (0, 1))
-    rows = -(-len(images) // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), PAPER, np.uint8)
-    for place, image in enumerate(images):
-        image = _scaled(image, min(height / image.shape[0], width / image.shape[1]))
-        top = gap + place // columns * (height + gap) + (height - image.shape[0]) // 2
-        left = gap + place % columns * (width + gap) + (width - image.shape[1]) // 2
-        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return sheet
 
 
 def _pixels(box: np.ndarray, factor: int, shape: Sequence[int]) -> tuple[int, int, int, int]:

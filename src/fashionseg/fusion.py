@@ -15,12 +15,13 @@ def fuse(views: Sequence[Detections]) -> Detections:
 
     A view holds, of the same image and without padding, boxes (n, 4) in a common frame, scores (n,), classes (n,),
     masks (n, M, M) over their boxes, margins (n,) and maybe attributes (n, A). Means are weighted by score; masks are
-    brought to the mean box first. A score is the mean times the share of views that agree, which is added as
-    `agreement` (n,). One view comes back as it is.
+    brought to the mean box first. A score is the mean times the share of views that agree, the paper's, which counts
+    boxes; `agreement` (n,), which is added, counts each view once. One view comes back as it is.
     """
     if len(views) == 1:
         return {**views[0], "agreement": np.ones(len(views[0]["scores"]), np.float32)}
     found = {name: np.concatenate([view[name] for view in views]) for name in views[0]}
+    of_view = np.repeat(np.arange(len(views)), [len(view["scores"]) for view in views])
     clusters = _clusters(found["boxes"], found["scores"], found["classes"])
     fused = {name: np.zeros((len(clusters), *values.shape[1:]), values.dtype) for name, values in found.items()}
     fused["agreement"] = np.zeros(len(clusters), np.float32)
@@ -29,8 +30,8 @@ def fuse(views: Sequence[Detections]) -> Detections:
         box = weights @ found["boxes"][members]
         fused["boxes"][row] = box
         fused["classes"][row] = found["classes"][members[0]]
-        fused["agreement"][row] = min(len(members), len(views)) / len(views)
-        fused["scores"][row] = found["scores"][members].mean() * fused["agreement"][row]
+        fused["agreement"][row] = len(np.unique(of_view[members])) / len(views)
+        fused["scores"][row] = found["scores"][members].mean() * min(len(members), len(views)) / len(views)
         fused["masks"][row] = sum(
             weight * _moved(found["masks"][i], found["boxes"][i], box)
             for weight, i in zip(weights, members, strict=True)

@@ -1,6 +1,6 @@
 """Images in, instances out: views through the networks, masks pasted into the photograph's own grid as runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,24 +79,31 @@ class Predictor:
     """Trained networks, asked as one. Each folder holds one as training leaves it; params say how they look.
 
     Calling it on an image (H, W, 3) uint8 RGB gives its instances as `instances` does, without an image_id.
-    Raises UserError where the networks tell different things apart.
+    Raises UserError where the networks tell different things apart, or where two scales come to the same side.
     """
 
     def __init__(self, folders: Sequence[Path], params: Predict):
         self.params = params
         self.views = []
-        labels = {}
+        known = {}
         for folder in folders:
+            sides = set()
             for scale in params.scales:
-                network, labels[folder] = load(folder, scale)
+                network, labels = load(folder, scale)
+                if network.side in sides:
+                    raise UserError(f"predict.scales: {scale} gives {network.side} px, as another does; leave one out.")
+                sides.add(network.side)
+                known[folder] = labels, network.roi_heads.attributes == "none"
                 detector = Detector(network, params.score, params.nms_iou)
                 detector.compile(jit_compile=JIT)
                 self.views += [View(detector, flipped) for flipped in ((False, True) if params.flip else (False,))]
-        self.labels = labels[folders[0]]
+        self.labels, plain = known[folders[0]]
         self.detections = self.views[0].detector.network.roi_heads.detections
-        for folder, others in labels.items():
-            if others != self.labels:
+        for folder, (labels, without) in known.items():
+            if labels != self.labels:
                 raise UserError(f"{folder} was trained on other labels than {folders[0]}; they cannot be merged.")
+            if without != plain:
+                raise UserError(f"of {folder} and {folders[0]} only one knows attributes; they cannot be merged.")
 
     @property
     def sides(self) -> set[int]:
@@ -110,17 +117,26 @@ class Predictor:
         return [{name: values[: self.detections] for name, values in found.items()} for found in fused]
 
     def __call__(self, image: np.ndarray) -> list[dict[str, Any]]:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f"an image is (H, W, 3) uint8 RGB. Received: {image.shape} {image.dtype}")
         (found,) = self.detect({side: padded([samples.resized(image, side)], side) for side in self.sides})
         with ThreadPoolExecutor() as pool:
             return instances(*image.shape[:2], found, self.labels, self.params, pool)
 
 
 def predict(
-    document: dict[str, Any], images: Path, folders: Sequence[Path], params: Predict, workers: int
+    document: dict[str, Any],
+    images_for: Callable[[int], Path],
+    folders: Sequence[Path],
+    params: Predict,
+    workers: int,
 ) -> list[dict[str, Any]]:
-    """COCO results of every image of a COCO document, at the images' original size, best first within an image."""
+    """COCO results of every image of a COCO document, at the images' original size, best first within an image.
+
+    images_for: the folder of the pictures for a view of so many pixels.
+    """
     predictor = Predictor(folders, params)
-    pictures = [Pictures(document, images, side, params.batch_size, workers) for side in predictor.sides]
+    pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
     records = document["images"]
     results = []
     with ThreadPoolExecutor(workers) as pool:

@@ -112,7 +112,7 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    pictures: Index
+    pictures: Count
     attribute_score: Share
 
 
@@ -133,8 +133,12 @@ class Tune(Metric):
 @dataclasses.dataclass(frozen=True)
 class Submission:
     longest_side: Count
-    min_area: Index
+    min_area: Count
     overlap: Literal["same_class", "any"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sending:
     gzip: bool
 
 
@@ -151,6 +155,7 @@ SECTIONS = {
     "evaluate": Evaluate,
     "tune": Tune,
     "submission": Submission,
+    "sending": Sending,
 }
 
 

@@ -6,6 +6,7 @@ it; stability: how sharp its edge is; attribute_ids with attribute_scores.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from fashionseg.errors import UserError
@@ -17,8 +18,9 @@ KEYS = (*COCO_KEYS, "margin", "agreement", "mask", "mask_score", "stability", "a
 
 
 def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
-    """Raises UserError for the first prediction without one of `keys`, or of an image, a category or an attribute that
-    the COCO document lacks."""
+    """Raises UserError for the first prediction without one of `keys`, of an image, a category or an attribute that
+    the COCO document lacks, of another size than its image, or with a score that is no number."""
+    sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
     known = {
         name: {row["id"] for row in document.get(kind, [])}
         for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
@@ -35,3 +37,12 @@ def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Seq
                     f"prediction {number} (from 0) has {name} {min(foreign)}, which the COCO document lacks; "
                     "run `dvc repro` so that both are of the same data."
                 )
+        size, score = prediction["segmentation"]["size"], prediction["score"]
+        if list(size) != sizes[prediction["image_id"]]:
+            height, width = sizes[prediction["image_id"]]
+            raise UserError(
+                f"prediction {number} (from 0) has a mask of {size[0]} x {size[1]} pixels on an image of "
+                f"{height} x {width}; run `dvc repro` so that both are of the same data."
+            )
+        if not isinstance(score, int | float) or not isfinite(score):
+            raise UserError(f"prediction {number} (from 0) has the score {score!r}, which is no number.")

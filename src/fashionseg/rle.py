@@ -2,8 +2,8 @@
 
 A `Runs` holds N masks as columns of NumPy numbers; pixels count down the columns, as Kaggle and COCO count them. Two
 pictures of the same runs carry all the rest. On the line, all masks lie end to end: there set operations are a sort,
-and `_of_line` makes any intervals canonical again. In columns, no run passes the end of its column: there resizing,
-pasting and mirroring are arithmetic on the edges of each run.
+and `_of_line` makes any intervals canonical again. In columns, no run passes the end of its column: there resizing
+and pasting are arithmetic on the edges of each run.
 """
 
 import itertools
@@ -124,11 +124,6 @@ class Runs:
     def crop(self, row: int, top: int, left: int, height: int, width: int) -> "Runs":
         """The window of one mask, as one mask of height x width."""
         return self[row].paste(-top, -left, height, width)
-
-    def flip(self) -> "Runs":
-        """Each mask mirrored, left to right."""
-        rows, columns, top, bottom = _columns(self)
-        return _of_columns(rows, self.widths[rows] - 1 - columns, top, bottom, self.heights, self.widths)
 
     def union(self, other: "Runs") -> "Runs":
         """Pixels of either, mask by mask."""

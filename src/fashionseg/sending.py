@@ -36,14 +36,14 @@ def send(path: str | Path, message: str, competition: str) -> str:
 
 
 def main(path: str, document: str, sample: str, message: str) -> None:
-    settings = params.load("data", "submission")
+    settings = params.load("data", "submission", "sending")
     if settings.data.source == "demo":
         raise UserError("data.source is demo: Kaggle knows none of its pictures; nothing was sent.")
     if not message:
         raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
     if faults := check(path, io.read_json(document), sample_ids(sample), settings.submission):
         raise UserError(f"{path} has {len(faults)} faults, the first: {faults[0]}; nothing was sent.")
-    print(send(zipped(path) if settings.submission.gzip else path, message, settings.data.competition))
+    print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 
 
 if __name__ == "__main__":

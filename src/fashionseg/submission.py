@@ -27,9 +27,10 @@ from fashionseg.evaluation import kaggle
 from fashionseg.params import Metric, Submission
 
 COLUMNS = ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
-FILLER = {"EncodedPixels": "1 1", "ClassId": kaggle.FILLER_CLASS, "AttributesIds": ""}
+FILLER = "1 1"  # EncodedPixels of the row of an image without a claim
 BATCH = 200  # images whose masks are in memory at once
-SHOWN = 50  # faults that the command prints
+WIDEST = 100  # letters shown of a header that is none
+PIXELS = 2**31  # more than any grid has
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def table(
     """
     images = _images(document)
     predicted = by_image(predictions, document)
+    classes = [category["id"] for category in document["categories"]]
+    filler_class = kaggle.FILLER_CLASS if kaggle.FILLER_CLASS in classes else classes[0]
+    filler = {"EncodedPixels": FILLER, "ClassId": filler_class, "AttributesIds": ""}
     rows = []
     for name in track(order, "claim"):
         if name not in images:
@@ -89,8 +93,18 @@ def table(
                 "AttributesIds": ",".join(map(str, sorted(ids))),
             }
             for claim, ids, pixels in zip(claims, attribute_ids, masks.to_kaggle(), strict=True)
-        ] or [{"ImageId": name, **FILLER}]
+        ] or [{"ImageId": name, **filler}]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write(
+    path: str | Path, rows: pd.DataFrame, document: dict[str, Any], order: Sequence[str], params: Submission
+) -> None:
+    """Writes the rows of `table` as CSV. Raises UserError where `check` finds a fault; then `path` is as it was."""
+    with io.replacing(path) as beside:
+        io.write_csv(beside, rows)
+        if faults := check(beside, document, order, params):
+            raise UserError(f"{path} would have {len(faults)} faults, the first: {faults[0]}; it was not written.")
 
 
 def check(path: str | Path, document: dict[str, Any], order: Sequence[str] | None, params: Submission) -> list[Fault]:
@@ -141,7 +155,7 @@ def score(path: str | Path, document: dict[str, Any], metric: Metric, params: Su
         attributes = [frozenset(map(int, filter(None, row.attribute_ids.split(",")))) for row in rows]
         true_masks = rle.from_coco([row["segmentation"] for row in true]).resize(height, width)
         true_classes = np.array([row["category_id"] for row in true], int)
-        true_attributes = [frozenset(row["attribute_ids"]) for row in true]
+        true_attributes = [frozenset(row.get("attribute_ids", [])) for row in true]
         pairs.append(
             (
                 kaggle.Instances(masks, classes, attributes),
@@ -154,15 +168,16 @@ def score(path: str | Path, document: dict[str, Any], metric: Metric, params: Su
 def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> pd.DataFrame:
     """Claims by class of two CSVs: columns class, both, attributes (same mask, other ids), first, second (only there).
 
-    A claim is the same when image, class and pixels are. Classes without a difference are left out but for the last
-    row, the sum of all. Raises UserError for what is no submission.
+    A claim is the same when image, class and pixels are, however its runs are cut. Classes without a difference are
+    left out but for the last row, the sum of all. Raises UserError for what is no submission.
     """
     files = []
     for path in (first, second):
         rows, faults = _read(path)
-        if rows is None:
+        if rows is None or any(fault.column == "row" for fault in faults):
             raise UserError(f"{path} is no submission: {faults[0]}.")
-        files.append({(row.image, row.class_id, row.pixels): row.attribute_ids for row in rows})
+        claims = zip(rows, _canonical([row.pixels for row in rows]), strict=True)
+        files.append({(row.image, row.class_id, pixels): row.attribute_ids for row, pixels in claims})
     mine, others = files
     names = {str(category["id"]): _short(category) for category in document["categories"]}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -181,10 +196,18 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
 
 def counted(rows: pd.DataFrame, document: dict[str, Any]) -> str:
     """One line on what is claimed: how many, on how many images, of which classes most."""
-    real = rows[rows["EncodedPixels"] != FILLER["EncodedPixels"]]
+    real = rows[rows["EncodedPixels"] != FILLER]
     names = {category["id"]: _short(category) for category in document["categories"]}
     most = ", ".join(f"{names[number]} {count}" for number, count in Counter(real["ClassId"]).most_common(5))
     return f"{len(real)} claims on {real['ImageId'].nunique()} of {rows['ImageId'].nunique()} images ({most or 'none'})"
+
+
+def _canonical(texts: list[str]) -> list[str]:
+    """Run lengths with those that touch made one; what is faulty stays as it is."""
+    texts, size = np.array(texts, object), (np.full(len(texts), PIXELS), np.ones(len(texts), int))
+    sound = np.array([i for i in range(len(texts)) if i not in rle.check_kaggle(texts, *size)], int)
+    texts[sound] = rle.from_kaggle(texts[sound], *(side[sound] for side in size)).to_kaggle()
+    return texts.tolist()
 
 
 def _short(category: dict[str, Any]) -> str:
@@ -216,7 +239,9 @@ def _read(path: str | Path) -> tuple[list[Row] | None, list[Fault]]:
     csv.field_size_limit(sys.maxsize)
     header = next(fields, [])
     if header != COLUMNS:
-        return None, [*faults, Fault(1, "header", ",".join(header) or "nothing", ",".join(COLUMNS))]
+        found = ",".join(header)
+        found = found if found.isprintable() else "no text"
+        return None, [*faults, Fault(1, "header", found[:WIDEST] or "nothing", ",".join(COLUMNS))]
     rows = []
     for row in fields:
         line = fields.line_num
@@ -289,32 +314,41 @@ def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Sub
     ]
     sound = [i for i in sound if i not in repeated]
     runs = rle.from_kaggle([strings[i] for i in sound], size[sound, 0], size[sound, 1])
+    rivals = [(rows[i].image, rows[i].class_id if params.overlap == "same_class" else "") for i in sound]
     groups: dict[tuple[str, str], int] = {}
-    group = np.array([groups.setdefault((rows[i].image, rows[i].class_id), len(groups)) for i in sound], int)
-    # All runs on one line, a stretch for each image and class: there a shared pixel is a run that begins too early.
+    group = np.array([groups.setdefault(rival, len(groups)) for rival in rivals], int)
+    # All runs on one line, a stretch for each group of rivals: there a shared pixel is a run that begins too early.
     starts = runs.starts + group[runs.rows] * int((size[:, 0] * size[:, 1]).max(initial=0))
     order = np.argsort(starts, kind="stable")
     reach = np.maximum.accumulate((starts + runs.lengths)[order])
     early = order[1:][starts[order][1:] < reach[:-1]]
     for i in sorted({sound[row] for row in runs.rows[early].tolist()}):
-        found = f"shares pixels with another claim of class {rows[i].class_id}"
-        faults.append(Fault(rows[i].line, "EncodedPixels", found, "no overlap within an image and class"))
+        whom, where = (f" of class {rows[i].class_id}", " and class") if params.overlap == "same_class" else ("", "")
+        found, expected = f"shares pixels with another claim{whom}", f"no overlap within an image{where}"
+        faults.append(Fault(rows[i].line, "EncodedPixels", found, expected))
     return faults
+
+
+def _document(path: str) -> dict[str, Any]:
+    document, keys = io.read_json(path), ("images", "categories", "attributes")
+    if not isinstance(document, dict) or any(key not in document for key in keys):
+        raise UserError(f"{path} is no COCO document with {', '.join(keys)}; name one such as data/coco/val.json.")
+    return document
 
 
 def main(command: str = "", *arguments: str) -> None:
     settings = params.load("tune", "submission")
     if command == "compare" and len(arguments) == 3:
         first, second, document = arguments
-        print(compare(first, second, io.read_json(document)).to_string(index=False))
+        print(compare(first, second, _document(document)).to_string(index=False))
     elif command == "check" and len(arguments) in (2, 3):
-        path, document = arguments[0], io.read_json(arguments[1])
+        path, document = arguments[0], _document(arguments[1])
         order = sample_ids(arguments[2]) if len(arguments) == 3 else None
         faults = check(path, document, order, settings.submission)
-        print("\n".join(map(str, faults[:SHOWN])) or f"{path} is valid")
+        print("\n".join(map(str, faults)) or f"{path} is valid")
         if faults:
             raise UserError(f"{path} has {len(faults)} faults.")
-        if document["annotations"]:
+        if document.get("annotations"):
             value = score(path, document, settings.tune, settings.submission)
             print(f"{settings.tune.formula} {value:.5f} (average: {settings.tune.average}, f1: {settings.tune.f1})")
     else:

@@ -20,16 +20,19 @@ def main() -> None:
     claims = io.read_json("metrics/tune.json")
     console = Console(highlight=False)
     for kind, word in (("segm", "masks"), ("bbox", "boxes")):
-        score = scores[kind]
-        console.print(f"[bold]{word}[/]  AP {score['AP']:.3f}   AP50 {score['AP50']:.3f}   AP75 {score['AP75']:.3f}")
+        shown = "   ".join(f"{name} {_number(scores[kind][name])}" for name in ("AP", "AP50", "AP75"))
+        console.print(f"[bold]{word}[/]  {shown}")
     if "attributes" in scores:
-        values = [scores["iou_f1"]["AP"], scores["attributes"]["macro_f1"]]
-        average, f1 = ("-" if value is None else f"{value:.3f}" for value in values)
+        average, f1 = map(_number, (scores["iou_f1"]["AP"], scores["attributes"]["macro_f1"]))
         console.print(f"[bold]attributes[/]  AP with F1 {average}   macro F1 of the frequent ones {f1}")
     console.print(f"[bold]claims[/] competition metric {claims['value']:.3f} on images not used to choose")
     for name, path in SEEN:
         console.print(f"  {name:<18} {path}")
     console.print("next: [bold]dvc exp run -S train.epochs=12[/], then [bold]make compare[/]")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -105,6 +105,13 @@ def test_a_file_of_something_else_is_named(tmp_path):
     rule.write(path, replace(PLAIN, categories=[1, 2]), {})
     with pytest.raises(UserError, match="made for other classes"):
         rule.read(path, document(1))
+    rule.write(path, replace(PLAIN, attributes=Thresholds(0.5, {"1/77": 0.4})), {})
+    with pytest.raises(UserError, match="made for other attributes"):
+        rule.read(path, document(1))
+    unknown = Forest(("of_class", *FEATURES), [["wings", 0.5, 0.1, 0.2]])
+    rule.write(path, replace(PLAIN, selector=Selector(0.0, Thresholds(0.0), unknown)), {})
+    with pytest.raises(UserError, match="no claims rule of this version"):
+        rule.read(path, document(1))
     forest = Forest(("score",), [0.5])
     rule.write(path, replace(PLAIN, selector=Selector(0.0, Thresholds(0.0), forest)), {})
     with pytest.raises(UserError, match="no claims rule of this version"):

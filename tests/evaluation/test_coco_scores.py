@@ -65,6 +65,14 @@ def test_perfect_predictions(document, perfect):
     assert (curve.drop(columns="recall") == 1).all().all()
 
 
+def test_classes_keep_their_scores_in_any_order_of_ids(document, perfect):
+    found = [one for one in perfect if one["category_id"] == 7]
+    shuffled = {**document, "categories": [CATEGORIES[i] for i in (2, 1, 0)]}
+    table = coco.by_class(shuffled, coco.evaluate(shuffled, found), found).set_index("id")
+    assert table["AP"].to_dict() == {7: 1, 3: 0}
+    assert table["predictions"].to_dict() == {7: 2, 3: 0}
+
+
 def test_a_shift_costs_what_its_iou_says(document, perfect):
     """IoU 39 / 41 of one of two classes passes all thresholds; 20 rows down, IoU 1 / 3, none."""
     perfect[0] = instance(1, 3, (5, 4, 40, 40), score=0.9)
@@ -126,6 +134,9 @@ def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
     assert files == ["01_best_2.jpg", "02_worst_1.jpg", "03_wrong_1.jpg"] == table["file"].tolist()
     assert table["kind"].tolist() == ["best", "worst", "wrong"]
     assert table["caption"].tolist() == ["1.00 found", "0.50 found", "shirt 0.90: IoU 0.30 with a true shirt"]
+    (tmp_path / "train/1.jpg").unlink()
+    with pytest.raises(UserError, match=r"1\.jpg is missing or no whole picture; run `dvc repro convert`"):
+        plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5
     assert drawn.shape[1] > drawn.shape[0]

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 
 from fashionseg import masks as mask_ops
 from fashionseg import rle
+from fashionseg.errors import UserError
 from fashionseg.params import Submission
 from fashionseg.predictions import KEYS, Prediction, check
 
@@ -70,14 +71,18 @@ def on_grid(
     Both ways are resized from the image's own size, where predictions are made.
     """
     if mask_threshold is None:
-        masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
+        try:
+            masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
+        except rle.RunError as error:
+            where = f"a prediction of image {predictions[error.row]['image_id']}"
+            raise UserError(f"{where} has a broken mask: {error.reason}; run `dvc repro predict`.") from None
     else:
-        masks = rle.concatenate(
-            [
-                mask_ops.paste(mask_ops.unpack(p["mask"]), p["bbox"], height, width, mask_threshold)[0]
-                for p in predictions
-            ]
-        )
+        probabilities = [mask_ops.unpack(prediction["mask"]) for prediction in predictions]
+        pasted = [
+            mask_ops.paste(mask, prediction["bbox"], height, width, mask_threshold)[0]
+            for mask, prediction in zip(probabilities, predictions, strict=True)
+        ]
+        masks = rle.concatenate(pasted)
     return masks.resize(*grid(height, width, params.longest_side))
 
 

@@ -149,8 +149,12 @@ def read(path: str | Path, document: dict[str, Any]) -> Rule:
             )
             if forest.features != ("of_class", *FEATURES):
                 raise KeyError("features")
-    except (KeyError, TypeError) as error:
+            forest.predict(np.zeros((0, len(forest.features))))  # reads all the trees
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path} holds no claims rule of this version ({error}); run `dvc repro tune`.") from None
-    if values["categories"] != [category["id"] for category in document["categories"]]:
-        raise UserError(f"{path} was made for other classes than these predictions; run `dvc repro tune`.")
+    known = {f"{category['id']}/{a['id']}" for category in document["categories"] for a in document["attributes"]}
+    others = values["attributes"].own.keys() - known
+    if others or values["categories"] != [category["id"] for category in document["categories"]]:
+        what = "attributes" if others else "classes"
+        raise UserError(f"{path} was made for other {what} than these predictions; run `dvc repro tune`.")
     return Rule(**values)

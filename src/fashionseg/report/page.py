@@ -36,6 +36,7 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "pycocotools",
+    "scikit-learn",
 )
 # Refuses the network to the page, should anything in it ever ask for it.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -248,8 +249,9 @@ def _attributes(run: Run) -> Iterable[Element | None]:
 
 
 def _claims(run: Run) -> Iterable[Element | None]:
-    rule = run.values(run.results, "claims.json") | run.values(run.metrics, "tune.json")
+    rule, values = run.values(run.results, "claims.json"), run.values(run.metrics, "tune.json")
     plain = {key: value for key, value in rule.items() if isinstance(value, str | int | float)}
+    plain |= {"value on new images": values["value"]} if "value" in values else {}
     parts = [tag("div", tag("h3", "Rule"), _list(plain), class_="panel")] if plain else []
     ways, thresholds, masks, calibration, importance = (
         run.table(f"tune/{name}.csv") for name in ("ways", "thresholds", "masks", "calibration", "importance")
