@@ -1,22 +1,45 @@
 """Mask R-CNN R50-FPN beside torchvision's: seconds an image for inference and for a training step, in one run.
 
     python benchmarks/reference.py --torch /path/to/python [--side 512] [--batch 1] [--proposals 1000] [--rois 512]
+    KERAS_BACKEND=jax python benchmarks/reference.py --torch python --batch 8 --precision bfloat16      # on a GPU
     python benchmarks/reference.py --scaling        # ours alone: seconds an image by batch, proposals, side
 
---torch is the python of an environment of its own with torch and torchvision; without it only ours is timed. Both
-networks have random weights, the same frozen layers, the same picture with 8 instances, and take turns.
+--torch is the python of an environment with torch and torchvision; without it only ours is timed. Both networks have
+random weights, the same frozen layers, the same picture with 8 instances, which lies on the device before the clock
+starts, and take turns; at inference every proposal shows one class, as many as trained networks show. bfloat16 is
+mixed_bfloat16 here, autocast there. On a GPU torchvision's convolutions are channels_last, and whatever of
+cudnn.benchmark and torch.compile makes it faster is switched on. Peak memory is the GPU's as allocated, else the
+process'.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 ROUNDS = 5
+LEAST_SECONDS = 1.0  # of a round: what is faster is done again
+WARM = 5  # steps until torch has settled, and as many to compare its settings
 CLASSES, INSTANCES, DETECTIONS = 46, 8, 100
+LEAST_SCORE = 0.05  # torchvision's
+# Of background, one class and the others: untrained networks would find all classes alike, and so nothing or too much.
+CLASS_LOGITS = [3.0, 2.2, *[-6.0] * (CLASSES - 1)]
+QUANTITIES = ("wall seconds an image", "processor seconds an image", "peak gigabytes")
+
+
+class Side(NamedTuple):
+    """One of the two: what it runs on, what it does, how to wait for that, its peak memory in bytes."""
+
+    about: str
+    once: Callable[[], object]
+    wait: Callable[[], object]
+    peak: Callable[[], int]
 
 
 def main() -> None:
@@ -25,6 +48,7 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true")
     for name, value in (("side", 512), ("batch", 1), ("proposals", 1000), ("rois", 512)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--tasks", nargs="+", default=["inference", "training"], choices=["inference", "training"])
     parser.add_argument("--worker", choices=["ours", "theirs"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -39,11 +63,11 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     pythons = {"ours": sys.executable, **({"theirs": options.torch} if options.torch else {})}
     for task in options.tasks:
-        seconds = measure(pythons, {**vars(options), "tasks": [task]})
-        for place, clock in enumerate(("wall", "processor")):
-            middle = {name: statistics.median(pair[place] for pair in pairs) for name, pairs in seconds.items()}
-            line = f"{task}, {options.side} px, batch {options.batch}, {clock} seconds an image: "
-            line += ", ".join(f"{name} {value:.3f}" for name, value in middle.items())
+        rounds = measure(pythons, {**vars(options), "tasks": [task]})
+        for place, quantity in enumerate(QUANTITIES):
+            middle = {name: statistics.median(values[place] for values in rounds[name]) for name in rounds}
+            line = f"{task}, {options.side} px, batch {options.batch}, {quantity}: "
+            line += ", ".join(f"{name} {value:#.4g}" for name, value in middle.items())
             if options.torch:
                 line += f", ratio {middle['ours'] / middle['theirs']:.2f}"
             print(line, flush=True)
@@ -58,38 +82,49 @@ def scaling(options: argparse.Namespace) -> None:
         shape = {**base, **change}
         line = f"{shape['batch']:>6}{shape['proposals']:>11}{shape['side']:>6}"
         for task in options.tasks:
-            pairs = measure({"ours": sys.executable}, {**vars(options), **shape, "tasks": [task]})["ours"]
-            line += f"{statistics.median(wall for wall, _ in pairs):>11.3f}"
+            rounds = measure({"ours": sys.executable}, {**vars(options), **shape, "tasks": [task]})["ours"]
+            line += f"{statistics.median(wall for wall, *_ in rounds):>11.3f}"
         print(line, flush=True)
 
 
-def measure(pythons: dict[str, str], options: dict) -> dict[str, list[tuple[float, float]]]:
-    """Wall and processor seconds an image of each, ROUNDS times, turn by turn after a round that is not counted."""
+def measure(pythons: dict[str, str], options: dict) -> dict[str, list[tuple[float, float, float]]]:
+    """QUANTITIES of each, ROUNDS times, turn by turn after a round that is not counted."""
     workers = {}
     for name, python in pythons.items():
-        flags = [f"--{key}={options[key]}" for key in ("side", "batch", "proposals", "rois")]
+        flags = [f"--{key}={options[key]}" for key in ("side", "batch", "proposals", "rois", "precision")]
         command = [python, __file__, f"--worker={name}", "--tasks", *options["tasks"], *flags]
         workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
+    rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in workers}
     for round_ in range(ROUNDS + 1):
         for name, worker in workers.items():
             print("go", file=worker.stdin, flush=True)
             value = json.loads(worker.stdout.readline())
             if round_:
-                seconds[name].append(value)
+                rounds[name].append(value)
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    return seconds
+    return rounds
 
 
 def work(options: argparse.Namespace) -> None:
-    once = {"ours": ours, "theirs": theirs}[options.worker](options, options.tasks[0])
-    for _ in sys.stdin:
-        wall, processor = time.perf_counter(), time.process_time()
-        once()
+    side = {"ours": ours, "theirs": theirs}[options.worker](options, options.tasks[0])
+    for line, _ in enumerate(sys.stdin):
+        wall, processor, steps = time.perf_counter(), time.process_time(), 0
+        while not steps or time.perf_counter() - wall < LEAST_SECONDS:
+            side.once()
+            steps += 1
+        side.wait()
         spent = time.perf_counter() - wall, time.process_time() - processor
-        print(json.dumps([value / options.batch for value in spent]), flush=True)
+        if not line:
+            print(f"{options.worker}: {side.about}", file=sys.stderr)
+        seconds = [value / steps / options.batch for value in spent]
+        print(json.dumps([*seconds, side.peak() / 1e9]), flush=True)
+
+
+def resident() -> int:
+    """The most bytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def picture(side: int):
@@ -103,8 +138,9 @@ def picture(side: int):
     return image, boxes.astype(np.float32), random.integers(1, CLASSES + 1, INSTANCES).astype(np.int32)
 
 
-def ours(options: argparse.Namespace, task: str):
+def ours(options: argparse.Namespace, task: str) -> Side:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for theirs
     import keras
     import numpy as np
 
@@ -123,7 +159,7 @@ def ours(options: argparse.Namespace, task: str):
         detections=DETECTIONS,
         attributes="none",
         attribute_count=0,
-        precision="float32",
+        precision={"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision],
         rois=options.rois,
         seed=0,
     )
@@ -135,16 +171,28 @@ def ours(options: argparse.Namespace, task: str):
         "classes": np.repeat(classes[None], options.batch, 0),
         "masks": np.ones((options.batch, INSTANCES, 56, 56), np.uint8),
     }
+    batch = {name: keras.ops.convert_to_tensor(values) for name, values in batch.items()}
+
+    def peak():
+        if keras.backend.backend() == "jax":
+            import jax
+
+            return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", resident())
+        return resident()
+
+    # Both give numbers, not promises: there is nothing to wait for.
+    about = f"{keras.backend.backend()} on {keras.distribution.list_devices()[0]}, {options.precision}"
     if task == "training":
         network.compile(keras.optimizers.SGD(1e-4, 0.9), jit_compile=JIT)
-        return lambda: network.train_on_batch(batch)
-    detector = Detector(network, 0.0, 0.5)  # every pair counts, as untrained networks are unsure
+        return Side(about, lambda: network.train_on_batch(batch), lambda: None, peak)
+    network.roi_heads.box_head.class_logits.bias.assign(CLASS_LOGITS)
+    detector = Detector(network, LEAST_SCORE, 0.5)
     detector.compile(jit_compile=JIT)
     seen = {name: batch[name] for name in ("images", "sizes")}
-    return lambda: detector.predict_on_batch(seen)
+    return Side(about, lambda: detector.predict_on_batch(seen), lambda: None, peak)
 
 
-def theirs(options: argparse.Namespace, task: str):
+def theirs(options: argparse.Namespace, task: str) -> Side:
     import torch
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
@@ -160,7 +208,7 @@ def theirs(options: argparse.Namespace, task: str):
         rpn_pre_nms_top_n_test=options.proposals,
         rpn_post_nms_top_n_test=options.proposals,
         box_batch_size_per_image=options.rois,
-        box_score_thresh=0.0,
+        box_score_thresh=LEAST_SCORE,
         box_detections_per_img=DETECTIONS,
     )
     for name, parameter in network.backbone.body.named_parameters():
@@ -169,30 +217,68 @@ def theirs(options: argparse.Namespace, task: str):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.requires_grad_(False).eval()
             module.train = lambda mode=True, module=module: module  # stored statistics, as ours
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
+    autocast = torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16")
     image, boxes, classes = picture(options.side)
-    images = [torch.tensor(image).permute(2, 0, 1) / 255] * options.batch
-    if task == "inference":
-        network.eval()
-
-        def detect():
-            with torch.inference_mode():
-                network(images)
-
-        return detect
+    images = [torch.tensor(image, device=device).permute(2, 0, 1) / 255] * options.batch
     masks = torch.zeros(INSTANCES, options.side, options.side, dtype=torch.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().astype(int), strict=True):
         mask[y1:y2, x1:x2] = 1
     truth = {"boxes": torch.tensor(boxes), "labels": torch.tensor(classes).long(), "masks": masks}
-    network.train()
+    truth = {name: values.to(device) for name, values in truth.items()}
+    network.train(task == "training")
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 1e-4, 0.9)
 
+    def detect():
+        with torch.inference_mode(), autocast:
+            network(images)
+
     def step():
-        loss = sum(network(images, [dict(truth) for _ in images]).values())
+        with autocast:
+            loss = sum(network(images, [dict(truth) for _ in images]).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    return step
+    if task == "inference":
+        network.roi_heads.box_predictor.cls_score.bias.data = torch.tensor(CLASS_LOGITS, device=device)
+    once = step if task == "training" else detect
+    about = f"torch {torch.__version__} on {device}, {options.precision}"
+    if device == "cpu":
+        return Side(about, once, lambda: None, resident)
+    network.to(memory_format=torch.channels_last)
+    forward = torch.compile(network.backbone.forward, dynamic=False)
+    switches = {
+        "cudnn.benchmark": (torch.backends.cudnn, "benchmark", True),
+        "torch.compile of the backbone": (network.backbone, "forward", forward),
+    }
+    used = [name for name, switch in switches.items() if faster(once, torch.cuda.synchronize, *switch)]
+    torch.cuda.reset_peak_memory_stats()
+    about = f"{about}, channels_last, {', '.join(used) or 'nothing else'}"
+    return Side(about, once, torch.cuda.synchronize, torch.cuda.max_memory_allocated)
+
+
+def faster(once: Callable[[], object], wait: Callable[[], object], owner: object, name: str, value: object) -> bool:
+    """Whether `once` works, and in less time, with the attribute so; if not, it gets its old value back."""
+    seconds, before = [], getattr(owner, name)
+    for setting in (before, value):
+        setattr(owner, name, setting)
+        try:
+            for _ in range(WARM):
+                once()
+            wait()
+            begin = time.perf_counter()
+            for _ in range(WARM):
+                once()
+            wait()
+        except Exception as error:  # a compiler lets through whatever it meets
+            print(f"theirs: {name} does not work here: {error}", file=sys.stderr)
+            break
+        seconds.append(time.perf_counter() - begin)
+    better = len(seconds) == 2 and seconds[1] < seconds[0]
+    setattr(owner, name, value if better else before)
+    return better
 
 
 if __name__ == "__main__":

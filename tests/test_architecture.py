@@ -14,7 +14,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.read_text().stri
 LAYERS = [  # from the bottom up
     ["errors"],
     ["rle", "params", "predictions", "io", "kaggle_client"],
-    ["model/boxes", "model/anchors", "model/nms", "model/roi_align", "data/competition", "masks"],
+    ["model/boxes", "model/anchors", "model/device", "model/nms", "model/roi_align", "data/competition", "masks"],
     ["model", "data"],
     ["callbacks", "claiming", "draw", "fusion", "model/mask_rcnn", "data/batches"],
     ["training", "inference", "evaluation", "summary"],

@@ -7,10 +7,10 @@ import pytest
 from keras import ops
 from test_mask_rcnn import SMALL, make_batch
 
-from fashionseg.model import convs
+from fashionseg.model import convs, roi_heads
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import HEADS, LOSSES, MaskRCNN
-from fashionseg.model.roi_heads import MaskHead
+from fashionseg.model.roi_heads import MaskHead, RoIHeads
 from fashionseg.model.rpn import RegionProposals
 
 
@@ -72,6 +72,29 @@ def test_anchor_ratios(compiled):
         np.testing.assert_allclose(sides[..., 1] / sides[..., 0], [[0.25, 1, 2, 4]] * len(sides), rtol=0.05)
         assert logits[level].shape == (1, 4 * len(sides))
         assert deltas[level].shape == (1, 4 * len(sides), 4)
+
+
+def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
+    """Masks and attributes of the slots in use, whether in parts of which most are skipped or all together."""
+    heads = RoIHeads(3, 8, [4, 8], 160, 40, "conv", 5)
+    pyramid = [np.random.default_rng(level).normal(size=(2, 16 >> level, 16 >> level, 8)) for level in range(2)]
+    heads.build([level.shape for level in pyramid])
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 32, (2, 40, 2))
+    rois = np.concatenate([corners, corners + random.uniform(4, 32, (2, 40, 2))], axis=-1)
+    arrays = [np.asarray(array, "float32") for array in (*pyramid, rois, np.zeros((2, 40, 1024)))]
+    classes, used = random.integers(1, 4, (2, 40)).astype("int32"), np.arange(40) < np.array([[18], [3]])
+    found = {}
+    for accelerated in (False, True):
+        monkeypatch.setattr(roi_heads, "accelerated", lambda accelerated=accelerated: accelerated)
+
+        def of(p2, p3, rois, features):
+            return heads._in_parts([p2, p3], rois, classes, features, ops.convert_to_tensor(used))
+
+        found[accelerated] = [values[used] for values in compiled(of)(*arrays)]
+    for parts, whole in zip(found[False], found[True], strict=True):
+        assert np.abs(parts).max() > 1e-3
+        np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
 
 
 def test_all_options_together_train(compiled):

@@ -5,6 +5,8 @@ from math import gcd
 import keras
 from keras import KerasTensor, initializers, layers, ops
 
+from fashionseg.model.device import accelerated
+
 GROUPS = 32  # at most; a divisor of the channels
 EPSILON = 1e-5
 
@@ -19,7 +21,7 @@ class Conv2D(layers.Conv2D):
 
     def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
         convolve = super().convolution_op
-        if keras.backend.backend() == "jax" or not keras.distribution.list_devices()[0].startswith("cpu"):
+        if keras.backend.backend() == "jax" or accelerated():
             return convolve(inputs, kernel)  # XLA does so itself, and GPUs have better ways
 
         @ops.custom_gradient

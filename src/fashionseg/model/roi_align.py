@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import keras
 from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
+from fashionseg.model.device import accelerated
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
 PART_BYTES = 2**23  # gathered of an image at once: what is larger leaves the cache
@@ -68,7 +70,9 @@ def _weighted_sums(table, index, weights):
     gathered stays in the cache: a quarter of the time. Backwards one corner of all bins at a time does the same.
     """
     bins, around, channels = *index.shape[1:], table.shape[-1]
-    step = max(1, PART_BYTES // (4 * around * channels))
+    # XLA makes one kernel of gathering and summing; a GPU has no use for parts then.
+    whole = accelerated() and keras.backend.backend() == "jax"
+    step = bins if whole else max(1, PART_BYTES // (4 * around * channels))
     parts = [slice(first, first + step) for first in range(0, bins, step)]
 
     @ops.custom_gradient

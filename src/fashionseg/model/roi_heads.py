@@ -9,6 +9,7 @@ from keras import KerasTensor, layers, ops
 from fashionseg.model import boxes as box_ops
 from fashionseg.model import convs, losses, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
+from fashionseg.model.device import accelerated
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
@@ -19,7 +20,8 @@ CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last supp
 LEAST_SIDE = 1e-2  # pixels; thinner detections are dropped
 DENSE = 1024
 # Masks and attributes are computed in so many parts of an image's slots, or in parts of so many slots if that is more:
-# a part without an instance costs nothing, but each makes the graph larger.
+# a part without an instance costs nothing, but each makes the graph larger. An accelerator computes all at once: there
+# what each part adds to the gradient of the whole pyramid costs more than empty slots do.
 PARTS, LEAST_PART = 8, 16
 
 
@@ -256,7 +258,7 @@ class RoIHeads(layers.Layer):
 
     def _in_parts(self, pyramid, rois, classes, features, used):
         """Mask logits (B, R, 28, 28) and attribute logits (B, R, A) of rois (B, R, 4), classes (B, R) and the box
-        head's features (B, R, F). The used slots (B, R) bool come first; parts without any give zeros."""
+        head's features (B, R, F). The used slots (B, R) bool come first; the others give whatever they give."""
         step = max(-(-rois.shape[1] // PARTS), LEAST_PART)
         attributes = self.attribute_count if self.attribute_head else 0
         align = self.align(pyramid)
@@ -272,6 +274,8 @@ class RoIHeads(layers.Layer):
                 return masks, nothing(part)[1]
             return masks, self.attribute_head(features[:, part], roi_features)
 
+        if accelerated():
+            return heads(slice(None))
         parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
         done = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(nothing, part)) for part in parts]
         return [ops.concatenate(kind, axis=1) for kind in zip(*done, strict=True)]
