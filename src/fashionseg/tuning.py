@@ -72,12 +72,18 @@ class Pool:
     worth: np.ndarray
 
     def claimed(self, worth: np.ndarray, single: bool) -> kaggle.Tally:
-        """What is worth 0 or more, or only the best; the best of an image always is."""
-        order = np.arange(len(worth))
-        if ((np.diff(worth) > 0) & (np.diff(self.tally.images) == 0)).any():
-            order = np.lexsort((-worth, self.tally.images))
-        first = np.diff(self.tally.images[order], prepend=-1) > 0
-        claimed = order[first if single else first | (worth[order] >= 0)]
+        """What is worth 0 or more, or only the best; the best of an image always is.
+
+        worth (n,) may differ from that of the pool by a number for each class, which does not change the order within
+        a class, and that is all the order that counts.
+        """
+        starts = np.flatnonzero(np.diff(self.tally.images, prepend=-1))
+        best = np.zeros(len(worth), bool)
+        if len(starts):
+            most = np.maximum.reduceat(worth, starts)
+            at_most = np.flatnonzero(worth == np.repeat(most, np.diff(starts, append=len(worth))))
+            best[at_most[np.diff(self.tally.images[at_most], prepend=-1) > 0]] = True  # of equals the first
+        claimed = best if single else best | (worth >= 0)
         return replace(self.tally, **{name: getattr(self.tally, name)[claimed] for name in COLUMNS})
 
     def value(self, worth: np.ndarray, single: bool, metric: Tune) -> float:

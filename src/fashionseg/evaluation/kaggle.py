@@ -142,16 +142,19 @@ def values(tally: Tally, metric: Metric) -> np.ndarray:
     if metric.average == "class":
         names, group = np.unique(group, return_inverse=True)
     group, true_group = np.split(group, [len(images)])
-    # Claims of each group that exceed exactly so many thresholds, summed up to: at least so many.
-    cells = (group * (LEVELS + 1) + overlap) * (LEVELS + 1) + agreed
-    exact = np.bincount(cells, minlength=len(names) * (LEVELS + 1) ** 2)
-    exact = exact.reshape(len(names), LEVELS + 1, LEVELS + 1)
-    hits = exact[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, -2::-1, -2::-1]
-    whole = exact.sum(axis=(1, 2), keepdims=True)
-    if metric.formula == "jaccard":
-        whole = whole + np.bincount(true_group, minlength=len(names))[:, None, None] - hits
-    shown = np.flatnonzero(whole[:, 0, 0])
-    found = (hits[shown] / whole[shown]).mean(axis=(1, 2))
+    claims = np.bincount(group, minlength=len(names))
+    if metric.formula == "precision":  # what is divided by is the same at all thresholds
+        shown = np.flatnonzero(claims)
+        found = np.bincount(group, overlap * agreed, len(names))[shown] / (claims[shown] * LEVELS**2)
+    else:
+        # Claims of each group that exceed exactly so many thresholds, summed up to: at least so many.
+        cells = (group * (LEVELS + 1) + overlap) * (LEVELS + 1) + agreed
+        exact = np.bincount(cells, minlength=len(names) * (LEVELS + 1) ** 2)
+        exact = exact.reshape(len(names), LEVELS + 1, LEVELS + 1)
+        hits = exact[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, -2::-1, -2::-1]
+        whole = claims + np.bincount(true_group, minlength=len(names))
+        shown = np.flatnonzero(whole)
+        found = (hits[shown] / (whole[shown, None, None] - hits[shown])).mean(axis=(1, 2))
     if metric.average == "class":
         image = names[shown] % tally.count
         found = np.bincount(image, found) / np.bincount(image)
