@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_mask_rcnn import SMALL, make_batch
 
+from fashionseg.callbacks import Checkpoint, restore
 from fashionseg.errors import UserError
 from fashionseg.model import backbones
 from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
@@ -390,10 +391,17 @@ def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, 
     expected = detector.predict_on_batch(batch)
     for path, value in values(network.backbone).items():
         np.testing.assert_array_equal(value, after[path])  # neither validation nor use changes anything
-    network.save_weights(tmp_path / "model.weights.h5")
-    again = MaskRCNN(**recipe)
-    again.load_weights(tmp_path / "model.weights.h5")
-    detector = Detector(again, 0.1, 0.5)
+    (tmp_path / "results").mkdir()
+    keeper = Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
+    keeper.set_model(network)
+    keeper.on_epoch_end(0)
+    resumed = MaskRCNN(**recipe)
+    resumed.compile(keras.optimizers.SGD(1e-4))
+    resumed.optimizer.build(resumed.trainable_variables)
+    restore(resumed, tmp_path / "checkpoint", tmp_path / "results")
+    for path, value in values(resumed.backbone).items():
+        np.testing.assert_array_equal(value, after[path])
+    detector = Detector(resumed, 0.1, 0.5)
     detector.compile(jit_compile=JIT)
     for name, found in detector.predict_on_batch(batch).items():
         np.testing.assert_allclose(found, expected[name], atol=1e-5)
