@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -68,31 +69,35 @@ def train(
         "rois": config.train.rois,
         "seed": config.seed,
     }
+    unused = recipe.pop("weights_unused")
+    if batches.tiny:
+        print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
     if batches.dropped:
         print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
     folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
     with io.locked(Path(checkpoints) / "lock"):
         _mention_others(folder)
         keras.utils.set_random_seed(config.seed)
-        model = _start(recipe)
+        model = _start(recipe, unused)
         fit(model, batches, validation, config.train, folder, Path(results))
         _save(model, {"network": _rebuilding(recipe, model), **labels}, folder, models)
         io.remove(folder)
 
 
-def _start(recipe: dict[str, Any]) -> keras.Model:
-    """The network before its first step; `weights` may be a file of a whole network or of a backbone."""
+def _start(recipe: dict[str, Any], unused: Sequence[str]) -> keras.Model:
+    """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
+    begins with a name of `unused` may be left over."""
     if recipe["weights"] in backbones.WEIGHTS:
         return MaskRCNN(**recipe)
     model = MaskRCNN(**{**recipe, "weights": "random"})
-    print(pretrained.load(model, recipe["weights"]))
+    print(pretrained.load(model, recipe["weights"], unused))
     return model
 
 
 def _rebuilding(recipe: dict[str, Any], model: keras.Model) -> dict[str, Any]:
     """The arguments that make the network anew, for its weights to be loaded, without the files it began from."""
     own = recipe["backbone"] in backbones.OWN
-    backbone = recipe["backbone"] if own else keras.saving.serialize_keras_object(model.backbone)
+    backbone = recipe["backbone"] if own else model.backbone.description
     return {**recipe, "weights": "random", "backbone": backbone}
 
 
