@@ -1,17 +1,13 @@
-"""A network at work on one picture, step by step: `make inspect IMAGE=photo.jpg`."""
+"""A network at work on one picture, step by step."""
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
 import numpy as np
 from keras import ops
 
-from fashionseg import draw, inference, io
+from fashionseg import draw
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
-from fashionseg.errors import UserError, reported
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import MaskRCNN
 
@@ -94,23 +90,3 @@ def _anchors(picture, anchors, pyramid):
 
 def _numpy(values):
     return ops.convert_to_numpy(values).astype("float32")  # features may be of 16 bits
-
-
-def main(models: str, image: str, folder: str) -> None:
-    network, _ = inference.load(Path(models))
-    names = [category["name"] for category in io.read_json(Path(models) / "mask_rcnn.json")["categories"]]
-    bgr = cv2.imread(image, cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise UserError(f"{image} is missing or no picture; name one, as in make inspect IMAGE=photo.jpg.")
-    pictures = steps(network, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), names)
-    with io.replacing(folder) as beside:
-        beside.mkdir(parents=True)
-        for number, (name, picture) in enumerate(pictures.items(), 1):
-            file = beside / f"{number:02}_{name.partition(',')[0].replace(' ', '_')}.jpg"
-            cv2.imwrite(str(file), draw.titled(picture, name)[..., ::-1])
-    print(f"{len(pictures)} steps: {folder}")
-
-
-if __name__ == "__main__":
-    with reported():
-        main(*sys.argv[1:])
