@@ -19,7 +19,7 @@ MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head
 # May lie in a file without a place here: a classifier's last layer, a counter of training steps.
 COUNTER = "num_batches_tracked"
 UNUSED = rf"fc\.(weight|bias)|.*\.{COUNTER}"
-GROUP = r"backbone\.[^_]+|[^.]+(\.[^.]+)?"  # of layers in the summary: backbone.stack2, fpn.lateral, box_head.deltas
+GROUP = r"backbone\.[^_]+|[^.]+(\.[^.]+)?|.*"  # of layers in the summary: backbone.stack2, fpn.lateral, box_head.deltas
 SHOWN = 3  # leftovers in an error
 ADVICE = "choose the model params that this file was made with"
 
