@@ -17,7 +17,7 @@ LAYERS = [  # from the bottom up
     ["model/boxes", "model/anchors", "model/device", "model/nms", "model/roi_align", "data/competition", "masks"],
     ["model", "data"],
     ["callbacks", "claiming", "draw", "fusion", "model/mask_rcnn", "data/batches"],
-    ["training", "inference", "evaluation", "summary"],
+    ["anatomy", "training", "inference", "evaluation", "summary"],
     ["export", "inspection", "report", "submission", "tuning"],
     ["sending"],
 ]

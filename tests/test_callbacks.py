@@ -24,8 +24,8 @@ SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [0.02, 0.01
 class Tiny(keras.Model):
     """As MaskRCNN: a batch in, a dict of scalar losses out, random numbers in between."""
 
-    def __init__(self, side=8, seed=1, width=4, **kwargs):
-        super().__init__()
+    def __init__(self, side=8, seed=1, width=4, precision="float32", **kwargs):
+        super().__init__(dtype=precision, autocast=False)
         self.dense = keras.layers.Dense(width, kernel_initializer=keras.initializers.GlorotUniform(seed))
         self.dense.build((None, side * 3))
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -54,7 +54,7 @@ class TinyBatches(keras.utils.PyDataset):
 
     batch_size = 2
     names = ("shirt", "shoe")
-    dropped = 0
+    dropped = tiny = 0
 
     def __init__(self, steps=4, seed=0, side=8, shift=None, **kwargs):
         super().__init__()

@@ -1,10 +1,13 @@
 """From the network's padded square back to the photograph."""
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import keras
@@ -191,6 +194,31 @@ def test_the_exported_network_gives_the_same_without_this_package(predictor, tra
         np.testing.assert_allclose(found[name], values, atol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow can")
+def test_only_tensorflow_exports(trained, tmp_path):
+    from fashionseg.export import export
+
+    with pytest.raises(UserError, match=r"Keras runs on jax; export with KERAS_BACKEND=tensorflow"):
+        export(trained, tmp_path / "saved", 0.5, 0.5)
+
+
+@pytest.mark.parametrize("command", ["export", "inspection"])
+def test_commands_run_on_the_backend_of_params(command, tmp_path):
+    """Nothing may import Keras before params are read."""
+    (tmp_path / "params.yaml").write_text(
+        (Path(__file__).parents[1] / "params.yaml").read_text().replace("backend: tensorflow", "backend: jax")
+    )
+    code = f"import sys, os; from fashionseg import {command}; assert 'keras' not in sys.modules\n"
+    code += "try: " + command + ".main(*sys.argv[1:])\n"
+    code += "except Exception: pass\nimport keras; print(keras.backend.backend())"
+    arguments = ["models", *["photo.jpg"] * (command == "inspection"), "folder"]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout == "jax\n", run.stderr
+
+
 def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
     from fashionseg import inspection
 
@@ -223,3 +251,39 @@ def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
     MaskRCNN(**RECIPE).save_weights(tmp_path / "mask_rcnn.weights.h5")
     network, labels = inference.load(tmp_path)
     assert (network.side, labels) == (64, Labels([40, 41], []))
+
+
+@pytest.mark.parametrize("start", ["head", "middle"])
+def test_damaged_weights_are_one_sentence(trained, tmp_path, start, monkeypatch):
+    shutil.copytree(trained, tmp_path / "models")
+    network = MaskRCNN(**RECIPE)
+    monkeypatch.setattr(inference, "MaskRCNN", lambda **recipe: network)  # once is enough
+    weights = tmp_path / "models" / "mask_rcnn.weights.h5"
+    whole = weights.read_bytes()
+    random = np.random.default_rng(0)
+    first, last = (0, 5000) if start == "head" else (3000, len(whole) // 2)
+    for _ in range(6):
+        damaged = bytearray(whole)
+        for place in random.integers(first, last, 30 if start == "head" else 3000):
+            damaged[place] = random.integers(256)
+        weights.write_bytes(damaged)
+        with contextlib.suppress(UserError):  # and nothing else; not all damage shows
+            inference.load(tmp_path / "models")
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"does not fit mask_rcnn\.json beside it \(.*\); train again"):
+        inference.load(tmp_path / "models")
+
+
+def test_a_description_that_does_not_fit_its_network_is_one_sentence(tmp_path):
+    for description, complaint in (
+        ({"network": RECIPE}, r"another version of the network \('categories'\)"),
+        ([1], "another version of the network"),
+        ({"network": RECIPE, "categories": CATEGORIES[:1]}, "names 1 categories, but its network tells 2 apart"),
+        (
+            {"network": {**RECIPE, "attributes": "linear", "attribute_count": 3}, "categories": CATEGORIES},
+            "names 0 attributes, but its network tells 3 apart",
+        ),
+    ):
+        io.write_json(tmp_path / "mask_rcnn.json", description)
+        with pytest.raises(UserError, match=complaint):
+            inference.load(tmp_path)

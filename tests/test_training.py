@@ -1,6 +1,5 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
-import json
 import os
 import runpy
 import signal
@@ -26,14 +25,14 @@ ROOT = Path(__file__).parents[1]
 CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 
-def config(epochs=3, seed=3, workers=0, backend="jax", **train):
+def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attributes="none", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
     values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, "optimizer": "adamw", **train}
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend),
         images=params.Images(64),
-        model=params.Model("resnet50", "imagenet", 8, 0, 16, 8, 8, "none", "float32", "v1", False, [1.0]),
+        model=params.Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, [1.0]),
         augment=params.Augment("standard"),
         train=params.Train(**values),
     )
@@ -111,6 +110,21 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, child, r
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
+def test_the_scale_of_a_loss_in_float16_goes_on_too(tmp_path):
+    def spoiled(shuffle=False, **kwargs):
+        return TinyBatches(shift={(1, 2): float("nan")} if shuffle else None, **kwargs)
+
+    settings = config(precision="mixed_float16")
+    for name in ("undisturbed", "interrupted"):
+        (tmp_path / name).mkdir()
+    train(tmp_path / "undisturbed", settings)
+    with pytest.raises(UserError, match="in step 3 of epoch 2"):
+        train(tmp_path / "interrupted", settings, batches=spoiled)
+    train(tmp_path / "interrupted", settings)
+    expected, got = (history(tmp_path / name) for name in ("undisturbed", "interrupted"))
+    pd.testing.assert_series_equal(got, expected, rtol=1e-6, check_exact=False)
+
+
 def test_what_training_leaves(undisturbed):
     names = sorted(str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file())
     metrics = [name for name in names if name.startswith("results/plots/metrics/")]
@@ -128,21 +142,21 @@ def test_what_training_leaves(undisturbed):
 def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
     built = SimpleNamespace()
     monkeypatch.setattr(training, "MaskRCNN", lambda **recipe: built.__dict__.update(recipe) or built)
-    monkeypatch.setattr(training.pretrained, "load", lambda model, path: f"{path} into {model.weights}")
-    assert training._start({"weights": "coco.pth"}) is built
-    assert capsys.readouterr().out == "coco.pth into random\n"
-    assert training._start({"weights": "imagenet"}).weights == "imagenet"
+    monkeypatch.setattr(
+        training.pretrained, "load", lambda model, path, unused: f"{path} into {model.weights} but {unused}"
+    )
+    assert training._start({"weights": "coco.pth"}, ["aux."]) is built
+    assert capsys.readouterr().out == "coco.pth into random but ['aux.']\n"
+    assert training._start({"weights": "imagenet"}, []).weights == "imagenet"
     assert not capsys.readouterr().out
 
 
 def test_a_backbone_from_a_preset_is_written_down_whole():
-    backbone = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3)])
-    model = SimpleNamespace(backbone=backbone)
+    model = SimpleNamespace(backbone=SimpleNamespace(description={"network": {}}))
     own = {"backbone": "resnet50", "weights": "coco.pth"}
     assert training._rebuilding(own, model) == {"backbone": "resnet50", "weights": "random"}
-    described = json.loads(json.dumps(training._rebuilding({"backbone": "resnet_50_imagenet"}, model)))
-    again = keras.saving.deserialize_keras_object(described["backbone"])
-    assert again.count_params() == backbone.count_params()
+    described = training._rebuilding({"backbone": "resnet_50_imagenet"}, model)
+    assert described == {"backbone": {"network": {}}, "weights": "random"}
 
 
 def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):
@@ -201,6 +215,11 @@ def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
 def test_two_trainings_do_not_share_checkpoints(tmp_path):
     with io.locked(tmp_path / "checkpoints" / "lock"), pytest.raises(UserError, match="another run holds"):
         train(tmp_path)
+
+
+def test_attributes_that_the_data_does_not_have_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"model\.attributes is linear, but train\.json has no attributes; set it"):
+        train(tmp_path, config(attributes="linear"))
 
 
 @settings(max_examples=15, deadline=None)

@@ -31,19 +31,30 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
     try:
         side = round(description["network"]["side"] * scale / 32) * 32
         network = MaskRCNN(**{**description["network"], "side": side})
+        labels = Labels.of(description)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder}/mask_rcnn.json is of another version of the network ({error}); train again."
         ) from None
+    heads = network.roi_heads
+    for what, ids, count in (
+        ("categories", labels.category_ids, heads.classes),
+        ("attributes", labels.attribute_ids, heads.attribute_count if heads.attribute_head else None),
+    ):
+        if count not in (None, len(ids)):
+            raise UserError(
+                f"{folder}/mask_rcnn.json names {len(ids)} {what}, but its network tells {count} apart; "
+                "copy the whole folder that training wrote."
+            )
     weights = folder / "mask_rcnn.weights.h5"
     if not weights.exists():
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")
     try:
         network.load_weights(weights)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file raises nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{weights} does not fit mask_rcnn.json beside it ({reason}); train again.") from None
-    return network, Labels.of(description)
+    return network, labels
 
 
 @dataclass(frozen=True)

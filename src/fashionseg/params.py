@@ -60,8 +60,10 @@ class Images:
 class Model:
     backbone: str
     weights: str
+    weights_unused: list[str]
     fpn_channels: Count
     frozen_stages: Annotated[int, Range(0, 4)]
+    frozen_norm: bool
     anchor_side: Count
     proposals: Count
     detections: Count

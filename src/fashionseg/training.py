@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from fashionseg import draw, io, params
 from fashionseg.callbacks import Checkpoint, LiveLog, Progress, StopOnNaN, restore
 from fashionseg.data.batches import Batches
+from fashionseg.data.samples import LEAST_AREA
+from fashionseg.errors import UserError
 from fashionseg.model import backbones, pretrained
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 
@@ -39,7 +42,7 @@ def train(
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
     that their file_name counts from. `checkpoints`/<fingerprint> holds the state after each epoch until the training is
     done; other params or data have another fingerprint and so begin afresh. Raises UserError while another
-    training uses `checkpoints`, and at a loss that is no number.
+    training uses `checkpoints`, where there are no attributes to learn, and at a loss that is no number.
     """
     shared = {
         "images": images,
@@ -50,10 +53,14 @@ def train(
         "seed": config.seed,
         "workers": config.machine.workers,
     }
-    batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
-    validation = Batches(val_document, **shared)
     document = io.read_json(train_document)
     labels = {name: document.get(name, []) for name in ("categories", "attributes")}
+    if shared["attributes"] and not labels["attributes"]:
+        raise UserError(
+            f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
+        )
+    batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
+    validation = Batches(val_document, **shared)
     recipe = {
         **asdict(config.model),
         "side": config.images.side,
@@ -62,31 +69,35 @@ def train(
         "rois": config.train.rois,
         "seed": config.seed,
     }
+    unused = recipe.pop("weights_unused")
+    if batches.tiny:
+        print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
     if batches.dropped:
         print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
     folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
     with io.locked(Path(checkpoints) / "lock"):
         _mention_others(folder)
         keras.utils.set_random_seed(config.seed)
-        model = _start(recipe)
+        model = _start(recipe, unused)
         fit(model, batches, validation, config.train, folder, Path(results))
         _save(model, {"network": _rebuilding(recipe, model), **labels}, folder, models)
         io.remove(folder)
 
 
-def _start(recipe: dict[str, Any]) -> keras.Model:
-    """The network before its first step; `weights` may be a file of a whole network or of a backbone."""
+def _start(recipe: dict[str, Any], unused: Sequence[str]) -> keras.Model:
+    """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
+    begins with a name of `unused` may be left over."""
     if recipe["weights"] in backbones.WEIGHTS:
         return MaskRCNN(**recipe)
     model = MaskRCNN(**{**recipe, "weights": "random"})
-    print(pretrained.load(model, recipe["weights"]))
+    print(pretrained.load(model, recipe["weights"], unused))
     return model
 
 
 def _rebuilding(recipe: dict[str, Any], model: keras.Model) -> dict[str, Any]:
     """The arguments that make the network anew, for its weights to be loaded, without the files it began from."""
     own = recipe["backbone"] in backbones.OWN
-    backbone = recipe["backbone"] if own else keras.saving.serialize_keras_object(model.backbone)
+    backbone = recipe["backbone"] if own else model.backbone.description
     return {**recipe, "weights": "random", "backbone": backbone}
 
 
@@ -103,6 +114,7 @@ def fit(
         settings.learning_rate, settings.warmup_steps, [epoch * len(batches) for epoch in settings.drop_epochs]
     )
     model.compile(optimizer=optimizer(model, settings.optimizer, schedule, settings.weight_decay), jit_compile=JIT)
+    model.optimizer.build(model.trainable_variables)  # may be another: in float16 Keras wraps it to scale the loss
     done = restore(model, folder, results)
     if done:
         print(f"resuming after epoch {done} of {settings.epochs} from {folder}")
@@ -153,7 +165,7 @@ class WarmupAndDrops(keras.optimizers.schedules.LearningRateSchedule):
 def optimizer(
     model: keras.Model, name: str, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
 ) -> keras.optimizers.Optimizer:
-    """SGD with momentum (`sgd`) or AdamW (`adamw`), built for the model; weight_decay spares biases and norms.
+    """SGD with momentum (`sgd`) or AdamW (`adamw`), to be built for the model; weight_decay spares biases and norms.
 
     weight_decay is torch's of the same optimizer. For SGD torch adds weight_decay * weight to the gradient, where
     momentum repeats it 1 / (1 - MOMENTUM) times in all. Keras takes lr * weight_decay * weight off the weight once, so
@@ -166,7 +178,6 @@ def optimizer(
     else:
         chosen = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=CLIPNORM)
     chosen.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
-    chosen.build(model.trainable_variables)
     return chosen
 
 

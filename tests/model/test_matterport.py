@@ -1,5 +1,7 @@
 """Import of Matterport's file: its layers computed as its code has them, from the same random numbers."""
 
+import contextlib
+
 import h5py
 import keras
 import numpy as np
@@ -181,10 +183,26 @@ def test_names_of_the_deep_network():
         assert pretrained._matterport_name(layer) == name
 
 
+def test_a_damaged_file_is_read_or_a_user_error(file, tmp_path):
+    whole = file.read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / "damaged.h5"
+    for number in range(60):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole) // 4 if number % 2 else len(whole), 40):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):  # and nothing else
+            pretrained._h5_tensors(path)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"damaged\.h5 cannot be read as HDF5, it may be cut short or damaged"):
+        pretrained._h5_tensors(path)
+
+
 def test_other_networks_are_refused(network, file, tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as written:
         written["dense/dense/kernel:0"] = np.ones((2, 2))
     with pytest.raises(UserError, match=r"other\.h5 lacks conv1/kernel"):
         pretrained.load(network, tmp_path / "other.h5")
     with pytest.raises(UserError, match=r"resnet50_matterport has no imagenet weights.*mask_rcnn_coco\.h5"):
-        backbones.build("resnet50_matterport", "imagenet", 0)
+        backbones.build("resnet50_matterport", "imagenet", 0, 64)

@@ -126,7 +126,12 @@ def test_the_report_names_every_layer(imported):
     assert not report.skipped
     assert not report.fresh
     assert report.numbers == sum(np.prod(v.shape) for v in network.variables if "seed" not in v.path and v.ndim)
-    assert f"{report.numbers:,} numbers into {len(report.loaded)} layers" in str(report)
+    lines = str(report).splitlines()
+    assert lines[0].endswith(f": {report.numbers:,} numbers into {len(report.loaded)} layers")
+    shown = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    assert shown["backbone.stack2"] == 4 * 5  # three convolutions and a shortcut, each with its norm
+    assert shown["fpn.lateral"] in (4 * 2, 4 * 5)  # with a bias in v1, with a norm in v2
+    assert sum(shown.values()) == len(tensors)
 
 
 @pytest.fixture
@@ -142,7 +147,7 @@ def test_other_classes_and_ratios_begin_anew(small, tensors):
     report = pretrained.load(network, GOLDEN / "network_v1.pth")
     assert list(report.skipped) == list(pretrained.MAY_DIFFER)
     assert report.fresh == ["attribute_head"]
-    assert "class_logits begins anew: roi_heads.box_predictor.cls_score.weight makes (32, 6), (32, 4)" in str(report)
+    assert "class_logits    begins anew: roi_heads.box_predictor.cls_score.weight makes (32, 6), (32, 4)" in str(report)
     assert not any(np.any(values) for values in network.roi_heads.box_head.class_logits.get_weights())
     network = small(class_agnostic_masks=True)
     assert list(pretrained.load(network, GOLDEN / "network_v1.pth").skipped) == ["mask_head.logits"]
@@ -167,7 +172,7 @@ def test_old_names_and_backbones_alone(imported, tensors):
     alone = pretrained.load(network, report.path)
     assert set(alone.loaded) == {layer for layer in report.loaded if layer.startswith("backbone.")}
     assert alone.unused == ["fc.weight", "fc.bias"]
-    assert "nothing in the file for fpn.lateral.0" in str(alone)
+    assert "  fpn.lateral              begins anew: nothing in the file" in str(alone)
 
 
 @pytest.mark.parametrize("imported", ["v1"], indirect=True)
@@ -187,6 +192,37 @@ def test_what_has_no_counterpart_is_an_error(imported, tensors, change, complain
     change(tensors)
     with pytest.raises(UserError, match=complaint):
         pretrained.load(imported[0], GOLDEN / "network_v1.pth")
+
+
+@pytest.mark.parametrize("imported", ["v1"], indirect=True)
+def test_leftovers_are_allowed_by_name(imported, tensors):
+    network, _, report = imported
+    tensors |= {f"roi_heads.keypoint_head.{index}.weight": np.ones(3) for index in range(4)}
+    tensors["aux"] = np.ones(2)
+    with pytest.raises(UserError, match=r"5 tensors without a place .*head\.2\.weight, \.\.\.\).*weights_unused"):
+        pretrained.load(network, report.path)
+    with pytest.raises(UserError, match=r"1 tensors without a place in the network \(aux\)"):
+        pretrained.load(network, report.path, ["roi_heads.keypoint_head."])
+    allowed = pretrained.load(network, report.path, ["roi_heads.keypoint_head.", "aux"])
+    assert "  roi_heads.keypoint_head    4 left over, as allowed" in str(allowed)
+    assert len(allowed.unused) == 5
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_classifier_has_its_epsilon_with_and_without_counters(small, tensors, counted):
+    """Only detectors froze their norm with epsilon 0; where a variance is tiny, that would be far off."""
+    body = {name.removeprefix("backbone.body."): v for name, v in tensors.items() if "body." in name}
+    body["bn1.running_var"] = np.full(64, 1e-9, "float32")
+    if counted:
+        body["bn1.num_batches_tracked"] = np.array(3)
+    tensors.clear()
+    tensors.update(body)
+    network = small()
+    pretrained.load(network, GOLDEN / "network_v1.pth")
+    gain, _, mean, variance = network.backbone.layers[-1].get_layer("conv1_bn").get_weights()
+    np.testing.assert_allclose(gain, body["bn1.weight"], rtol=1e-6)
+    np.testing.assert_allclose(variance, 1e-9, rtol=1e-6)
+    np.testing.assert_allclose(mean, body["bn1.running_mean"])
 
 
 def test_files_of_other_networks(small, tmp_path):

@@ -65,6 +65,13 @@ def test_match_by_hand(match):
     assert match[RPN](*padded(apart, 2), np.float32([[0, 0, 10, 8], [0, 12, 10, 20]])).tolist() == [[0, 1]]
 
 
+def test_a_truth_without_area_attracts_nothing(match):
+    """Every candidate is equally far from it, so that all would be the best."""
+    truth, valid = padded(np.float32([[0, 0, 10, 10], [5, 5, 5, 5], [90, 90, 99, 99]]), 3)
+    candidates = np.float32([[0, 0, 10, 5], [5, 5, 15, 15], [20, 20, 30, 30]])
+    assert match[RPN](truth, valid, candidates).tolist() == [[0, BACKGROUND, BACKGROUND]]
+
+
 ALL, COUNT, POSITIVES = 40, 12, 4
 
 

@@ -144,6 +144,35 @@ def test_sizes_are_checked(tmp_path, numbers, complaint):
         np.testing.assert_array_equal(read_state_dict(path)["w"], elements.reshape(2, 2))
 
 
+def zipped(pickled: bytes, elements: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as folder:
+        folder.writestr("archive/data.pkl", pickled)
+        folder.writestr("archive/data/0", elements)
+    return file.getvalue()
+
+
+def test_reads_bfloat16(tmp_path):
+    """Whose bits are the upper half of those of a float32."""
+    numbers = np.float32([1, -2.5, 3e38, 0.15625])
+    pickled = (TENSOR % (4, 0, 2, 2, 2, 1)).replace(b"FloatStorage", b"BFloat16Storage")
+    (tmp_path / "half.pth").write_bytes(zipped(pickled, (numbers.view("<u4") >> 16).astype("<u2").tobytes()))
+    found = read_state_dict(tmp_path / "half.pth")["w"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.ravel(), numbers, rtol=2**-7)
+    assert found.ravel()[[0, 1, 3]].tolist() == [1, -2.5, 0.15625]
+
+
+def test_a_small_file_does_not_unpack_to_a_large_one(tmp_path):
+    path = tmp_path / "bomb.pth"
+    path.write_bytes(zipped(TENSOR % (4, 0, 2, 2, 2, 1), bytes(10_000_000)))
+    with pytest.raises(UserError, match="archive/data/0 unpacks to 10000000 bytes where 16 were expected"):
+        read_state_dict(path)
+    path.write_bytes(zipped(bytes(10_000_000), b""))
+    with pytest.raises(UserError, match=r"archive/data\.pkl unpacks to 10000000 bytes"):
+        read_state_dict(path)
+
+
 def test_says_what_it_found_instead(tmp_path):
     with pytest.raises(UserError, match=r"none\.pth is missing"):
         read_state_dict(tmp_path / "none.pth")

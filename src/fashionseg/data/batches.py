@@ -106,7 +106,8 @@ class Batches(Pictures):
     Adds to an item: boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels, x2 = x1 + width; classes (B, N) int32,
     0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each over its box,
     M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`;
-    of more the largest are kept, and `dropped` counts the others in the document. An image may have none.
+    of more the largest are kept, and `dropped` counts the others in the document. `tiny` counts those that are no
+    instances at this side, being smaller than LEAST_AREA pixels. An image may have none.
 
     (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation by `policy`. Keras does
     not tell a dataset the number of the epoch: pass `self.follow()` to fit's callbacks, which also makes a resumed run
@@ -140,7 +141,14 @@ class Batches(Pictures):
         self._truth = [truth.get(record["id"], []) for record in self.records]
         self.labels = Labels.of(document)
         self.attributes = attributes
-        self.dropped = sum(max(0, len(of_image) - instances) for of_image in self._truth)
+        large = [self._large(record, of_image) for record, of_image in zip(self.records, self._truth, strict=True)]
+        self.tiny = sum(map(len, self._truth)) - sum(large)
+        self.dropped = sum(max(0, count - instances) for count in large)
+
+    def _large(self, record: dict[str, Any], of_image: list[dict[str, Any]]) -> int:
+        """How many instances of an image are large enough, before augmentation."""
+        scale = self.side / max(record["height"], record["width"])
+        return sum(annotation["area"] * scale**2 >= samples.LEAST_AREA for annotation in of_image)
 
     @property
     def epoch(self) -> int:

@@ -1,7 +1,6 @@
 """Image classifiers without their heads: RGB 0..255 to feature maps at strides 4, 8, 16 and 32."""
 
 import difflib
-import json
 import re
 import textwrap
 from importlib import resources
@@ -39,39 +38,60 @@ RESNET_FILTERS = [64, 128, 256, 512]  # a stage
 # that pads at the bottom and right alone, and colours minus their means, not divided.
 MATTERPORT = "_matterport"
 MATTERPORT_MEAN = np.array([123.7, 116.8, 103.9])
-OWN = ("efficientnet_lite0", *RESNETS, *(name + MATTERPORT for name in RESNETS))  # need no preset's files
+MATTERPORTS = tuple(name + MATTERPORT for name in RESNETS)
+OWN = ("efficientnet_lite0", *RESNETS, *MATTERPORTS)  # need no preset's files
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406]) * 255
 IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
 WEIGHTS = ("imagenet", "random")
-LEVELS = ("P2", "P3", "P4", "P5")  # KerasHub's names of C2 to C5
-REMOTE = ("kaggle://", "hf://", "modelscope://")  # prefixes of presets that KerasHub does not list
+STRIDES = (4, 8, 16, 32)  # of C2 to C5
+# What downloads a preset that KerasHub does not list, by the prefix of its name.
+REMOTE = {
+    "kaggle://": "import kagglehub; print(kagglehub.model_download('{}'))",
+    "hf://": "import huggingface_hub; print(huggingface_hub.snapshot_download('{}'))",
+    "modelscope://": "import modelscope; print(modelscope.snapshot_download('{}'))",
+}
 
 
-def build(name: str | dict[str, Any], weights: str, frozen_stages: int) -> keras.Model:
-    """A model from images (B, H, W, 3) float32 RGB 0..255, H and W multiples of 32, to the list [C2, C3, C4, C5] of
-    feature maps (B, H / stride, W / stride, C), strides 4, 8, 16, 32.
+def build(
+    name: str | dict[str, Any], weights: str, frozen_stages: int, side: int, frozen_norm: bool = True
+) -> keras.Model:
+    """A model from images (B, side, side, 3) float32 RGB 0..255, side a multiple of 32, to the list [C2, C3, C4, C5] of
+    feature maps (B, side / stride, side / stride, C), strides 4, 8, 16, 32.
 
-    name: one of OWN, a KerasHub preset or the folder of one, or what Keras serialises such a model to, which needs none
-    of the preset's files and has its frozen stages in it. weights: imagenet or random.
+    name: one of OWN, a KerasHub preset or the folder of one, or the `description` of what this returned for such a one,
+    which is plain values and needs none of the preset's files. weights: imagenet or random.
     frozen_stages: 0 to 4; of n > 0 everything below and including the n-th map does not learn, from the stem on.
-    Batch normalisation always uses its stored statistics and never learns, as usual where few images make a batch;
-    with random weights it changes nothing. Raises UserError for what is not among these or not at hand.
+    frozen_norm: batch normalisation always uses its stored statistics and never learns, as usual where few images make
+    a batch; with random weights it changes nothing. Otherwise that of the stages that learn follows the batch in
+    training. There is no dropout. Raises UserError for what is not among these or not at hand.
     """
     if weights not in WEIGHTS:
         raise UserError(f"model.weights is {weights!r}; it must be imagenet or random.")
-    if frozen_stages not in range(len(LEVELS) + 1):
-        raise UserError(f"model.frozen_stages is {frozen_stages!r}; it must be 0 to {len(LEVELS)}.")
-    if isinstance(name, dict):
-        if "keras_hub" in json.dumps(name):
-            import keras_hub  # noqa: F401 - tells Keras of its layers
-        return keras.saving.deserialize_keras_object(name)
-    features, scale, offset = _lite0(weights) if name == "efficientnet_lite0" else _keras_hub(name, weights)
+    if frozen_stages not in range(len(STRIDES) + 1):
+        raise UserError(f"model.frozen_stages is {frozen_stages!r}; it must be 0 to {len(STRIDES)}.")
+    if name == "efficientnet_lite0":
+        if not frozen_norm:
+            raise UserError(
+                "model.frozen_norm is false, but the batch norm of efficientnet_lite0 is part of its convolutions; "
+                "set it to true or choose another model.backbone."
+            )
+        features, scale, offset = _lite0(weights)
+        description = name
+    else:
+        features, scale, offset, description = _keras_hub(name, weights, side)
+    for layer in features._flatten_layers():  # Keras has no public way to the layers within layers
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = not frozen_norm
+        if hasattr(layer, "rate"):
+            layer.rate = 0.0  # of dropout: training differs from use in the norms alone
     if frozen_stages:
         for layer in keras.Model(features.input, features.outputs[frozen_stages - 1]).layers:
             layer.trainable = False
-    image = layers.Input((None, None, 3))
-    return keras.Model(image, features(layers.Rescaling(scale, offset)(image)), name="backbone")
+    image = layers.Input(features.input.shape[1:])
+    model = keras.Model(image, features(layers.Rescaling(scale, offset)(image)), name="backbone")
+    model.description = description
+    return model
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -203,29 +223,53 @@ def _import_lite0(stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
         raise UserError(f"{path} holds {unused[0]}, for which EfficientNet-Lite0 has no place.")
 
 
-def _keras_hub(name: str, weights: str) -> tuple[keras.Model, list[float], list[float]]:
-    """The network and, by channel, the scale and offset of its input."""
-    if name in OWN:
-        backbone, scale, offset = _resnet(name, weights)
+def _keras_hub(
+    name: str | dict[str, Any], weights: str, side: int
+) -> tuple[keras.Model, list[float], list[float], str | dict[str, Any]]:
+    """The network, by channel the scale and offset of its input, and what makes the same network of any side."""
+    shape = side, side, 3  # some networks work at the one size that they were built for
+    if isinstance(name, dict):
+        backbone, scale, offset = _described(name, shape)
+        description = name
+    elif name in OWN:
+        backbone, scale, offset = _resnet(name, weights, shape)
+        description = name
     else:
-        backbone, scale, offset = _preset(name, weights)
-    maps = getattr(backbone, "pyramid_outputs", {})
-    if not set(LEVELS) <= set(maps):
-        raise UserError(f"model.backbone {name} has no feature maps at strides 4, 8, 16 and 32; choose another one.")
-    features = keras.Model(backbone.input, [maps[level] for level in LEVELS], name=backbone.name)
-    if name.endswith(MATTERPORT):
+        backbone, scale, offset = _preset(name, weights, shape)
+        scale, offset = _by_channel(scale, 1.0), _by_channel(offset, 0.0)
+        parts = keras.saving.serialize_keras_object(backbone)
+        network = {key: parts[key] for key in ("module", "class_name", "registered_name", "config")}
+        description = {"network": network, "scale": scale, "offset": offset}
+    # Names would not do: KerasHub counts the stages of a CSPNet from P2 whatever their stride, those of a MiT from P1.
+    # Of several maps of a stride the last is the deepest.
+    outputs = list(getattr(backbone, "pyramid_outputs", {}).values())
+    shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, *shape)) if outputs else []
+    maps = {side / height: output for output, (_, height, *_) in zip(outputs, shapes, strict=True)}
+    if not set(STRIDES) <= set(maps):
+        found = ", ".join(f"{stride:g}" for stride in sorted(maps)) or "none"
+        raise UserError(
+            f"model.backbone {name} has no feature maps at strides 4, 8, 16 and 32 (it has {found}); "
+            "choose another one."
+        )
+    features = keras.Model(backbone.input, [maps[stride] for stride in STRIDES], name=backbone.name)
+    if description in MATTERPORTS:
         features = keras.models.clone_model(features, clone_function=_as_matterport)
-    for layer in features._flatten_layers():  # Keras has no public way to the layers within layers
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable = False
-    return features, _by_channel(scale, 1.0), _by_channel(offset, 0.0)
+    return features, scale, offset, description
+
+
+def _described(description: dict[str, Any], shape: tuple[int, int, int]):
+    import keras_hub  # noqa: F401 - tells Keras of its networks
+
+    network = description["network"]
+    resized = {**network, "config": {**network["config"], "image_shape": shape}}
+    return keras.saving.deserialize_keras_object(resized), description["scale"], description["offset"]
 
 
 def _by_channel(value: float | list[float] | None, default: float) -> list[float]:
     return np.broadcast_to(default if value is None else value, 3).tolist()
 
 
-def _resnet(name: str, weights: str):
+def _resnet(name: str, weights: str, shape: tuple[int, int, int]):
     import keras_hub  # 5 to 12 s, so only where it is needed
 
     if weights == "imagenet":
@@ -242,10 +286,11 @@ def _resnet(name: str, weights: str):
         stackwise_num_blocks=RESNETS[name.removesuffix(MATTERPORT)],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="bottleneck_block",
+        image_shape=shape,
     )
     if name.endswith(MATTERPORT):
-        return backbone, 1.0, -MATTERPORT_MEAN
-    return backbone, 1 / IMAGENET_STD, -IMAGENET_MEAN / IMAGENET_STD
+        return backbone, [1.0] * 3, (-MATTERPORT_MEAN).tolist()
+    return backbone, (1 / IMAGENET_STD).tolist(), (-IMAGENET_MEAN / IMAGENET_STD).tolist()
 
 
 def _as_matterport(layer: layers.Layer) -> layers.Layer:
@@ -262,15 +307,15 @@ def _as_matterport(layer: layers.Layer) -> layers.Layer:
     return type(layer).from_config(config)
 
 
-def _preset(name: str, weights: str):
+def _preset(name: str, weights: str, shape: tuple[int, int, int]):
     import keras_hub
 
     presets = keras_hub.models.FeaturePyramidBackbone.presets
-    if name in presets or name.startswith(REMOTE):
-        handle = presets.get(name, {}).get("kaggle_handle", name).removeprefix("kaggle://")
-        command = f"import kagglehub; print(kagglehub.model_download('{handle}'))"
+    if name in presets or name.startswith(tuple(REMOTE)):
+        handle = presets.get(name, {}).get("kaggle_handle", name)
+        prefix, handle = re.match("(.*?://)(.*)", handle).groups()
         advice = (
-            f'where there is a network run `python -c "{command}"`, '
+            f'where there is a network run `python -c "{REMOTE[prefix].format(handle)}"`, '
             "bring the folder that it prints here and set model.backbone to its path"
         )
     elif name and Path(name).is_dir():
@@ -282,7 +327,7 @@ def _preset(name: str, weights: str):
         nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
         raise UserError(f"model.backbone is {name!r}, neither a folder nor a known name; the nearest is {nearest}.")
     try:
-        backbone = keras_hub.models.Backbone.from_preset(name, load_weights=weights == "imagenet")
+        backbone = keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape)
         converter = keras_hub.layers.ImageConverter.from_preset(name)
     except Exception as error:  # KerasHub lets the errors of many libraries through
         reason = textwrap.shorten(str(error) or type(error).__name__, 160)

@@ -50,7 +50,7 @@ def attributes(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor
 
 def _binary_cross_entropy(logits, target):
     logits = ops.cast(logits, "float32")
-    return ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+    return ops.softplus(logits) - logits * target  # no abs or relu: these have no gradient where a logit is just 0
 
 
 def _mean(values, where, count):

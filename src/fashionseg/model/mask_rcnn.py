@@ -27,12 +27,11 @@ HEADS = {
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `attributes` with that head
 
 
-@keras.saving.register_keras_serializable("fashionseg")
 class MaskRCNN(keras.Model):
     """Calling it on a batch gives its losses, `fit` trains on their sum; `detect` gives instances.
 
-    Arguments: backbone, weights and frozen_stages as `backbones.build` takes them; side of the square images in
-    pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
+    Arguments: backbone, weights, frozen_stages and frozen_norm as `backbones.build` takes them; side of the square
+    images in pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
     anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
     and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
     and losses always have 32; rois sampled for the heads, an image; seed of the sampling; heads, a name of HEADS;
@@ -68,12 +67,12 @@ class MaskRCNN(keras.Model):
         heads: str = "v1",
         class_agnostic_masks: bool = False,
         anchor_ratios: Sequence[float] = anchors.RATIOS,
-        **kwargs: Any,
+        frozen_norm: bool = True,
     ):
-        super().__init__(dtype=precision, autocast=False, **kwargs)
+        super().__init__(dtype=precision, autocast=False)
         self.side = side
         with _policy(precision):
-            self.backbone = backbones.build(backbone, weights, frozen_stages)
+            self.backbone = backbones.build(backbone, weights, frozen_stages, side, frozen_norm)
             rpn_convs, rpn_width, box_convs, normed = HEADS[heads]
             self.fpn = FeaturePyramid(fpn_channels, normed)
             self.rpn = RegionProposals(
@@ -101,9 +100,9 @@ class MaskRCNN(keras.Model):
         self.roi_heads.build(pyramid)
         self.built = True
 
-    def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
-        """The losses by name, scalars."""
-        pyramid, logits, deltas, anchors = self.look(batch["images"])
+    def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
+        """The losses by name, scalars. `training` lets batch norm that is not frozen follow the batch."""
+        pyramid, logits, deltas, anchors = self.look(batch["images"], training)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
         valid = batch["classes"] > 0
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
@@ -124,9 +123,9 @@ class MaskRCNN(keras.Model):
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
 
-    def look(self, images: KerasTensor) -> tuple[list[KerasTensor], ...]:
+    def look(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
         """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
-        pyramid = self.fpn(self.backbone(images, training=False))
+        pyramid = self.fpn(self.backbone(images, training=training))
         return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> KerasTensor:
@@ -145,7 +144,6 @@ def _policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-@keras.saving.register_keras_serializable("fashionseg")
 class Detector(keras.Model):
     """`predict` on batches of {images, sizes} gives `MaskRCNN.detect`'s instances, compiled on every backend."""
 

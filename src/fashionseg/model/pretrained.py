@@ -1,6 +1,8 @@
 """Starts a network from the weights of other people's Mask R-CNN; a report says what went where."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +17,16 @@ from fashionseg.model.weights import read_state_dict
 # These depend on the number of classes or of anchor ratios; they begin anew where the file has another one.
 MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head.deltas", "mask_head.logits")
 # May lie in a file without a place here: a classifier's last layer, a counter of training steps.
-UNUSED = r"fc\.(weight|bias)|.*\.num_batches_tracked"
-SHOWN = 8  # layers that the file has nothing for, in the summary
+COUNTER = "num_batches_tracked"
+UNUSED = rf"fc\.(weight|bias)|.*\.{COUNTER}"
+GROUP = r"backbone\.[^_]+|[^.]+(\.[^.]+)?|.*"  # of layers in the summary: backbone.stack2, fpn.lateral, box_head.deltas
+SHOWN = 3  # leftovers in an error
+ADVICE = "choose the model params that this file was made with"
 
 TORCH_EPSILON = 1e-5  # of torch.nn.BatchNorm2d
 # Of FrozenBatchNorm2d in torchvision's COCO weights of version 1 (overwrite_eps in detection/_utils.py) and so in what
-# was fine-tuned from them. A file does not say which it was; BatchNorm2d alone counts its steps.
+# was fine-tuned from them. A file does not say which it was; BatchNorm2d alone counts its steps (and the oldest
+# classifiers, from before it did).
 FROZEN_EPSILON = 0.0
 # Names of older torchvision, and today's (the methods _load_from_state_dict of its modules of version 2).
 OLD_NAMES = (
@@ -47,23 +53,32 @@ class Report:
     unused: list[str] = field(default_factory=list)  # names in the file that need no place
 
     def __str__(self) -> str:
+        """A line for each group of layers and for all that has no counterpart."""
+        matched = Counter()
+        for layer, names in self.loaded.items():
+            matched[_group(layer)] += len(names)
         lines = [f"{self.path} ({self.source}): {self.numbers:,} numbers into {len(self.loaded)} layers"]
-        lines += [f"  {layer} begins anew: {reason}" for layer, reason in self.skipped.items()]
-        if self.fresh:
-            more = f" and {len(self.fresh) - SHOWN} more" if len(self.fresh) > SHOWN else ""
-            lines.append(f"  nothing in the file for {', '.join(self.fresh[:SHOWN])}{more}")
+        lines += [f"  {group:<24}{count:>4} tensors matched" for group, count in matched.items()]
+        lines += [f"  {layer:<24} begins anew: {reason}" for layer, reason in self.skipped.items()]
+        lines += [f"  {group:<24} begins anew: nothing in the file" for group in dict.fromkeys(map(_group, self.fresh))]
+        left = Counter(COUNTER if name.endswith(COUNTER) else _group(name) for name in self.unused)
+        lines += [f"  {name:<24}{count:>4} left over, as allowed" for name, count in left.items()]
         return "\n".join(lines)
 
 
-def load(network: keras.Model, path: str | Path) -> Report:
+def _group(layer: str) -> str:
+    return re.match(GROUP, layer)[0]
+
+
+def load(network: keras.Model, path: str | Path, unused: Sequence[str] = ()) -> Report:
     """Puts a file's weights into a `MaskRCNN` and says what went where.
 
     The file is a state dict of torchvision's maskrcnn_resnet50_fpn (for model.heads v1) or maskrcnn_resnet50_fpn_v2
     (v2), or of a ResNet of torchvision alone, as torch.save wrote it; or the .h5 of Matterport's Mask R-CNN
-    (model.heads matterport, model.backbone resnet101_matterport for mask_rcnn_coco.h5). Batch norm is folded into the
-    convolution before it or, in the backbone, into a norm of mean 0 and variance 1: at inference the layers give the
-    numbers of the file's own network. The layers of MAY_DIFFER begin anew where their shape differs. Raises
-    UserError where anything else of the file or of the network has no counterpart.
+    (model.heads matterport, model.backbone resnet101_matterport for mask_rcnn_coco.h5). In the heads batch norm is
+    folded into the convolution before it: at inference the layers give the numbers of the file's own network. The
+    layers of MAY_DIFFER begin anew where their shape differs. Raises UserError where anything else of the file or of
+    the network has no counterpart; names in the file may begin with those of `unused` and have none.
 
     What an import from Matterport cannot carry over: it rounds an RoI to its level where here and in the paper it is
     rounded down, samples RoIs at one point a bin, and rounds no anchors.
@@ -72,16 +87,19 @@ def load(network: keras.Model, path: str | Path) -> Report:
     if not path.is_file():
         raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file.")
     if h5py.is_hdf5(path):
-        return _matterport(_File(path, "Matterport", _h5_tensors(path), network))
-    return _torchvision(_File(path, "torchvision", _today(read_state_dict(path)), network))
+        return _matterport(_File(path, "Matterport", _h5_tensors(path), network, unused))
+    return _torchvision(_File(path, "torchvision", _today(read_state_dict(path)), network, unused))
 
 
 class _File:
     """The tensors of a file, each to be taken once, and the layers of ours that they go to."""
 
-    def __init__(self, path: Path, source: str, tensors: dict[str, np.ndarray], network: keras.Model):
+    def __init__(
+        self, path: Path, source: str, tensors: dict[str, np.ndarray], network: keras.Model, unused: Sequence[str]
+    ):
         self.tensors = tensors
         self.layers = _layers(network)
+        self.may_be_left = tuple(unused)
         self.report = Report(path, source)
         self.taken: list[str] = []
 
@@ -91,10 +109,15 @@ class _File:
         self.taken.append(name)
         return self.tensors.pop(name).astype("float64")
 
-    def norm(self, parts: list[str], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and shift (C,) of a batch norm whose gain, offset, mean and variance have these names."""
+    def norm(self, parts: list[str], epsilon: float) -> list[np.ndarray]:
+        """Gain, offset, mean and variance (C,) of a batch norm that have these names, for our epsilon."""
         gain, offset, mean, variance = map(self.take, parts)
-        scale = gain / np.sqrt(variance + epsilon)
+        return [gain * np.sqrt((variance + TORCH_EPSILON) / (variance + epsilon)), offset, mean, variance]
+
+    def folded_norm(self, parts: list[str], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+        """What it does at inference as scale and shift (C,)."""
+        gain, offset, mean, variance = self.norm(parts, epsilon)
+        scale = gain / np.sqrt(variance + TORCH_EPSILON)
         return scale, offset - mean * scale
 
     def of(self, prefix: str) -> list[str]:
@@ -119,21 +142,22 @@ class _File:
             self.report.numbers += value.size
         self.report.loaded[layer] = names
 
-    def put_norm(self, layer: str, scale: np.ndarray, shift: np.ndarray) -> None:
-        """Into a BatchNormalization of ours that uses its stored statistics: gain, offset, mean, variance."""
-        gain = scale * np.sqrt(1 + TORCH_EPSILON)  # KerasHub's ResNets have it too
-        self.put(layer, gain, shift, np.zeros_like(scale), np.ones_like(scale))
-
     def finish(self) -> Report:
-        self.report.unused = [name for name in self.tensors if re.fullmatch(UNUSED, name)]
+        for name in self.tensors:
+            if re.fullmatch(UNUSED, name) or name.startswith(self.may_be_left):
+                self.report.unused.append(name)
         left = [name for name in self.tensors if name not in self.report.unused]
         if left:
-            self.fail(f"holds {len(left)} tensors without a place in the network, {left[0]} the first")
+            more = ", ..." * (len(left) > SHOWN)
+            self.fail(
+                f"holds {len(left)} tensors without a place in the network ({', '.join(left[:SHOWN])}{more})",
+                f"{ADVICE}, or let model.weights_unused name what these begin with",
+            )
         self.report.fresh = list(self.layers)
         return self.report
 
-    def fail(self, what: str) -> None:
-        raise UserError(f"{self.report.path} {what}; choose the model params that this file was made with.")
+    def fail(self, what: str, advice: str = ADVICE) -> None:
+        raise UserError(f"{self.report.path} {what}; {advice}.")
 
 
 def _layers(network: keras.Model) -> dict[str, list[keras.Variable]]:
@@ -176,17 +200,17 @@ def _today(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _torchvision(file: _File) -> Report:
-    counted = any(name.endswith("num_batches_tracked") for name in file.tensors)
-    epsilon = TORCH_EPSILON if counted else FROZEN_EPSILON
+    detects = any(name.startswith(("rpn.", "roi_heads.")) for name in file.tensors)
+    counted = any(name.endswith(COUNTER) for name in file.tensors)
+    epsilon = FROZEN_EPSILON if detects and not counted else TORCH_EPSILON
 
-    def norm(name):
-        parts = ("weight", "bias", "running_mean", "running_var")
-        return file.norm([f"{name}.{part}" for part in parts], epsilon)
+    def parts(name):
+        return [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
 
     def conv(layer, name, norm_name=None):
         kernel = file.take(f"{name}.weight").transpose(2, 3, 1, 0)  # from (out, in, height, width)
         if norm_name and f"{norm_name}.running_var" in file.tensors:
-            scale, shift = norm(norm_name)
+            scale, shift = file.folded_norm(parts(norm_name), epsilon)
             file.put(layer, kernel * scale, shift)
         else:
             file.put(layer, kernel, file.take(f"{name}.bias"))
@@ -202,10 +226,10 @@ def _torchvision(file: _File) -> Report:
         if name is None:
             file.fail(f"holds torchvision's ResNet, which has no {layer}")
         if name.endswith(("bn1", "bn2", "bn3", "downsample.1")):
-            file.put_norm(layer, *norm(name))
+            file.put(layer, *file.norm(parts(name), epsilon))
         else:
             file.put(layer, file.take(f"{name}.weight").transpose(2, 3, 1, 0))
-    if not any(name.startswith(("rpn.", "roi_heads.")) for name in file.tensors):
+    if not detects:
         return file.finish()  # a classifier, or a backbone alone
     if file.of("fpn.norm."):
         file.fail("has other norms than model.heads v2_group")
@@ -260,13 +284,14 @@ def _h5_tensors(path: Path) -> dict[str, np.ndarray]:
 
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
-            tensors["/".join(name.removesuffix(":0").split("/")[-2:])] = item[()]
+            tensors["/".join(name.removesuffix(":0").split("/")[-2:])] = np.asarray(item[()], "float32")
 
     try:
         with h5py.File(path) as file:
             file.visititems(visit)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+    except Exception as error:  # a damaged file raises nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as HDF5, it may be cut short or damaged: {reason}.") from None
     return tensors
 
 
@@ -274,12 +299,11 @@ def _matterport(file: _File) -> Report:
     def affine(name):
         return file.take(f"{name}/kernel"), file.take(f"{name}/bias")
 
-    def norm(name):
-        parts = ("gamma", "beta", "moving_mean", "moving_variance")
-        return file.norm([f"{name}/{part}" for part in parts], MATTERPORT_EPSILON)
+    def parts(name):
+        return [f"{name}/{part}" for part in ("gamma", "beta", "moving_mean", "moving_variance")]
 
     def folded(name, norm_name):
-        (kernel, bias), (scale, shift) = affine(name), norm(norm_name)
+        (kernel, bias), (scale, shift) = affine(name), file.folded_norm(parts(norm_name), MATTERPORT_EPSILON)
         return kernel * scale, bias * scale + shift
 
     for layer in file.of("backbone."):
@@ -289,9 +313,10 @@ def _matterport(file: _File) -> Report:
         if layer.endswith("_conv"):
             file.put(layer, file.take(f"{name}/kernel"))
         else:
-            bias = file.take(f"{name}/bias")
-            scale, shift = norm("bn_conv1" if name == "conv1" else name.replace("res", "bn"))
-            file.put_norm(layer, scale, bias * scale + shift)
+            bias = file.take(f"{name}/bias")  # of the convolution, where ours has none
+            norm = "bn_conv1" if name == "conv1" else name.replace("res", "bn")
+            gain, offset, mean, variance = file.norm(parts(norm), MATTERPORT_EPSILON)
+            file.put(layer, gain, offset, mean - bias, variance)
     if file.of("fpn.norm."):
         file.fail("has other norms than model.heads v2_group")
     for level in range(4):

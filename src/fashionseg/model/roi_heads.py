@@ -99,8 +99,10 @@ class MaskHead(layers.Layer):
         hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * MASK_SIDE) ** 2, self.channels))
         hidden = ops.relu(hidden + self.upsample.bias)
         filters = ops.zeros_like(classes) if self.class_agnostic else classes
-        logits = ops.matmul(hidden, ops.take(self.kernel, filters, axis=0)[..., None])[..., 0]
-        logits = logits + ops.take(self.bias, filters, axis=0)[..., None]
+        # Products, since the gradient of ops.take is sparse, where Keras' check for float16's infinities misses some.
+        own = ops.one_hot(filters, self.kernel.shape[0], dtype=self.compute_dtype)  # (B, R, filters)
+        logits = ops.matmul(hidden, ops.matmul(own, self.kernel)[..., None])[..., 0]
+        logits = logits + ops.matmul(own, self.bias[:, None])
         logits = ops.reshape(logits, (-1, MASK_SIDE, MASK_SIDE, 2, 2))
         logits = ops.reshape(ops.swapaxes(logits, 2, 3), (-1, count, 2 * MASK_SIDE, 2 * MASK_SIDE))
         return ops.cast(logits, "float32")
@@ -224,7 +226,8 @@ class RoIHeads(layers.Layer):
         """Detections, best first: boxes (B, D, 4), scores (B, D), classes (B, D) int32, masks (B, D, 28, 28), margins
         (B, D), the score minus that of the next best class, and, with that head, attributes (B, D, A) in 0..1.
 
-        Class 0 is padding. Suppression is by class among the CANDIDATES best pairs of proposal and class.
+        Class 0 is padding. Suppression is by class among the CANDIDATES best pairs of proposal and class, or as many
+        as there are detections if that is more.
         """
         logits, deltas, features = self(pyramid, proposals)
         probabilities = ops.softmax(logits, axis=-1)
@@ -235,10 +238,12 @@ class RoIHeads(layers.Layer):
         pairs = ops.reshape(pairs, (-1, proposals.shape[1] * self.classes))
         pairs = ops.where(ops.logical_and(wide, pairs > least_score), pairs, 0.0)
 
-        best, pair = ops.top_k(pairs, min(CANDIDATES, pairs.shape[1]))
+        candidates = min(max(CANDIDATES, self.detections), pairs.shape[1])
+        best, pair = ops.top_k(pairs, candidates)
         kept = nms(targets.take(boxes, pair), best, nms_iou, pair % self.classes)
-        best, indices = ops.top_k(ops.where(kept, best, 0.0), self.detections)
-        pair = targets.take(pair, indices)
+        best, indices = ops.top_k(ops.where(kept, best, 0.0), min(self.detections, candidates))
+        missing = (0, 0), (0, self.detections - indices.shape[1])  # slots that there are no pairs for
+        best, pair = ops.pad(best, missing), ops.pad(targets.take(pair, indices), missing)
         found, roi = best > 0, pair // self.classes
         boxes = ops.where(found[..., None], targets.take(boxes, pair), 0.0)
         classes = ops.where(found, ops.cast(pair % self.classes, "int32") + 1, 0)

@@ -20,7 +20,8 @@ def match(
 
     truth (B, N, 4) with valid (B, N) bool for rows that are no padding; candidates (B, M, 4) or (M, 4).
     With `allow_low_quality` the best candidates of each truth belong to their own best truth however low the
-    overlap (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher).
+    overlap (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher), if there is any: all candidates
+    are equally far from a truth without area.
     """
     overlaps = box_ops.iou(truth, candidates)  # (B, N, M)
     overlaps = ops.where(valid[..., None], overlaps, -1.0)
@@ -30,7 +31,7 @@ def match(
     matches = ops.where(best < background_iou, BACKGROUND, matches)
     if allow_low_quality:
         best_of_truth = ops.max(overlaps, axis=2, keepdims=True)
-        is_best = ops.any(ops.logical_and(ops.equal(overlaps, best_of_truth), valid[..., None]), axis=1)
+        is_best = ops.any(ops.logical_and(ops.equal(overlaps, best_of_truth), best_of_truth > 0), axis=1)
         matches = ops.where(is_best, nearest, matches)
     return matches
 

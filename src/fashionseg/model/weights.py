@@ -17,7 +17,9 @@ from fashionseg.errors import UserError
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
+BFLOAT16 = "bfloat16"  # NumPy has none: the upper half of a float32
 DTYPES = {
+    "BFloat16Storage": BFLOAT16,
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -37,7 +39,7 @@ class _Storage(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return self.count * np.dtype(self.dtype).itemsize
+        return self.count * (2 if self.dtype == BFLOAT16 else np.dtype(self.dtype).itemsize)
 
 
 class _Tensor(NamedTuple):
@@ -52,7 +54,8 @@ class _Broken(Exception):
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors by name, as `torch.save(model.state_dict(), path)` wrote them, in either of PyTorch's two formats.
+    """Tensors by name, as `torch.save(model.state_dict(), path)` wrote them, in either of PyTorch's two formats;
+    bfloat16 becomes float32.
 
     Nothing of the pickle runs: any global but ordered dicts, tensors and their storages is refused. Raises UserError
     where the file is missing, cut short, no state dict or inconsistent in its sizes.
@@ -101,14 +104,24 @@ def _read_zip(path: Path) -> tuple[dict[str, _Tensor], dict[_Storage, np.ndarray
             if len(folders) != 1:
                 raise _Broken("the archive has no data.pkl")
             folder = folders[0]
-            if f"{folder}byteorder" in files and archive.read(f"{folder}byteorder") != b"little":
+            if f"{folder}byteorder" in files and _entry(archive, f"{folder}byteorder", 6) != b"little":
                 raise _Broken("it was not written on a little-endian machine")
-            tensors, storages = _checked(_unpickle(io.BytesIO(archive.read(f"{folder}data.pkl"))))
-            return tensors, {s: _elements(s, archive.read(f"{folder}data/{s.key}")) for s in storages.values()}
+            pickled = _entry(archive, f"{folder}data.pkl", path.stat().st_size)  # PyTorch compresses nothing
+            tensors, storages = _checked(_unpickle(io.BytesIO(pickled)))
+            entries = {storage: f"{folder}data/{storage.key}" for storage in storages.values()}
+            return tensors, {s: _elements(s, _entry(archive, name, s.bytes)) for s, name in entries.items()}
     except _Broken:
         raise
     except Exception as error:  # a damaged archive raises nearly anything
         raise _Broken(f"the archive is cut short or damaged ({error})") from None
+
+
+def _entry(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Its bytes, unless it would unpack to more than `most`."""
+    size = archive.getinfo(name).file_size
+    if size > most:
+        raise _Broken(f"{name} unpacks to {size} bytes where {most} were expected")
+    return archive.read(name)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -155,6 +168,8 @@ def _checked(tensors: object) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
 def _elements(storage: _Storage, data: bytes) -> np.ndarray:
     if len(data) != storage.bytes:
         raise _Broken(f"storage {storage.key} has {len(data)} bytes where {storage.bytes} were expected")
+    if storage.dtype == BFLOAT16:
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
     return np.frombuffer(data, storage.dtype)
 
 
