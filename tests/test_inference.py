@@ -143,6 +143,8 @@ def test_larger_views_look_at_the_originals(trained, image, tmp_path):
 def test_scales_that_come_to_the_same_side_are_refused(trained):
     with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another does"):
         inference.Predictor([trained], replace(SETTINGS, scales=[1.0, 1.1]))
+    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 leaves 0 px of a picture; 64 are the least"):
+        inference.Predictor([trained], replace(SETTINGS, scales=[0.01]))
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (60, 80, 4), (0, 80, 3)])

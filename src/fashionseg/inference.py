@@ -18,6 +18,8 @@ from fashionseg.fusion import Detections, fuse
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.params import Predict
 
+STEP, LEAST_SIDE = 32, 64  # pixels of a view: what the strides of a pyramid divide
+
 
 def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
     """The network that training left in a folder, for images `scale` times as large, and the ids that it tells apart.
@@ -29,7 +31,9 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
         raise UserError(f"{folder} holds no trained network: mask_rcnn.json is missing; train, or copy one there.")
     description = io.read_json(folder / "mask_rcnn.json")
     try:
-        side = round(description["network"]["side"] * scale / 32) * 32
+        side = round(description["network"]["side"] * scale / STEP) * STEP
+        if side < LEAST_SIDE:
+            raise UserError(f"predict.scales: {scale} leaves {side} px of a picture; {LEAST_SIDE} are the least.")
         network = MaskRCNN(**{**description["network"], "side": side})
         labels = Labels.of(description)
     except (KeyError, TypeError, ValueError) as error:
