@@ -14,10 +14,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashionseg import masks, rle, tuning
+from fashionseg import masks, rle
 from fashionseg.claiming.rule import Rule, Thresholds
 from fashionseg.evaluation import kaggle
 from fashionseg.params import Submission, Tune
+from fashionseg.tuning.crossfit import tune
+from fashionseg.tuning.matching import Image, match
+from fashionseg.tuning.pool import Stock
+from fashionseg.tuning.tuner import FLOORS, Tuner
 
 IMAGES = 40
 CANDIDATES = 60  # an image, as `predict` keeps
@@ -78,10 +82,10 @@ def scene(images: int) -> tuple[dict, list[dict]]:
     }, predictions
 
 
-def from_masks(images: list[tuning.Image]) -> list[float]:
+def from_masks(images: list[Image]) -> list[float]:
     """For each threshold the claims of all images, laid beside the truth again."""
     values = []
-    for floor in tuning.FLOORS:
+    for floor in FLOORS:
         rule = replace(RULE, scores=Thresholds(float(floor)))
         pairs = []
         for image in images:
@@ -94,15 +98,15 @@ def from_masks(images: list[tuning.Image]) -> list[float]:
     return values
 
 
-def from_numbers(images: list[tuning.Image]) -> list[float]:
+def from_numbers(images: list[Image]) -> list[float]:
     """Images matched before know how many thresholds each candidate exceeds."""
-    tuner = tuning.Tuner(METRIC, PARAMS, RULE.categories, ATTRIBUTES, seed=0, workers=1)
-    stock = tuning.Stock.of(images, [tuner.agreed(image, RULE) for image in images])
+    tuner = Tuner(METRIC, PARAMS, RULE.categories, ATTRIBUTES, seed=0, workers=1)
+    stock = Stock.of(images, [tuner.agreed(image, RULE) for image in images])
     pool = stock.pool(np.concatenate([image.found.scores for image in images]), RULE)
-    return [pool.value(pool.worth - floor, False, METRIC) for floor in tuning.FLOORS]
+    return [pool.value(pool.worth - floor, False, METRIC) for floor in FLOORS]
 
 
-def match_once(images: list[tuning.Image]) -> None:
+def match_once(images: list[Image]) -> None:
     for image in images:
         nothing = [frozenset()] * len(image.found.classes)
         kaggle.overlaps(kaggle.Instances(image.found.masks, image.found.classes, nothing), image.truth)
@@ -116,12 +120,12 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
 
 
 def main() -> None:
-    images = tuning.match(*scene(IMAGES), PARAMS)
+    images = match(*scene(IMAGES), PARAMS)
     plain, expected = seconds(lambda: from_masks(images))
     matched, _ = seconds(lambda: match_once(images))
     swept, found = min((seconds(lambda: from_numbers(images)) for _ in range(5)), key=lambda pair: pair[0])
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    title = f"{len(tuning.FLOORS)} thresholds, {IMAGES} images of {CANDIDATES} candidates, seconds"
+    title = f"{len(FLOORS)} thresholds, {IMAGES} images of {CANDIDATES} candidates, seconds"
     table = Table("a sweep", title=title)
     for name in ("from masks", "from numbers", "times as fast", "matching, once", "times as fast with it"):
         table.add_column(name, justify="right")
@@ -155,7 +159,7 @@ def repeated(images: int) -> tuple[dict, list[dict]]:
 def whole(images: int) -> None:
     document, predictions = repeated(images)
     began = time.perf_counter(), time.process_time()
-    tuning.tune(document, predictions, METRIC, PARAMS, seed=0, workers=2)
+    tune(document, predictions, METRIC, PARAMS, seed=0, workers=2)
     wall, own = time.perf_counter() - began[0], time.process_time() - began[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(

@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
-from fashionseg import io, params, tuning
+from fashionseg import io, params
 from fashionseg.claiming import rule
 from fashionseg.errors import reported
+from fashionseg.tuning.crossfit import tune
 
 
 def main(document: str, predictions: str, claims: str, tables: str, metrics: str) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
-    chosen, way, values, made = tuning.tune(
+    chosen, way, values, made = tune(
         io.read_json(document),
         io.read_json(predictions),
         settings.tune,

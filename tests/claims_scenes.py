@@ -4,10 +4,13 @@ import cv2
 import numpy as np
 
 from fashionseg import masks, rle
-from fashionseg.params import Metric, Submission
+from fashionseg.claiming.rule import Rule, Thresholds
+from fashionseg.params import Metric, Submission, Tune
 
 PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class")
 METRIC = Metric(formula="precision", average="image", f1="set")
+TUNE = Tune(**vars(METRIC), folds=2, trees=5, leaf=5)
+PLAIN = Rule(None, 1.0, 1.0, 4, Thresholds(0.5), Thresholds(0.5), None, [1, 2, 3])
 
 
 def rectangle(x, y, w, h, side=100):
@@ -60,4 +63,17 @@ def scene(images, told_by):
             if told_by:
                 claim[told_by] = round(float(right * 0.3 + random.uniform(0.3, 0.6)), 4)
             claims.append(claim)
+    return document(images, *truth), claims
+
+
+def crowd(images, random):
+    """Images of candidates that overlap a lot, of two classes, and as many true instances."""
+    truth, claims = [], []
+    for i in range(1, images + 1):
+        for _ in range(random.integers(0, 12)):
+            mask = rectangle(*random.integers(0, 4, 2) * 10, *random.integers(1, 5, 2) * 10)
+            score, category_id = round(float(random.uniform(0.05, 0.95)), 1), int(random.integers(1, 3))
+            claims.append(prediction(mask, score, category_id, i))
+            if random.random() < 0.5:
+                truth.append(prediction(mask, 1.0, category_id, i))
     return document(images, *truth), claims
