@@ -2,18 +2,56 @@
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 from fashionseg import draw
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 
 BEST = 50  # boxes drawn of each step, or nothing could be seen
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 STRONGEST = 3  # channels drawn of each level, those that vary most
+NMS_IOU = 0.5
+
+
+class Steps(keras.Model):
+    """What is drawn, computed as one graph: tensor by tensor, JAX would compile for most of a minute."""
+
+    def __init__(self, network: MaskRCNN, least_score: float):
+        super().__init__(autocast=False)
+        self.network = network
+        self.least_score = least_score
+        self.built = True
+
+    def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
+        network, sizes = self.network, batch["sizes"]
+        pyramid, logits, deltas, anchors = network.look(batch["images"])
+        flat = ops.concatenate(logits, axis=1)
+        scores, indices = ops.top_k(flat, min(BEST, flat.shape[1]))
+        chosen = ops.take(ops.concatenate(deltas, axis=1), indices[0], axis=1)
+        best_anchors = ops.take(ops.concatenate(anchors, axis=0), indices[0], axis=0)
+        decoded = box_ops.decode(chosen, best_anchors, box_ops.RPN_WEIGHTS)
+
+        proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
+        class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
+        moved = box_ops.decode(class_deltas, proposals[:, :, None], box_ops.HEAD_WEIGHTS)
+        return {
+            "pyramid": pyramid,
+            "anchors": anchors,
+            "best": box_ops.clip(decoded, sizes),
+            "best_scores": ops.sigmoid(scores),
+            "proposals": proposals,
+            "proposal_scores": proposal_scores,
+            "probabilities": ops.softmax(class_logits, axis=-1),
+            "moved": box_ops.clip(moved, sizes),
+            "instances": network.roi_heads.detect(
+                pyramid, proposals, proposal_scores, sizes, self.least_score, NMS_IOU
+            ),
+        }
 
 
 def steps(
@@ -25,37 +63,25 @@ def steps(
     head moves the latter; the instances of at least `least_score`; the strongest channels of each pyramid level.
     """
     picture = samples.resized(image, network.side)
-    batch = padded([picture], network.side)
-    sizes = ops.convert_to_tensor(batch["sizes"])
-    pyramid, logits, deltas, anchors = network.look(ops.convert_to_tensor(batch["images"]))
-    pictures = {"anchors": _anchors(picture, anchors, pyramid)}
+    model = Steps(network, least_score)
+    model.compile(jit_compile=JIT)
+    seen = model.predict_on_batch(padded([picture], network.side))
+    pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
+    found = {name: values[0] for name, values in seen.pop("instances").items()}
+    seen = {name: values[0] for name, values in seen.items()}
+    pictures = {
+        "anchors": _anchors(picture, anchors, pyramid),
+        "proposals before suppression": draw.boxes(picture, seen["best"], seen["best_scores"]),
+    }
+    proposals, scores = seen["proposals"], seen["proposal_scores"]
+    pictures["proposals"] = draw.boxes(picture, proposals[:BEST], scores[:BEST])
 
-    flat = ops.concatenate(logits, axis=1)
-    scores, indices = ops.top_k(flat, min(BEST, flat.shape[1]))
-    chosen = ops.take(ops.concatenate(deltas, axis=1), indices[0], axis=1)
-    decoded = box_ops.decode(
-        chosen, ops.take(ops.concatenate(anchors, axis=0), indices[0], axis=0), box_ops.RPN_WEIGHTS
-    )
-    before = _numpy(box_ops.clip(decoded, sizes))[0]
-    pictures["proposals before suppression"] = draw.boxes(picture, before, _numpy(ops.sigmoid(scores))[0])
-
-    proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
-    best = slice(min(BEST, proposals.shape[1]))
-    pictures["proposals"] = draw.boxes(picture, _numpy(proposals)[0, best], _numpy(scores)[0, best])
-
-    class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
-    probabilities = _numpy(ops.softmax(class_logits, axis=-1))[0]
-    classes = probabilities.argmax(axis=1)
-    moved = box_ops.clip(box_ops.decode(class_deltas, proposals[:, :, None], box_ops.HEAD_WEIGHTS), sizes)
-    moved = _numpy(moved)[0][np.arange(len(classes)), classes]
-    foreground = np.flatnonzero((classes > 0) & (_numpy(scores)[0] > 0))[best]
-    shades = np.concatenate([np.zeros(len(foreground)), probabilities.max(axis=1)[foreground]])
-    both = np.concatenate([_numpy(proposals)[0, foreground], moved[foreground]])
+    classes = seen["probabilities"].argmax(axis=1)
+    foreground = np.flatnonzero((classes > 0) & (scores > 0))[:BEST]
+    shades = np.concatenate([np.zeros(len(foreground)), seen["probabilities"].max(axis=1)[foreground]])
+    both = np.concatenate([proposals[foreground], seen["moved"][foreground, classes[foreground]]])
     pictures["refined boxes, blue before"] = draw.boxes(picture, both, shades)
 
-    found = {
-        name: _numpy(values)[0] for name, values in network.detect(batch["images"], sizes, least_score, 0.5).items()
-    }
     used = found["classes"] > 0
     instances = draw.Instances(
         found["boxes"][used],
@@ -67,7 +93,7 @@ def steps(
 
     height, width = picture.shape[:2]
     for name, level in zip(LEVELS, pyramid, strict=True):
-        level = _numpy(level)[0]
+        level = level[0].astype("float32")  # features may be of 16 bits
         cells = level[: -(-height * len(level) // network.side), : -(-width * len(level) // network.side)]
         strongest = np.argsort(-cells.std(axis=(0, 1)))[:STRONGEST]
         maps = [draw.heat(picture, cells[..., channel]) for channel in strongest]
@@ -82,11 +108,7 @@ def _anchors(picture, anchors, pyramid):
         height, width = feature.shape[1:3]
         ratios = len(level) // (height * width)
         first = (height // 2 * width + width // 2) * ratios
-        middles.append(_numpy(level)[first : first + ratios])
+        middles.append(level[first : first + ratios])
         shades += [place / (len(LEVELS) - 1)] * ratios
         counts.append(f"{LEVELS[place]} {len(level)}")
     return draw.titled(draw.boxes(picture, np.concatenate(middles), np.array(shades)), "; ".join(counts))
-
-
-def _numpy(values):
-    return ops.convert_to_numpy(values).astype("float32")  # features may be of 16 bits

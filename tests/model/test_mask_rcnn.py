@@ -1,6 +1,7 @@
 """The whole network: it learns, its detections obey the rules, both backends give the same numbers."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from keras import ops
 from pycocotools import mask as coco_mask
 
+from fashionseg.model import attribute_heads, backbones, roi_heads
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
@@ -18,7 +20,7 @@ from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
 from fashionseg.model.rpn import RegionProposals
 
 SMALL = {
-    "backbone": "efficientnet_lite0",
+    "backbone": "resnet50",
     "weights": "random",
     "frozen_stages": 0,
     "side": 64,
@@ -73,6 +75,34 @@ class Repeated(keras.utils.PyDataset):
         return (self.batch,)
 
 
+BLOCKS, FILTERS, DENSE = {"resnet50": [1] * 4}, [64, 16, 32, 64], 256
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Few and narrow layers, and NumPy draws their kernels: JAX compiles half a second for each shape that it draws."""
+
+    def scaled(initializer, shape, dtype=None, **_):
+        cells = np.prod(shape[:-2])
+        fan = cells * shape[-2 if initializer.mode == "fan_in" else -1]
+        return draw(shape, (initializer.scale / fan) ** 0.5, dtype)
+
+    def draw(shape, stddev, dtype):
+        seed = random.getrandbits(32)  # follows from keras.utils.set_random_seed
+        return ops.convert_to_tensor(np.random.default_rng(seed).normal(0, stddev, shape), dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "RESNETS", BLOCKS)
+        patch.setattr(backbones, "RESNET_FILTERS", FILTERS)
+        patch.setattr(roi_heads, "DENSE", DENSE)
+        patch.setattr(attribute_heads, "DENSE", DENSE)
+        patch.setattr(keras.initializers.VarianceScaling, "__call__", scaled)
+        patch.setattr(
+            keras.initializers.RandomNormal, "__call__", lambda i, shape, dtype=None, **_: draw(shape, i.stddev, dtype)
+        )
+        yield
+
+
 @pytest.fixture(scope="module")
 def network() -> MaskRCNN:
     keras.utils.set_random_seed(1)
@@ -94,8 +124,7 @@ def test_it_learns_boxes_classes_and_masks():
     """Fitted to one batch of six ellipses, it finds each, with its class, its mask and its attributes."""
     keras.utils.set_random_seed(1)
     attributes = {"attributes": "linear", "attribute_count": 3}
-    more = {"weights": "imagenet", "frozen_stages": 3, "fpn_channels": 32}  # less to compile
-    network = MaskRCNN(**{**SMALL, **attributes, **more})
+    network = MaskRCNN(**{**SMALL, **attributes, "fpn_channels": 32})
     network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
     batch = make_batch()
     history = network.fit(Repeated(batch, 75), epochs=2, verbose=0).history
@@ -122,12 +151,15 @@ def xywh(boxes):
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(float)
 
 
-def greedy_detections(network, batch, least_score, nms_iou):
+def greedy_detections(network, batch, least_score, nms_iou, compiled):
     """The definition in plain Python: all pairs of proposal and class, best first, suppressed within their class."""
-    pyramid, logits, deltas, anchors = network.look(batch["images"])
-    proposals, scores = network.rpn.propose(logits, deltas, anchors, batch["sizes"])
-    logits, deltas, _ = (ops.convert_to_numpy(values) for values in network.roi_heads(pyramid, proposals))
-    proposals, scores = ops.convert_to_numpy(proposals), ops.convert_to_numpy(scores)
+
+    def seen(images, sizes):
+        pyramid, *found = network.look(images)
+        proposals, scores = network.rpn.propose(*found, sizes)
+        return proposals, scores, *network.roi_heads(pyramid, proposals)
+
+    proposals, scores, logits, deltas, _ = compiled(seen)(batch["images"], batch["sizes"])
     found = []
     for image, (height, width) in enumerate(batch["sizes"]):
         probabilities = np.exp(logits[image]) / np.exp(logits[image]).sum(-1, keepdims=True)
@@ -151,10 +183,10 @@ def greedy_detections(network, batch, least_score, nms_iou):
     return found
 
 
-def test_detections_are_those_of_the_definition(network):
+def test_detections_are_those_of_the_definition(network, compiled):
     batch = make_batch(3)
     found = detect(network, batch, 0.2)
-    for image, expected in enumerate(greedy_detections(network, batch, 0.2, 0.5)):
+    for image, expected in enumerate(greedy_detections(network, batch, 0.2, 0.5, compiled)):
         count = len(expected)
         assert count > 3
         scores, numbers, boxes, margins = zip(*expected, strict=True)
@@ -217,16 +249,23 @@ def test_attributes_on_the_mask_features_learn_from_foreground_alone():
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precision, tmp_path):
+def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precision, compiled, tmp_path):
     half = MaskRCNN(**{**SMALL, "precision": precision, "frozen_stages": 4})
     network.save_weights(tmp_path / "model.weights.h5")
     half.load_weights(tmp_path / "model.weights.h5")
     assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
     batch = make_batch(3)
-    pyramid, logits, deltas, anchors = half.look(batch["images"])
-    assert {keras.backend.standardize_dtype(level.dtype) for level in pyramid} == {precision.removeprefix("mixed_")}
-    assert {keras.backend.standardize_dtype(level.dtype) for level in (*logits, *deltas, *anchors)} == {"float32"}
+    seen = []
+
+    def look(images):
+        seen[:] = half.look(images)
+        return seen
+
+    compiled(look)(batch["images"])
+    pyramid, *others = [{keras.backend.standardize_dtype(level.dtype) for level in levels} for levels in seen]
+    assert pyramid == {precision.removeprefix("mixed_")}
+    assert others == [{"float32"}] * 3
     half.compile(jit_compile=JIT)
     network.compile(jit_compile=JIT)
     losses = {model: model.test_on_batch(batch, return_dict=True) for model in (half, network)}
@@ -240,7 +279,7 @@ def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precis
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_it_learns_in_16_bits(precision):
     keras.utils.set_random_seed(1)
-    less = {"frozen_stages": 4, "weights": "imagenet", "fpn_channels": 8, "proposals": 16, "rois": 8}
+    less = {"frozen_stages": 4, "fpn_channels": 8, "proposals": 16, "rois": 8}
     network = MaskRCNN(**{**SMALL, **less, "precision": precision})
     network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
     assert (type(network.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
@@ -254,13 +293,13 @@ def test_it_learns_in_16_bits(precision):
         assert (new != old).any(), variable.path
 
 
-def test_padding_changes_no_loss(network):
+def test_padding_changes_no_loss(network, compiled):
     """More empty slots, the same losses, as long as no sampling happens: few enough candidates that all are used."""
     batch = make_batch()
     wide = {**batch}
     for name in ("boxes", "classes", "masks"):
         wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
-    _pyramid, logits, deltas, anchors = network.look(batch["images"])
+    _pyramid, logits, deltas, anchors = compiled(network.look)(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
     first, second = (
         numpy_of(network.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, uniform))
@@ -274,17 +313,18 @@ def test_weights_round_trip(network, tmp_path):
     keras.utils.set_random_seed(2)
     other = MaskRCNN(**SMALL)
     pairs = list(zip(other.weights, network.weights, strict=True))
-    different = [not np.array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(two)) for one, two in pairs]
-    assert sum(different) > 60
+    kernels = [pair for pair in pairs if len(pair[0].shape) > 1]
+    assert not any(np.array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(two)) for one, two in kernels)
     other.load_weights(tmp_path / "model.weights.h5")
     for one, two in pairs:
         np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(two))
 
 
-OTHER_BACKEND = """
+ON_JAX = """
 import sys, numpy as np
+from fashionseg.model import backbones, roi_heads
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
-folder, config = sys.argv[1], eval(sys.argv[2])
+folder, config, backbones.RESNETS, backbones.RESNET_FILTERS, roi_heads.DENSE = sys.argv[1], *eval(sys.argv[2])
 network = MaskRCNN(**config)
 network.load_weights(folder + "/model.weights.h5")
 detector = Detector(network, 0.1, 0.5)
@@ -293,15 +333,15 @@ np.savez(folder + "/found.npz", **detector.predict_on_batch(dict(np.load(folder 
 """
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="the same test on TensorFlow compares both")
 def test_both_backends_give_the_same_numbers(network, tmp_path):
     batch = make_batch(5)
     network.save_weights(tmp_path / "model.weights.h5")
     np.savez(tmp_path / "batch.npz", **batch)
-    other = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
     subprocess.run(
-        [sys.executable, "-c", OTHER_BACKEND, str(tmp_path), repr(SMALL)],
+        [sys.executable, "-c", ON_JAX, str(tmp_path), repr((SMALL, BLOCKS, FILTERS, DENSE))],
         check=True,
-        env={**os.environ, "KERAS_BACKEND": other},
+        env={**os.environ, "KERAS_BACKEND": "jax"},
         cwd=Path(__file__).parents[2],
     )
     expected = np.load(tmp_path / "found.npz")
