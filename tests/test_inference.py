@@ -14,12 +14,13 @@ import keras
 import numpy as np
 import pytest
 
-from fashionseg import inference, io, masks
+from fashionseg import anatomy, inference, io, masks
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
 from fashionseg.errors import UserError
-from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.model import boxes as box_ops
+from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.params import Predict
 
 
@@ -232,6 +233,27 @@ def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
     assert all(picture.std() > 10 for picture in pictures)
     with pytest.raises(UserError, match="is missing or no picture"):
         inspection.main(str(trained), str(tmp_path / "none.png"), str(tmp_path / "steps"))
+
+
+def test_what_is_drawn_is_what_the_network_finds(trained, image):
+    """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
+    network, _ = inference.load(trained)
+    batch = padded([samples.resized(image, 64)], 64)
+    steps, detector = anatomy.Steps(network, 0.05), Detector(network, 0.05, anatomy.NMS_IOU)
+    for model in (steps, detector):
+        model.compile(jit_compile=JIT)
+    found = steps.predict_on_batch(batch)
+    for name, values in detector.predict_on_batch(batch).items():
+        np.testing.assert_allclose(found["instances"][name], values, rtol=1e-4, atol=1e-4)
+
+    _, logits, deltas, anchors = network.look(batch["images"])
+    flat, moves, places = (
+        np.concatenate(list(map(np.asarray, v)), a) for v, a in ((logits, 1), (deltas, 1), (anchors, 0))
+    )
+    best = np.argsort(-flat[0], kind="stable")[: anatomy.BEST]
+    np.testing.assert_allclose(found["best_scores"][0], 1 / (1 + np.exp(-flat[0, best])), rtol=1e-4)
+    expected = box_ops.clip(box_ops.decode(moves[:, best], places[best], box_ops.RPN_WEIGHTS), batch["sizes"])
+    np.testing.assert_allclose(found["best"], expected, atol=1e-2)
 
 
 def test_a_network_of_another_version_is_one_sentence(tmp_path):

@@ -15,7 +15,7 @@ from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 BEST = 50  # boxes drawn of each step, or nothing could be seen
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 STRONGEST = 3  # channels drawn of each level, those that vary most
-NMS_IOU = 0.5
+NMS_IOU = 0.5  # of the instances
 
 
 class Steps(keras.Model):
