@@ -13,7 +13,7 @@ help: ## this list
 repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated
 	@dvc repro
 	@dvc plots show -q
-	@$(BIN)/python -m fashionseg.summary
+	@$(BIN)/python -m fashionseg summary
 
 test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and beside them the model's on JAX
 	@$(MAKE) --no-print-directory lint
@@ -23,7 +23,7 @@ test-tensorflow: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
 
 test-jax: .venv/done
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/test_training.py tests/test_callbacks.py tests/test_inference.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/train tests/predict/test_inference.py
 
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
@@ -38,21 +38,21 @@ compare: .venv/done ## experiments side by side, and what this workspace changed
 	@dvc plots diff
 
 check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; with ANSWERS=data/coco/val.json its score
-	@$(BIN)/python -m fashionseg.submission check "$$FILE" \
+	@$(BIN)/python -m fashionseg check "$$FILE" \
 	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/raw/sample_submission.csv)
 
 compare-submissions: .venv/done ## how many claims of two differ, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
-	@$(BIN)/python -m fashionseg.submission compare "$$FIRST" "$$SECOND" data/coco/test.json
+	@$(BIN)/python -m fashionseg compare "$$FIRST" "$$SECOND" data/coco/test.json
 
 submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'
-	@$(BIN)/python -m fashionseg.sending submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
+	@$(BIN)/python -m fashionseg send submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
 	  "$$MESSAGE"
 
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
-	@$(BIN)/python -m fashionseg.inspection models "$$IMAGE" results/inspection
+	@$(BIN)/python -m fashionseg inspect models "$$IMAGE" results/inspection
 
 export: .venv/done ## the trained network as a TensorFlow SavedModel
-	@$(BIN)/python -m fashionseg.export models results/saved_model
+	@$(BIN)/python -m fashionseg export models results/saved_model
 
 lock: ## requirements.lock anew, from pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'

@@ -8,7 +8,7 @@ import pytest
 from dvc.utils.serialize import parse_yaml
 
 from fashionseg import params
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 
 WHOLE = (Path(__file__).parents[1] / "params.yaml").read_text()
 
@@ -78,14 +78,14 @@ def test_no_file_and_no_sections(write, tmp_path):
 
 
 def test_what_the_user_sees():
-    code = "from fashionseg.errors import *\nwith reported(): raise UserError('train.csv, row 3: no class.')"
+    code = "from fashionseg.core.errors import *\nwith reported(): raise UserError('train.csv, row 3: no class.')"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: train.csv, row 3: no class.\n")
 
 
 def test_a_full_disk_is_one_line():
     raised = "OSError(28, 'No space left on device', 'data/raw/a.jpg')"
-    code = f"from fashionseg.errors import *\nwith reported(): raise {raised}"
+    code = f"from fashionseg.core.errors import *\nwith reported(): raise {raised}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: No space left on device for data/raw/a.jpg; make room, then run again.\n"

@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from fashionseg.data.demo import draw_competition
+from fashionseg_demo.competition import draw_competition
 
 ROOT = Path(__file__).parents[1]
 CHANGES = {
@@ -102,7 +102,7 @@ def test_metrics_and_plots_are_there(pipeline):
     report = (pipeline / "reports/index.html").read_text()
     assert f"<b>{metrics['segm']['AP']:.3f}</b>" in report
     assert report.count("data:image/jpeg") == len(pictures)
-    assert list((pipeline / "results/train/annotations").glob("*.jpg"))
+    assert list((pipeline / "results/preview").glob("*.jpg"))
 
 
 def test_the_submission_holds_every_test_image(pipeline):

@@ -9,139 +9,27 @@ import difflib
 from math import inf, isfinite
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from fashionseg.errors import UserError
-
-
-class Range(NamedTuple):
-    least: float
-    most: float = inf
-
-
-Count = Annotated[int, Range(1)]
-Index = Annotated[int, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Amount = Annotated[float, Range(0)]
+from fashionseg.convert.config import Images, Split
+from fashionseg.core.errors import UserError
+from fashionseg.core.fields import Count, Index
+from fashionseg.data.config import Augment
+from fashionseg.download.config import Data
+from fashionseg.evaluate.config import Evaluate
+from fashionseg.model.config import Model
+from fashionseg.predict.config import Predict
+from fashionseg.submit.config import Sending, Submission, Tune
+from fashionseg.train.config import Train
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
     workers: Count
     backend: Literal["tensorflow", "jax"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    source: Literal["demo", "local", "kaggle"]
-    path: str | None
-    competition: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    folds: Annotated[int, Range(2)]
-    fold: Index
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    side: int
-
-    def __post_init__(self):
-        if self.side < 64 or self.side % 32:
-            raise ValueError(f"images.side should be a multiple of 32 from 64 on, not {self.side}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    backbone: str
-    weights: str
-    weights_unused: list[str]
-    fpn_channels: Count
-    frozen_stages: Annotated[int, Range(0, 4)]
-    frozen_norm: bool
-    anchor_side: Count
-    proposals: Count
-    detections: Count
-    attributes: Literal["none", "linear", "conv"]
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
-    heads: Literal["v1", "v2", "v2_group", "matterport"]
-    class_agnostic_masks: bool
-    anchor_ratios: list[float]
-
-    def __post_init__(self):
-        if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
-            raise ValueError(f"model.anchor_ratios should hold at least one number above 0, not {self.anchor_ratios}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Augment:
-    policy: Literal["none", "standard"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    epochs: Count
-    batch_size: Count
-    rois: Annotated[int, Range(4)]  # a quarter of them is foreground
-    instances: Count
-    optimizer: Literal["sgd", "adamw"]
-    learning_rate: Amount
-    warmup_steps: Index
-    drop_epochs: list[int]
-    weight_decay: Amount
-
-
-@dataclasses.dataclass(frozen=True)
-class Predict:
-    batch_size: Count
-    score: Share
-    nms_iou: Share
-    mask_threshold: Share
-    attribute_score: Share
-    flip: bool
-    scales: list[float]
-    models: list[str]
-
-    def __post_init__(self):
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"predict.scales should hold at least one number above 0, not {self.scales}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    pictures: Count
-    attribute_score: Share
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    formula: Literal["precision", "jaccard"]
-    average: Literal["image", "class", "all"]
-    f1: Literal["set", "macro", "none"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tune(Metric):
-    folds: Annotated[int, Range(2)]
-    trees: Count
-    leaf: Count
-
-
-@dataclasses.dataclass(frozen=True)
-class Submission:
-    longest_side: Count
-    min_area: Count
-    overlap: Literal["same_class", "any"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sending:
-    gzip: bool
 
 
 SECTIONS = {

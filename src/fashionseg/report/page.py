@@ -18,7 +18,7 @@ import cv2
 import pandas as pd
 from pandas.errors import EmptyDataError
 
-from fashionseg import io
+from fashionseg.core import files
 from fashionseg.report import charts
 from fashionseg.report.charts import number
 from fashionseg.report.markup import add, document, tag
@@ -55,7 +55,7 @@ class Run:
         return _table(self.results / name)
 
     def values(self, folder: Path, name: str) -> dict[str, Any]:
-        return io.read_json(folder / name) if (folder / name).exists() else {}
+        return files.read_json(folder / name) if (folder / name).exists() else {}
 
     def curves(self, subset: str) -> pd.DataFrame:
         """What was logged of `train` or `eval`, a column each, by epoch from 1."""
