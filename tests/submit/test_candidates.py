@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, prediction, rectangle
 from PIL import Image
 
+from claims_scenes import PARAMS, prediction, rectangle
 from fashionseg.submit.candidates import FEATURES, candidates, features, grid, separate
 
 

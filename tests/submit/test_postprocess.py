@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, document, prediction, rectangle
 
+from claims_scenes import PARAMS, document, prediction, rectangle
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.submit import postprocess

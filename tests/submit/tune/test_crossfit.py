@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, TUNE, document, prediction, rectangle, scene
 
+from claims_scenes import PARAMS, TUNE, document, prediction, rectangle, scene
 from fashionseg.core import rle
 from fashionseg.core.errors import UserError
 from fashionseg.predict import masks

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from claims_scenes import PARAMS, document, prediction, rectangle
 
+from claims_scenes import PARAMS, document, prediction, rectangle
 from fashionseg.predict import masks
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.tune.mask_sweep import MASK_THRESHOLDS, NEAR, MaskSweep
@@ -41,7 +41,7 @@ def test_a_sweep_of_masks_is_matching_anew_at_every_threshold():
                     best.setdefault(int(image.true[i]), i)
             for true in sorted(best):
                 truth_mask = image.truth.masks[true]
-                iou = moved.found.masks[best[true]].iou(truth_mask)[0]
+                iou = moved.found.masks[best[true]].elementwise_iou(truth_mask)[0]
                 assert (sweep.images[row], sweep.scores[row]) == (number, image.found.scores[best[true]])
                 assert sweep.levels[row, column] == sum(iou > t for t in kaggle_metric.THRESHOLDS)
                 row += 1

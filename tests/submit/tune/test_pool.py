@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, PLAIN, TUNE, crowd
 
+from claims_scenes import PARAMS, PLAIN, TUNE, crowd
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.postprocess import Selector, Thresholds
 from fashionseg.submit.tune.matching import match

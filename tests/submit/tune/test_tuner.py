@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, PLAIN, TUNE, scene
 
+from claims_scenes import PARAMS, PLAIN, TUNE, scene
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.postprocess import Thresholds
 from fashionseg.submit.tune import crossfit, selector

@@ -57,5 +57,7 @@ def _swept(image: Image, height: int, width: int, params: Submission) -> tuple[n
     near = np.flatnonzero(image.iou >= NEAR)
     first = near[np.unique(image.true[near], return_index=True)[1]]  # a true instance is found once, by the best
     true, predictions = image.truth.masks[image.true[first]], [image.found.predictions[i] for i in first]
-    ious = [on_grid(predictions, height, width, params, threshold).iou(true) for threshold in MASK_THRESHOLDS]
+    ious = [
+        on_grid(predictions, height, width, params, threshold).elementwise_iou(true) for threshold in MASK_THRESHOLDS
+    ]
     return image.found.scores[first], kaggle_metric.level(np.stack([image.iou[first], *ious], axis=1))
