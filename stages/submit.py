@@ -1,4 +1,4 @@
-"""submit: Kaggle's CSV from the test predictions, checked line by line."""
+"""submit: Kaggle's CSV from the test predictions and the post-processing, checked line by line."""
 
 import sys
 
@@ -8,12 +8,13 @@ from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
 
 
-def main(document: str, predictions: str, claims: str, sample: str, path: str) -> None:
+def main(document: str, predictions: str, post_processing: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
     test, order = files.read_json(document), submission.sample_ids(sample)
-    rows = submission.table(test, files.read_json(predictions), postprocess.read(claims, test), order, settings)
+    post = postprocess.read(post_processing, test)
+    rows = submission.table(test, files.read_json(predictions), post, order, settings)
     submission.write(path, rows, test, order, settings)
-    print(f"{submission.counted(rows, test)}: {path}")
+    print(f"{submission.summary(rows, test)}: {path}")
 
 
 if __name__ == "__main__":

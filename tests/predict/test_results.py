@@ -2,12 +2,12 @@
 
 import pytest
 
-from claims_scenes import PARAMS, document, prediction, rectangle
 from fashionseg.core.errors import UserError
 from fashionseg.evaluate import coco
 from fashionseg.predict.results import COCO_KEYS, KEYS, check
 from fashionseg.submit import submission
-from fashionseg.submit.tune.matching import match
+from fashionseg.submit.tune.matched_images import match_images
+from submission_scenes import PARAMS, document, prediction, rectangle
 
 GOOD = prediction(rectangle(0, 0, 9, 9), 0.9)
 
@@ -24,7 +24,7 @@ def test_what_predict_writes_passes():
 def test_a_missing_key_is_named(key):
     expected = rf"^prediction 1 \(from 0\) has no {key}: .*run `dvc repro predict`\.$"
     with pytest.raises(UserError, match=expected):
-        match(document(1), without(key), PARAMS)
+        match_images(document(1), without(key), PARAMS)
     with pytest.raises(UserError, match=expected):
         submission.table(document(1), without(key), None, ["1"], PARAMS)
     if key in COCO_KEYS:
@@ -41,10 +41,10 @@ def test_a_score_that_is_no_number_is_named(score):
 def test_a_mask_of_another_size_or_a_broken_one_is_named():
     small = {**GOOD, "segmentation": {**GOOD["segmentation"], "size": [50, 100]}}
     with pytest.raises(UserError, match=r"has a mask of 50 x 100 pixels on an image of 100 x 100"):
-        match(document(1), [small], PARAMS)
+        match_images(document(1), [small], PARAMS)
     broken = {**GOOD, "segmentation": {**GOOD["segmentation"], "counts": "0"}}
-    with pytest.raises(UserError, match=r"a prediction of image 1 has a broken mask: .* run `dvc repro predict`"):
-        match(document(1), [broken], PARAMS)
+    with pytest.raises(UserError, match=r"a prediction of image 1 has an invalid mask: .* run `dvc repro predict`"):
+        match_images(document(1), [broken], PARAMS)
 
 
 def test_coco_scores_need_no_more_than_coco_keys():
