@@ -40,6 +40,7 @@ POST = PostProcessing(
     min_area=PARAMS.min_area,
     score_thresholds=Thresholds(0.5),
     attribute_thresholds=Thresholds(0.5),
+    attribute_pairs={},
     selector=None,
     categories=list(range(CLASSES)),
 )
@@ -120,6 +121,7 @@ def from_numbers(images: list[MatchedImage]) -> list[float]:
         submission=PARAMS,
         categories=POST.categories,
         attribute_count=ATTRIBUTES,
+        attribute_pairs={},
         seed=0,
         workers=1,
     )
@@ -183,7 +185,7 @@ def repeated(images: int) -> tuple[dict, list[dict]]:
 def whole(images: int) -> None:
     document, predictions = repeated(images)
     began = time.perf_counter(), time.process_time()
-    tune(document, predictions, METRIC, PARAMS, seed=0, workers=2)
+    tune(document, predictions, {}, METRIC, PARAMS, seed=0, workers=2)
     wall, own = time.perf_counter() - began[0], time.process_time() - began[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(

@@ -12,9 +12,9 @@ def main(document: str, predictions: str, post_processing: str, sample: str, pat
     settings = params.load("submission").submission
     test, order = files.read_json(document), submission.sample_ids(sample)
     post = postprocess.read(post_processing, test)
-    rows = submission.table(test, files.read_json(predictions), post, order, settings)
+    rows, dropped = submission.table(test, files.read_json(predictions), post, order, settings)
     submission.write(path, rows, test, order, settings)
-    print(f"{submission.summary(rows, test)}: {path}")
+    print(f"{submission.summary(rows, dropped, test)}: {path}")
 
 
 if __name__ == "__main__":

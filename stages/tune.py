@@ -10,11 +10,12 @@ from fashionseg.submit import postprocess
 from fashionseg.submit.tune.cross_validation import tune
 
 
-def main(document: str, predictions: str, post_processing: str, tables: str, metrics: str) -> None:
+def main(training: str, document: str, predictions: str, post_processing: str, tables: str, metrics: str) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
     tuned = tune(
         files.read_json(document),
         files.read_json(predictions),
+        postprocess.attribute_pairs(files.read_json(training)),
         settings.tune,
         settings.submission,
         seed=settings.seed,

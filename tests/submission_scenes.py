@@ -18,6 +18,7 @@ PLAIN = PostProcessing(
     min_area=4,
     score_thresholds=Thresholds(0.5),
     attribute_thresholds=Thresholds(0.5),
+    attribute_pairs={"1": [5, 9], "2": [5, 9], "3": [5, 9]},
     selector=None,
     categories=[1, 2, 3],
 )

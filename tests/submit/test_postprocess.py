@@ -76,6 +76,18 @@ def test_attribute_thresholds_by_category():
     assert post.attribute_sets(rows) == [{9}, {5, 9}]
 
 
+def test_attributes_never_seen_in_training_are_dropped():
+    """However high they score; training has attribute 5 in class 1, and 9 in class 2."""
+    training = document(1, {"category_id": 1, "attribute_ids": [5]}, {"category_id": 2, "attribute_ids": [9]})
+    training["annotations"] += [{"category_id": 1, "attribute_ids": []}, {"category_id": 3}]
+    post = replace(PLAIN, attribute_pairs=postprocess.attribute_pairs(training))
+    assert post.attribute_pairs == {"1": [5], "2": [9]}
+    rows = [{"category_id": c, "attribute_ids": [5, 9], "attribute_scores": [0.99, 0.99]} for c in (1, 2, 3)]
+    rows.append({"category_id": 1, "attribute_ids": [5, 9], "attribute_scores": [0.99, 0.1]})
+    assert post.attribute_sets(rows) == [{5}, {9}, set(), {5}]
+    assert post.dropped_attributes(rows) == 4  # the last 9 is below its threshold anyway
+
+
 def test_forest_predicts_the_mean_of_its_trees():
     columns = np.zeros((3, 1 + len(FEATURES)))
     columns[:, 0], columns[:, 1] = [0.1, 0.3, 0.4], [0.5, 0.6, 0.6]
@@ -106,6 +118,12 @@ def test_a_wrong_file_is_an_error(tmp_path):
         postprocess.read(path, document(1))
     postprocess.write(path, replace(PLAIN, attribute_thresholds=Thresholds(0.5, {"1/77": 0.4})), {})
     with pytest.raises(UserError, match="tuned for other attributes"):
+        postprocess.read(path, document(1))
+    postprocess.write(path, replace(PLAIN, attribute_pairs={"1": [77]}), {})
+    with pytest.raises(UserError, match="tuned for other attributes"):
+        postprocess.read(path, document(1))
+    files.write_json(path, {**files.read_json(path), "attribute_pairs": [[1, 77]]})
+    with pytest.raises(UserError, match="not a post-processing file of this version"):
         postprocess.read(path, document(1))
     unknown = Forest(("of_class", *FEATURES), [["wings", 0.5, 0.1, 0.2]])
     postprocess.write(path, replace(PLAIN, selector=Selector(0.0, Thresholds(0.0), unknown)), {})

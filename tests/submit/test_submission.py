@@ -34,6 +34,7 @@ POST = PostProcessing(
     min_area=4,
     score_thresholds=Thresholds(0.5),
     attribute_thresholds=Thresholds(0.3),
+    attribute_pairs={"1": [5, 115]},
     selector=None,
     categories=[1, 23],
 )
@@ -47,7 +48,8 @@ def written(path, *lines, rest=FILLERS):
 
 
 @pytest.fixture
-def rows() -> pd.DataFrame:
+def table() -> tuple[pd.DataFrame, int]:
+    """Rows and the number of attributes dropped."""
     wide = np.zeros((200, 400), bool)
     wide[40:120, 80:200] = True
     predictions = [
@@ -57,13 +59,23 @@ def rows() -> pd.DataFrame:
             "attribute_ids": [115, 5],
             "attribute_scores": [0.9, 0.3],
         },
-        prediction(wide, 0.7, category_id=23, image_id=2),
+        {
+            **prediction(wide, 0.7, category_id=23, image_id=2),
+            "attribute_ids": [5, 115],
+            "attribute_scores": [0.9, 0.2],  # no training instance of class 23 has 5; 115 is below its threshold
+        },
         prediction(rectangle(60, 60, 40, 40), 0.2),
     ]
     return submission.table(TEST, predictions, POST, IDS, PARAMS)
 
 
-def test_rows_have_the_competitions_format(rows, tmp_path):
+@pytest.fixture
+def rows(table) -> pd.DataFrame:
+    return table[0]
+
+
+def test_rows_have_the_competitions_format(table, tmp_path):
+    rows, dropped = table
     path = tmp_path / "submission.csv"
     files.write_csv(path, rows)
     read = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -76,11 +88,14 @@ def test_rows_have_the_competitions_format(rows, tmp_path):
     np.testing.assert_array_equal(masks.decode(1), rectangle(10, 10, 20, 40))
     assert masks.boxes()[2].tolist() == [20, 10, 30, 20]  # at a quarter of the size: the grid's long side is 100
     assert submission.check(path, TEST, IDS, PARAMS) == []
-    assert submission.summary(rows, TEST) == "3 instances submitted on 2 of 3 images (top 2, shoe 1)"
+    assert submission.summary(rows, dropped, TEST) == (
+        "3 instances submitted on 2 of 3 images (top 2, shoe 1), "
+        "1 attributes dropped that no training instance of the class has"
+    )
 
 
 def test_without_predictions_the_submission_is_valid(tmp_path):
-    rows = submission.table(TEST, [], POST, IDS, PARAMS)
+    rows, _ = submission.table(TEST, [], POST, IDS, PARAMS)
     files.write_csv(tmp_path / "s.csv", rows)
     assert submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS) == []
     assert rows["ImageId"].tolist() == IDS
@@ -160,7 +175,7 @@ def test_classes_may_overlap_unless_params_forbid_it(tmp_path):
 
 def test_without_class_23_the_filler_has_the_first_class(tmp_path):
     document = {**TEST, "categories": [{"id": 7, "name": "cape"}, {"id": 9, "name": "vest"}]}
-    rows = submission.table(document, [], replace(POST, categories=[7, 9]), IDS, PARAMS)
+    rows, _ = submission.table(document, [], replace(POST, categories=[7, 9]), IDS, PARAMS)
     assert rows["ClassId"].tolist() == [7] * 3
     submission.write(tmp_path / "s.csv", rows, document, IDS, PARAMS)
     assert submission.check(tmp_path / "s.csv", document, IDS, PARAMS) == []

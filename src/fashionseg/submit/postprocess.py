@@ -10,6 +10,7 @@ while the expected score of the image rises.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ def expected_jaccard(hits: ArrayLike, submitted: ArrayLike, true_count: float) -
     return hits / (submitted + np.maximum(true_count - hits, 0))
 
 
+def attribute_pairs(document: dict[str, Any]) -> dict[str, list[int]]:
+    """Attribute ids by category id (as text) that some instance of the category has in a COCO document."""
+    ids: dict[int, set[int]] = {}
+    for annotation in document["annotations"]:
+        ids.setdefault(annotation["category_id"], set()).update(annotation.get("attribute_ids", []))
+    return {str(category): sorted(ids[category]) for category in sorted(ids) if ids[category]}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PostProcessing:
     """All that decides which predictions of an image are submitted, and with which attributes.
@@ -67,8 +76,9 @@ class PostProcessing:
     max_per_image: instances submitted of an image at most; None: all with gain >= 0. nms_iou, mask_overlap: a candidate
     is suppressed when its IoU with a better one of its class exceeds nms_iou, or when that one covers more than the
     share mask_overlap of it. min_area: in pixels of the grid. score_thresholds: by category id, NEVER for a class left
-    out. attribute_thresholds: by "category id/attribute id". categories: ids of the label file it was tuned for.
-    mask_threshold: of the soft masks; None keeps the predicted segmentations.
+    out. attribute_thresholds: by "category id/attribute id". attribute_pairs: the attributes that may be submitted, see
+    the function of that name. categories: ids of the label file it was tuned for. mask_threshold: of the soft masks;
+    None keeps the predicted segmentations.
     """
 
     max_per_image: int | None
@@ -77,20 +87,32 @@ class PostProcessing:
     min_area: int
     score_thresholds: Thresholds
     attribute_thresholds: Thresholds
+    attribute_pairs: dict[str, list[int]]
     selector: Selector | None
     categories: list[int]
     mask_threshold: float | None = None
 
     def attribute_sets(self, predictions: Sequence[Prediction]) -> list[frozenset[int]]:
         """The attributes submitted of each prediction."""
-        return [
-            frozenset(
-                attribute
-                for attribute, score in zip(p["attribute_ids"], p["attribute_scores"], strict=True)
-                if score >= self.attribute_thresholds[f"{p['category_id']}/{attribute}"]
-            )
-            for p in predictions
-        ]
+        return [self._above_threshold(p) & self._seen_in_training(p) for p in predictions]
+
+    def dropped_attributes(self, predictions: Sequence[Prediction]) -> int:
+        """Attributes of these predictions that reach their threshold but are not in attribute_pairs."""
+        return sum(len(self._above_threshold(p) - self._seen_in_training(p)) for p in predictions)
+
+    def _above_threshold(self, prediction: Prediction) -> frozenset[int]:
+        return frozenset(
+            attribute
+            for attribute, score in zip(prediction["attribute_ids"], prediction["attribute_scores"], strict=True)
+            if score >= self.attribute_thresholds[f"{prediction['category_id']}/{attribute}"]
+        )
+
+    def _seen_in_training(self, prediction: Prediction) -> frozenset[int]:
+        return self._attribute_sets_seen.get(str(prediction["category_id"]), frozenset())
+
+    @cached_property
+    def _attribute_sets_seen(self) -> dict[str, frozenset[int]]:
+        return {category: frozenset(ids) for category, ids in self.attribute_pairs.items()}
 
     def gains(self, candidates: Candidates) -> np.ndarray:
         """(n,) score, or expected score, of each candidate minus its threshold."""
@@ -149,6 +171,9 @@ def read(path: str | Path, document: dict[str, Any]) -> PostProcessing:
     try:
         values = {name: saved[name] for name in PostProcessing.__dataclass_fields__}
         values |= {name: Thresholds(**saved[name]) for name in ("score_thresholds", "attribute_thresholds")}
+        values["attribute_pairs"] = {
+            category: [int(attribute) for attribute in ids] for category, ids in dict(saved["attribute_pairs"]).items()
+        }
         if selector := saved["selector"]:
             forest = Forest(tuple(selector["forest"]["features"]), selector["forest"]["trees"])
             values["selector"] = Selector(
@@ -162,7 +187,8 @@ def read(path: str | Path, document: dict[str, Any]) -> PostProcessing:
             f"{path} is not a post-processing file of this version ({error}); run `dvc repro tune`."
         ) from None
     pairs = {f"{category['id']}/{a['id']}" for category in document["categories"] for a in document["attributes"]}
-    foreign = values["attribute_thresholds"].own.keys() - pairs
+    used = {f"{category}/{attribute}" for category, ids in values["attribute_pairs"].items() for attribute in ids}
+    foreign = (used | values["attribute_thresholds"].own.keys()) - pairs
     if foreign or values["categories"] != [category["id"] for category in document["categories"]]:
         what = "attributes" if foreign else "classes"
         raise UserError(f"{path} was tuned for other {what} than these predictions have; run `dvc repro tune`.")

@@ -69,18 +69,19 @@ def table(
     post: PostProcessing,
     order: Sequence[str],
     params: Submission,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, int]:
     """The rows of a submission: COLUMNS, images as in `order`, one row an instance or one filler row an image.
 
-    document: COCO; the stems of its file names are the ImageIds. Raises UserError where `order` names an image that the
-    document lacks, and as `results.check`.
+    Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO; the stems of
+    its file names are the ImageIds. Raises UserError where `order` names an image that the document lacks, and as
+    `results.check`.
     """
     images = _images(document)
     predicted = predictions_by_image(predictions, document)
     classes = [category["id"] for category in document["categories"]]
     filler_class = kaggle_metric.FILLER_CLASS if kaggle_metric.FILLER_CLASS in classes else classes[0]
     filler = {"EncodedPixels": FILLER, "ClassId": filler_class, "AttributesIds": ""}
-    rows = []
+    rows, dropped = [], 0
     for name in track(order, "post-process"):
         if name not in images:
             raise UserError(f"sample_submission.csv names {name}, which is not a test image; run `dvc repro convert`.")
@@ -88,6 +89,7 @@ def table(
         size = image["height"], image["width"]
         candidates = make_candidates(predicted[image["id"]], *size, params, post.mask_threshold)
         submitted, attribute_sets, masks = post.apply(candidates, params)
+        dropped += post.dropped_attributes(submitted)
         rows += [
             {
                 "ImageId": name,
@@ -97,7 +99,7 @@ def table(
             }
             for prediction, ids, pixels in zip(submitted, attribute_sets, masks.to_kaggle(), strict=True)
         ] or [{"ImageId": name, **filler}]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS), dropped
 
 
 def write(
@@ -205,13 +207,16 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
     return pd.concat([changed, pd.DataFrame([{"class": "all", **by_class[kinds].sum()}])], ignore_index=True)
 
 
-def summary(rows: pd.DataFrame, document: dict[str, Any]) -> str:
-    """One line about the rows of `table`: how many instances, on how many images, the most frequent classes."""
+def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
+    """One line about what `table` returns: instances, images, the most frequent classes, dropped attributes."""
     instances = rows[rows["EncodedPixels"] != FILLER]
     names = {category["id"]: _short(category) for category in document["categories"]}
     most = ", ".join(f"{names[class_id]} {count}" for class_id, count in Counter(instances["ClassId"]).most_common(5))
     images = f"{instances['ImageId'].nunique()} of {rows['ImageId'].nunique()} images"
-    return f"{len(instances)} instances submitted on {images} ({most or 'none'})"
+    return (
+        f"{len(instances)} instances submitted on {images} ({most or 'none'}), "
+        f"{dropped} attributes dropped that no training instance of the class has"
+    )
 
 
 def _merged_runs(texts: list[str]) -> list[str]:

@@ -24,7 +24,15 @@ def test_class_thresholds_equal_the_full_search(formula, average, max_per_image,
     random = np.random.default_rng(7)
     images = match_images(*crowd(24, random), PARAMS)
     start = replace(PLAIN, max_per_image=max_per_image)
-    tuner = Tuner(params=TUNE, submission=PARAMS, categories=[1, 2, 3], attribute_count=2, seed=0, workers=1)
+    tuner = Tuner(
+        params=TUNE,
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
     levels = [tuner.f1_levels(image, PLAIN) for image in images]
     ranked = CandidateTable.of(images, levels).ranked(
         np.concatenate([image.candidates.scores for image in images]), PLAIN
@@ -69,7 +77,8 @@ def test_attribute_thresholds_have_the_best_f1():
             {**prediction(mask, 0.9, image_id=i), "attribute_ids": [5, 9], "attribute_scores": [score, 0.1]}
         )
     images = match_images(document(60, *truth), predictions, PARAMS)
-    thresholds = attribute_thresholds(images)
+    thresholds = attribute_thresholds(images, PLAIN.attribute_pairs)
     assert set(thresholds.own) == {"1/5"}
     assert 0.25 < thresholds["1/5"] < 0.31
     assert thresholds["2/9"] == thresholds.common
+    assert attribute_thresholds(images, {"2": [5]})["1/5"] < 0.02  # class 1 never had it in training

@@ -16,7 +16,15 @@ from submission_scenes import PARAMS, PLAIN, TUNE, scene
 
 def test_the_forest_predicts_as_scikit_learn():
     images = match_images(*scene(images=20, told_by="mask_score"), PARAMS)
-    tuner = Tuner(params=TUNE, submission=PARAMS, categories=[1, 2, 3], attribute_count=2, seed=0, workers=1)
+    tuner = Tuner(
+        params=TUNE,
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
     fitted, _ = tuner.fit(images)
     post = fitted["selector", "precision"]
     seen = {}
@@ -38,7 +46,15 @@ def test_the_forest_predicts_as_scikit_learn():
 def test_metric_of_the_table_equals_that_of_the_masks():
     """The score of `RankedCandidates` is that of the masks which are submitted."""
     images = match_images(*scene(images=12, told_by=None), PARAMS)
-    tuner = Tuner(params=TUNE, submission=PARAMS, categories=[1, 2, 3], attribute_count=2, seed=0, workers=1)
+    tuner = Tuner(
+        params=TUNE,
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
     table = CandidateTable.of(images, [tuner.f1_levels(image, PLAIN) for image in images])
     ranked = table.ranked(np.concatenate([image.candidates.scores for image in images]), PLAIN)
     for formula in ("precision", "jaccard"):
@@ -58,6 +74,7 @@ def test_only_jaccard_by_image_decides_image_by_image(average):
         submission=PARAMS,
         categories=[1, 2, 3],
         attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
         seed=0,
         workers=1,
     )

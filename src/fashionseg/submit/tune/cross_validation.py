@@ -42,15 +42,18 @@ class Tuned(NamedTuple):
 def tune(
     document: dict[str, Any],
     predictions: list[Prediction],
+    attribute_pairs: dict[str, list[int]],
     params: Tune,
     submission: Submission,
     *,
     seed: int,
     workers: int,
 ) -> Tuned:
-    """Post-processing for predictions like these. document: COCO with the truth; predictions: COCO results of it.
+    """Post-processing for predictions like these.
 
-    Raises UserError for fewer than two images, and as `results.check`.
+    document: COCO with the truth; predictions: COCO results of it; attribute_pairs: `postprocess.attribute_pairs` of
+    the training data, the only attributes that are submitted. Raises UserError for fewer than two images, and as
+    `results.check`.
     """
     count = len(document["images"])
     if count < 2:
@@ -71,6 +74,7 @@ def tune(
         submission=submission,
         categories=[category["id"] for category in document["categories"]],
         attribute_count=attribute_count,
+        attribute_pairs=attribute_pairs,
         seed=seed,
         workers=workers,
     )

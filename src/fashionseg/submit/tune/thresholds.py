@@ -15,13 +15,19 @@ PARTS = 4  # parts of the images; a class gets its own threshold only where it l
 MIN_EXAMPLES = 20  # with fewer, the common threshold holds
 
 
-def attribute_thresholds(images: list[MatchedImage]) -> Thresholds:
-    """Thresholds by "category/attribute" with the best F1 on candidates that overlap a true instance by IoU > 0.5."""
+def attribute_thresholds(images: list[MatchedImage], attribute_pairs: dict[str, list[int]]) -> Thresholds:
+    """Thresholds by "category/attribute" with the best F1 on candidates that overlap a true instance by IoU > 0.5.
+
+    attribute_pairs: as in `PostProcessing`; predictions of other pairs count as not made.
+    """
+    seen = {category: frozenset(ids) for category, ids in attribute_pairs.items()}
     rows = []
     for image in images:
         for i in np.flatnonzero(image.iou > kaggle_metric.THRESHOLDS[0]):
             prediction, true = image.candidates.predictions[i], image.truth.attributes[image.nearest[i]]
             scores = dict(zip(prediction["attribute_ids"], prediction["attribute_scores"], strict=True))
+            of_class = seen.get(str(prediction["category_id"]), frozenset())
+            scores = {attribute: score for attribute, score in scores.items() if attribute in of_class}
             rows += [
                 (f"{prediction['category_id']}/{attribute}", scores.get(attribute, 0.0), attribute in true)
                 for attribute in sorted(true | scores.keys())

@@ -20,12 +20,16 @@ AREA_FACTORS = (2, 4, 8, 16)  # times submission.min_area
 
 @dataclass(frozen=True, kw_only=True)
 class Tuner:
-    """Fits post-processing to images. categories: ids of the label file; attribute_count: attributes it has."""
+    """Fits post-processing to images.
+
+    categories: ids of the label file; attribute_count: attributes it has; attribute_pairs: as in `PostProcessing`.
+    """
 
     params: Tune
     submission: Submission
     categories: list[int]
     attribute_count: int
+    attribute_pairs: dict[str, list[int]]
     seed: int
     workers: int
 
@@ -43,7 +47,8 @@ class Tuner:
             mask_overlap=1.0,
             min_area=self.submission.min_area,
             score_thresholds=Thresholds(0.5),
-            attribute_thresholds=attribute_thresholds(images),
+            attribute_thresholds=attribute_thresholds(images, self.attribute_pairs),
+            attribute_pairs=self.attribute_pairs,
             selector=None,
             categories=self.categories,
             mask_threshold=mask_threshold,
