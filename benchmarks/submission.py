@@ -1,4 +1,4 @@
-"""The check of a whole submission against the usual check by bitmaps: both find the same errors, in one run.
+"""The check of a whole submission compared with the usual check by bitmaps: both find the same errors, in one run.
 
 Run as `python benchmarks/submission.py`. 3,200 images and 25,600 rows, masks as rough as real ones at 1024 pixels.
 """

@@ -1,4 +1,4 @@
-"""A sweep of score thresholds over a table of candidates, against the metric of the masks at each threshold.
+"""A sweep of score thresholds over a table of candidates, compared with the metric of the masks at each threshold.
 
 python benchmarks/tuning.py                     both must give the same scores; the masks are timed once
 python benchmarks/tuning.py --whole 1000 5700   seconds and memory of all of `tune` for so many images
