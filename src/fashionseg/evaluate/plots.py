@@ -79,7 +79,7 @@ def draw_overlays(
             for rows in (document["annotations"], shown):
                 rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]
                 notes = [_note([attributes[id_] for id_ in shown_attributes(row, SHOWN_SCORE)]) for row in rows]
-                instances = overlay.Instances.of_coco(rows, class_index, *image.shape[:2], notes)
+                instances = overlay.DrawnInstances.of_coco(rows, class_index, *image.shape[:2], notes)
                 sides.append(overlay.overlay(image, instances, names))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
             sheet = overlay.side_by_side(*sides, ("truth", f"prediction, {caption}"))
