@@ -11,7 +11,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fashionseg.predict.results import COCO_KEYS, Prediction, check
+from fashionseg.predict.results import COCO_KEYS, Prediction, check_predictions
 
 Document = dict[str, Any]
 
@@ -24,9 +24,9 @@ SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "lar
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
     """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with the truth; predictions: COCO results. Raises UserError as `results.check`.
+    document: COCO with the truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
     """
-    check(predictions, document, COCO_KEYS)
+    check_predictions(predictions, document, COCO_KEYS)
     return {kind: _evaluated(document, predictions, kind) for kind in KINDS}
 
 

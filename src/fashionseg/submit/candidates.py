@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from fashionseg.core import rle
 from fashionseg.core.errors import UserError
 from fashionseg.predict import masks as mask_ops
-from fashionseg.predict.results import KEYS, Prediction, check
+from fashionseg.predict.results import KEYS, Prediction, check_predictions
 from fashionseg.submit.config import Submission
 
 FEATURES = (
@@ -55,8 +55,8 @@ def grid_size(height: int, width: int, longest_side: int) -> tuple[int, int]:
 
 
 def predictions_by_image(predictions: Sequence[Prediction], document: dict[str, Any]) -> dict[int, list[Prediction]]:
-    """Predictions of each image of a COCO document, highest score first. Raises UserError as `results.check`."""
-    check(predictions, document, KEYS)
+    """Predictions of each image of a COCO document, highest score first. Raises UserError as `check_predictions`."""
+    check_predictions(predictions, document, KEYS)
     groups: dict[int, list[Prediction]] = {image["id"]: [] for image in document["images"]}
     for prediction in predictions:
         groups[prediction["image_id"]].append(prediction)

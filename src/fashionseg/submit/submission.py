@@ -74,7 +74,7 @@ def table(
 
     Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO; the stems of
     its file names are the ImageIds. Raises UserError where `order` names an image that the document lacks, and as
-    `results.check`.
+    `results.check_predictions`.
     """
     images = _images(document)
     predicted = predictions_by_image(predictions, document)

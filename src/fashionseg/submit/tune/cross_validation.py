@@ -53,7 +53,7 @@ def tune(
 
     document: COCO with the truth; predictions: COCO results of it; attribute_pairs: `postprocess.attribute_pairs` of
     the training data, the only attributes that are submitted. Raises UserError for fewer than two images, and as
-    `results.check`.
+    `results.check_predictions`.
     """
     count = len(document["images"])
     if count < 2:
