@@ -235,7 +235,7 @@ def test_a_resumed_training_begins_in_the_midst_of_the_bar(monkeypatch):
 
 def test_the_terminal_is_cleared_up_after_an_error(monkeypatch):
     text = text_io.StringIO()
-    progress = Progress(2, 2, Console(file=text, force_terminal=True))
-    with pytest.raises(UserError), progress.bar:
-        fit(compiled(), StopOnNaN(name_of, name_of), progress, shift={(0, 1): float("nan")})
+    shown = progress.Progress(2, 2, Console(file=text, force_terminal=True))
+    with pytest.raises(UserError), shown.bar:
+        fit(compiled(), StopOnNaN(name_of, name_of), shown, shift={(0, 1): float("nan")})
     assert "\x1b[?25h" in text.getvalue()[-20:]  # the cursor is back
