@@ -5,6 +5,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from fashionseg.convert.config import Images
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
-from fashionseg.model.config import Model
+from fashionseg.model.config import Model, Network
 from fashionseg.train import trainer
 from fashionseg.train.config import Train
 
@@ -49,7 +50,7 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
         if not (folder / name).exists():
             files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "MaskRCNN", model)
+        patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(**kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(settings or config(), *documents, "images", "models", "results", "checkpoints")
@@ -141,24 +142,27 @@ def test_what_training_leaves(undisturbed):
     assert description["network"].items() >= network.items()
 
 
+NETWORK = Network(**vars(config().model), side=64, classes=2, attribute_count=0, rois=8, seed=3)
+
+
 def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
-    built = SimpleNamespace()
-    monkeypatch.setattr(trainer, "MaskRCNN", lambda **recipe: built.__dict__.update(recipe) or built)
+    monkeypatch.setattr(trainer, "MaskRCNN", lambda network: network)
     monkeypatch.setattr(
         trainer.pretrained, "load", lambda model, path, unused: f"{path} into {model.weights} but {unused}"
     )
-    assert trainer._start({"weights": "coco.pth"}, ["aux."]) is built
+    file = replace(NETWORK, weights="coco.pth", weights_unused=["aux."])
+    assert trainer._start(file) == replace(file, weights="random")
     assert capsys.readouterr().out == "coco.pth into random but ['aux.']\n"
-    assert trainer._start({"weights": "imagenet"}, []).weights == "imagenet"
+    assert trainer._start(NETWORK) is NETWORK
     assert not capsys.readouterr().out
 
 
 def test_a_backbone_from_a_preset_is_written_down_whole():
     model = SimpleNamespace(backbone=SimpleNamespace(description={"network": {}}))
-    own = {"backbone": "resnet50", "weights": "coco.pth"}
-    assert trainer._rebuilding(own, model) == {"backbone": "resnet50", "weights": "random"}
-    described = trainer._rebuilding({"backbone": "resnet_50_imagenet"}, model)
-    assert described == {"backbone": {"network": {}}, "weights": "random"}
+    own = replace(NETWORK, weights="coco.pth")
+    assert trainer._rebuilding(own, model) == replace(own, weights="random")
+    preset = replace(NETWORK, backbone="resnet_50_imagenet")
+    assert trainer._rebuilding(preset, model) == replace(preset, weights="random", backbone={"network": {}})
 
 
 def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):
