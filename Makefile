@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 FILE ?= submissions/submission.csv
-export FILE ANSWERS FIRST SECOND MESSAGE IMAGE  # recipes quote them as shell variables, whatever they hold
+export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME  # recipes quote them as shell variables, whatever they hold
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: .venv/done ## style and form
 
 bench: .venv/done ## each benchmark compares two ways in one run and prints a ratio
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+preset: .venv/done ## other values into params.yaml: make preset NAME=competition_r50; presets/ has them
+	@$(BIN)/python -m fashionseg preset "$$NAME"
 
 compare: .venv/done ## experiments side by side, and what this workspace changed against HEAD
 	@dvc exp show --only-changed --md
@@ -68,4 +71,4 @@ lock: ## requirements.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock
+.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock
