@@ -13,9 +13,10 @@ from dvc.repo import Repo
 from keras import ops
 from rich.console import Console
 
+from fashionseg.console import progress as console_progress
+from fashionseg.console.progress import Progress
 from fashionseg.core.errors import UserError
-from fashionseg.train import callbacks
-from fashionseg.train.callbacks import Checkpoint, LiveLog, Progress, StopOnNaN, restore
+from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
 
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
 SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [0.02, 0.01, 0.001])
@@ -202,7 +203,7 @@ def test_nan_stops_with_loss_and_step_and_no_checkpoint(tmp_path):
 
 
 def printed(monkeypatch, terminal, line_seconds=1e9, **kwargs):
-    monkeypatch.setattr(callbacks, "LINE_SECONDS", line_seconds)
+    monkeypatch.setattr(console_progress, "LINE_SECONDS", line_seconds)
     text = text_io.StringIO()
     progress = Progress(2, 2, Console(file=text, force_terminal=terminal, width=130))
     with progress.bar:
