@@ -1,7 +1,6 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -298,20 +297,6 @@ def test_adamw_decays_weights_by_rate_times_decay():
         adamw.apply([ops.zeros((4, 5)), ops.zeros(5)], [layer.kernel, layer.bias])
     np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), start * (1 - 0.02 * 0.05) ** 3, rtol=1e-6)
     np.testing.assert_array_equal(ops.convert_to_numpy(layer.bias), 1)
-
-
-@pytest.mark.parametrize("set_before", [None, "jax"])
-def test_an_environment_variable_wins_over_params(monkeypatch, set_before):
-    calls = []
-    monkeypatch.setattr(trainer, "train", lambda config, *args, **kwargs: calls.append((config, args)))
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("KERAS_BACKEND", set_before or "")
-    if not set_before:
-        monkeypatch.delenv("KERAS_BACKEND")
-    runpy.run_path(str(ROOT / "stages" / "train.py"))["main"]("t.json", "v.json", "images", "models", "results")
-    ((loaded, paths),) = calls
-    assert paths == ("t.json", "v.json", "images", "models", "results")
-    assert os.environ["KERAS_BACKEND"] == (set_before or loaded.machine.backend)
 
 
 if __name__ == "__main__":

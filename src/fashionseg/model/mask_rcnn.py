@@ -69,6 +69,7 @@ class MaskRCNN(keras.Model):
         anchor_ratios: Sequence[float] = anchors.RATIOS,
         frozen_norm: bool = True,
     ):
+        _settle_keras()
         super().__init__(dtype=precision, autocast=False)
         self.side = side
         with _policy(precision):
@@ -132,6 +133,13 @@ class MaskRCNN(keras.Model):
         for tracker in self.trackers:
             tracker.update_state(y_pred[tracker.name])
         return sum(y_pred.values())
+
+
+def _settle_keras() -> None:
+    """Keras' settings as the network takes them for granted, whatever ~/.keras/keras.json holds for other projects."""
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
 
 
 @contextmanager
