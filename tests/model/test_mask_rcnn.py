@@ -295,6 +295,19 @@ def test_it_learns_in_16_bits(precision):
         assert (new != old).any(), variable.path
 
 
+def test_settings_of_other_projects_change_nothing(network):
+    """As ~/.keras/keras.json may hold them."""
+    batch = make_batch()
+    expected = ops.convert_to_numpy(network.look(batch["images"])[0][0])
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float16")
+    keras.config.set_epsilon(1e-3)
+    other = MaskRCNN(**SMALL)
+    other.set_weights(network.get_weights())
+    assert keras.config.image_data_format() == "channels_last"
+    np.testing.assert_array_equal(ops.convert_to_numpy(other.look(batch["images"])[0][0]), expected)
+
+
 def test_padding_changes_no_loss(network, compiled):
     """More empty slots, the same losses, as long as no sampling happens: few enough candidates that all are used."""
     batch = make_batch()

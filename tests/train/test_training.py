@@ -1,7 +1,6 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -33,7 +33,7 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attributes="none", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
-    values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, "optimizer": "adamw", **train}
+    values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", **train}
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend, allow_cpu=False),
@@ -237,6 +237,30 @@ def test_schedule_is_warmup_times_drops(warmup, drops):
     np.testing.assert_allclose(rates, 0.3 * linear * 0.1 ** np.searchsorted(drops, steps, side="right"), rtol=1e-5)
 
 
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("longer", [1, 2])
+def test_drops_keep_their_share_of_a_longer_training(preset, longer, monkeypatch):
+    """What each file asks for in epochs, and as much of the training when it is twice as long."""
+    asked = {6: [5], 8: [6], 12: [8, 11], 36: [27, 33]}
+    values = {
+        **vars(params.load("train", path=ROOT / "params.yaml").train),
+        **yaml.safe_load(preset.read_text())["train"],
+    }
+    settings = Train(**values)
+    schedules = []
+    monkeypatch.setattr(
+        trainer, "WarmupAndDrops", lambda peak, warmup, drops: schedules.append(drops) or SimpleNamespace()
+    )
+    monkeypatch.setattr(trainer, "optimizer", lambda *args: SimpleNamespace(build=lambda variables: None))
+    monkeypatch.setattr(trainer, "restore", lambda *args: settings.epochs * longer)
+    model = SimpleNamespace(
+        compile=lambda optimizer, **_: setattr(model, "optimizer", optimizer), trainable_variables=[]
+    )
+    trainer.fit(model, range(100), [], replace(settings, epochs=settings.epochs * longer), Path(), Path())
+    (steps,) = schedules
+    assert [round(step / 100, 1) for step in steps] == [epoch * longer for epoch in asked[settings.epochs]]
+
+
 def test_schedule_is_keras_after_the_warmup():
     schedule = trainer.WarmupAndDrops(0.3, 2, [5, 8])
     # PiecewiseConstantDecay changes after its boundary, ours at it.
@@ -284,20 +308,6 @@ def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):
     with pytest.raises(UserError, match=r"images\.side is 1024 and there is no GPU here.*machine\.allow_cpu=true"):
         train(tmp_path, large)
     assert not (tmp_path / "models").exists()
-
-
-@pytest.mark.parametrize("set_before", [None, "jax"])
-def test_an_environment_variable_wins_over_params(monkeypatch, set_before):
-    calls = []
-    monkeypatch.setattr(trainer, "train", lambda config, *args, **kwargs: calls.append((config, args)))
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("KERAS_BACKEND", set_before or "")
-    if not set_before:
-        monkeypatch.delenv("KERAS_BACKEND")
-    runpy.run_path(str(ROOT / "stages" / "train.py"))["main"]("t.json", "v.json", "images", "models", "results")
-    ((loaded, paths),) = calls
-    assert paths == ("t.json", "v.json", "images", "models", "results")
-    assert os.environ["KERAS_BACKEND"] == (set_before or loaded.machine.backend)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class MaskRCNN(keras.Model):
     """
 
     def __init__(self, config: Network):
+        _settle_keras()
         super().__init__(dtype=config.precision, autocast=False)
         self.config = config
         side, channels = config.side, config.fpn_channels
@@ -115,6 +116,13 @@ class MaskRCNN(keras.Model):
         for tracker in self.trackers:
             tracker.update_state(y_pred[tracker.name])
         return sum(y_pred.values())
+
+
+def _settle_keras() -> None:
+    """Keras' settings as the network takes them for granted, whatever ~/.keras/keras.json holds for other projects."""
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
 from fashionseg.train.config import Train
 
 MOMENTUM = 0.9
-DROP = 0.1  # of the learning rate after each of train.drop_epochs
+DROP = 0.1  # of the learning rate after each of train.drops
 LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
 
@@ -116,8 +116,9 @@ def fit(
     results: Path,
 ) -> None:
     """Trains until settings.epochs are done, from the checkpoint in `folder` on if there is one."""
+    steps = settings.epochs * len(batches)
     schedule = WarmupAndDrops(
-        settings.learning_rate, settings.warmup_steps, [epoch * len(batches) for epoch in settings.drop_epochs]
+        settings.learning_rate, settings.warmup_steps, [round(share * steps) for share in settings.drops]
     )
     model.compile(optimizer=optimizer(model, settings.optimizer, schedule, settings.weight_decay), jit_compile=JIT)
     model.optimizer.build(model.trainable_variables)  # may be another: in float16 Keras wraps it to scale the loss
