@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from fashionseg.console.device import describe
 from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
+from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict import masks
 from fashionseg.predict.config import Predict
@@ -34,7 +36,7 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
         side = round(description["network"]["side"] * scale / VIEW_STEP) * VIEW_STEP
         if side < MIN_VIEW_SIDE:
             raise UserError(f"predict.scales: {scale} gives images of {side} px; {MIN_VIEW_SIDE} are the least.")
-        network = MaskRCNN(**{**description["network"], "side": side})
+        network = MaskRCNN(Network(**{**description["network"], "side": side}))
         labels = Labels.of(description)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -70,7 +72,7 @@ class View:
 
     @property
     def side(self) -> int:
-        return self.detector.network.side
+        return self.detector.network.config.side
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Detections of each image without padding: arrays as named by `MaskRCNN.detect`, flipped back; boxes in shares
@@ -107,11 +109,10 @@ class Predictor:
             sides = set()
             for scale in params.scales:
                 network, labels = load(folder, scale)
-                if network.side in sides:
-                    raise UserError(
-                        f"predict.scales: {scale} gives {network.side} px, as another scale does; leave one out."
-                    )
-                sides.add(network.side)
+                side = network.config.side
+                if side in sides:
+                    raise UserError(f"predict.scales: {scale} gives {side} px, as another scale does; leave one out.")
+                sides.add(side)
                 labels_of[folder] = labels, network.roi_heads.attributes == "none"
                 detector = Detector(network, params.score, params.nms_iou)
                 detector.compile(jit_compile=JIT)
@@ -155,6 +156,7 @@ def predict(
     images_for: gives the folder of the images for a view of this side in pixels.
     """
     predictor = Predictor(folders, params)
+    print(describe(predictor.views[0].detector.network.dtype_policy.name))
     pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
     records = document["images"]
     results = []
