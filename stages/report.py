@@ -8,7 +8,7 @@ from fashionseg.errors import reported
 from fashionseg.report import page
 
 
-def main(results: str, metrics: str, split: str, target: str) -> None:
+def main(declared: str, results: str, metrics: str, split: str, target: str) -> None:
     shown = params.load(
         "seed",
         "data",
@@ -22,7 +22,7 @@ def main(results: str, metrics: str, split: str, target: str) -> None:
         "tune",
         "submission",
     )
-    text = page.build(page.Run(Path(results), Path(metrics), Path(split), shown))
+    text = page.build(page.Run(Path(declared), Path(results), Path(metrics), Path(split), shown))
     io.write_text(target, text)
     print(f"{target}: {len(text) / 1e6:.1f} MB, to be opened in a browser")
 
