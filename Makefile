@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 FILE ?= submissions/submission.csv
-export FILE ANSWERS FIRST SECOND MESSAGE IMAGE  # recipes quote them as shell variables, whatever they hold
+export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME  # recipes quote them as shell variables, whatever they hold
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ help: ## this list
 repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated
 	@dvc repro
 	@dvc plots show -q
-	@$(BIN)/python -m fashionseg.summary
+	@$(BIN)/python -m fashionseg summary
 
 test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and beside them the model's on JAX
 	@$(MAKE) --no-print-directory lint
@@ -23,13 +23,16 @@ test-tensorflow: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
 
 test-jax: .venv/done
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/test_training.py tests/test_callbacks.py tests/test_inference.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/train tests/predict/test_inference.py
 
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
 bench: .venv/done ## each benchmark compares two ways in one run and prints a ratio
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+preset: .venv/done ## other values into params.yaml: make preset NAME=competition_r50; presets/ has them
+	@$(BIN)/python -m fashionseg preset "$$NAME"
 
 compare: .venv/done ## experiments side by side, and what this workspace changed against HEAD
 	@dvc exp show --only-changed --md
@@ -38,21 +41,21 @@ compare: .venv/done ## experiments side by side, and what this workspace changed
 	@dvc plots diff
 
 check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; with ANSWERS=data/coco/val.json its score
-	@$(BIN)/python -m fashionseg.submission check "$$FILE" \
+	@$(BIN)/python -m fashionseg check "$$FILE" \
 	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/raw/sample_submission.csv)
 
 compare-submissions: .venv/done ## how many claims of two differ, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
-	@$(BIN)/python -m fashionseg.submission compare "$$FIRST" "$$SECOND" data/coco/test.json
+	@$(BIN)/python -m fashionseg compare "$$FIRST" "$$SECOND" data/coco/test.json
 
 submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'
-	@$(BIN)/python -m fashionseg.sending submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
+	@$(BIN)/python -m fashionseg send submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
 	  "$$MESSAGE"
 
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
-	@$(BIN)/python -m fashionseg.inspection models "$$IMAGE" results/inspection
+	@$(BIN)/python -m fashionseg inspect models "$$IMAGE" results/inspection
 
 export: .venv/done ## the trained network as a TensorFlow SavedModel
-	@$(BIN)/python -m fashionseg.export models results/saved_model
+	@$(BIN)/python -m fashionseg export models results/saved_model
 
 lock: ## requirements.lock anew, from pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'
@@ -68,4 +71,4 @@ lock: ## requirements.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock
+.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock

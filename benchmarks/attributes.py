@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
-from fashionseg.evaluation import attributes, matching
+from fashionseg.evaluate import attributes, matching
 
 IMAGES = 150
 TRUTH, FOUND = 7, 25  # instances an image: as many as in the competition, and a usual number of predictions

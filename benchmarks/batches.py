@@ -16,7 +16,7 @@ import numpy as np
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter  # what fit reads through
 
-from fashionseg import rle
+from fashionseg.core import rle
 from fashionseg.data import augment
 from fashionseg.data.batches import Batches
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
-from fashionseg import rle
+from fashionseg.core import rle
 
 HEIGHT, WIDTH = 3000, 2000
 RUNS = 700  # a mask; real rows of pictures of this size have some hundreds

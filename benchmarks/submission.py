@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashionseg import submission
-from fashionseg.params import Submission
+from fashionseg.submit import submission
+from fashionseg.submit.config import Submission
 
 IMAGES, CLAIMS, RUNS = 3200, 8, 200
 SLOW = 100  # images that the slow way does

@@ -14,14 +14,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashionseg import masks, rle
-from fashionseg.claiming.rule import Rule, Thresholds
-from fashionseg.evaluation import kaggle
-from fashionseg.params import Submission, Tune
-from fashionseg.tuning.crossfit import tune
-from fashionseg.tuning.matching import Image, match
-from fashionseg.tuning.pool import Stock
-from fashionseg.tuning.tuner import FLOORS, Tuner
+from fashionseg.core import rle
+from fashionseg.predict import masks
+from fashionseg.submit import kaggle_metric
+from fashionseg.submit.config import Submission, Tune
+from fashionseg.submit.postprocess import Rule, Thresholds
+from fashionseg.submit.tune.crossfit import tune
+from fashionseg.submit.tune.matching import Image, match
+from fashionseg.submit.tune.pool import Stock
+from fashionseg.submit.tune.tuner import FLOORS, Tuner
 
 IMAGES = 40
 CANDIDATES = 60  # an image, as `predict` keeps
@@ -92,9 +93,9 @@ def from_masks(images: list[Image]) -> list[float]:
             kept = rule.chosen(image.found, rule.worth(image.found))
             attributes = rule.attribute_sets([image.found.predictions[i] for i in kept])
             pairs.append(
-                (kaggle.Instances(image.found.masks[kept], image.found.classes[kept], attributes), image.truth)
+                (kaggle_metric.Instances(image.found.masks[kept], image.found.classes[kept], attributes), image.truth)
             )
-        values.append(kaggle.value(kaggle.tally(pairs, METRIC, ATTRIBUTES), METRIC))
+        values.append(kaggle_metric.value(kaggle_metric.tally(pairs, METRIC, ATTRIBUTES), METRIC))
     return values
 
 
@@ -109,7 +110,7 @@ def from_numbers(images: list[Image]) -> list[float]:
 def match_once(images: list[Image]) -> None:
     for image in images:
         nothing = [frozenset()] * len(image.found.classes)
-        kaggle.overlaps(kaggle.Instances(image.found.masks, image.found.classes, nothing), image.truth)
+        kaggle_metric.overlaps(kaggle_metric.Instances(image.found.masks, image.found.classes, nothing), image.truth)
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, object]:

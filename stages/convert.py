@@ -2,9 +2,10 @@
 
 import sys
 
-from fashionseg import io, params
-from fashionseg.data import coco, competition, pictures
-from fashionseg.errors import reported
+from fashionseg import params
+from fashionseg.convert import coco, competition, pictures
+from fashionseg.core import files
+from fashionseg.core.errors import reported
 
 
 def main(raw: str, split_table: str, documents_folder: str, images_folder: str, tables_folder: str) -> None:
@@ -13,14 +14,14 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
     assigned = coco.read_split(split_table, source)
     with pictures.resized(source, images_folder, config.images.side, config.machine.workers) as source:
         documents = coco.documents(source, assigned)
-        with io.replacing(documents_folder) as beside:
+        with files.replacing(documents_folder) as beside:
             for subset, document in documents.items():
-                io.write_json(beside / f"{subset}.json", document)
+                files.write_json(beside / f"{subset}.json", document)
         dropped = coco.dropped_table(source)
-        with io.replacing(tables_folder) as beside:
-            io.write_csv(beside / "classes.csv", coco.class_table(documents))
-            io.write_csv(beside / "sizes.csv", coco.size_table(documents))
-            io.write_csv(beside / "dropped.csv", dropped)
+        with files.replacing(tables_folder) as beside:
+            files.write_csv(beside / "classes.csv", coco.class_table(documents))
+            files.write_csv(beside / "sizes.csv", coco.size_table(documents))
+            files.write_csv(beside / "dropped.csv", dropped)
     for row in dropped.itertuples():
         print(f"left out {row.count} times: {row.reason} (first: {row.first})")
     if source.empty_images:

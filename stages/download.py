@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.data import sources
-from fashionseg.errors import reported
+from fashionseg.core.errors import reported
+from fashionseg.download import sources
 
 
 def main(raw: str) -> None:

@@ -3,24 +3,25 @@
 import sys
 from pathlib import Path
 
-from fashionseg import io, params
-from fashionseg.errors import reported
-from fashionseg.evaluation import plots
-from fashionseg.evaluation.report import report
+from fashionseg import params
+from fashionseg.core import files
+from fashionseg.core.errors import reported
+from fashionseg.evaluate import plots
+from fashionseg.evaluate.scores import report
 
 
 def main(document: str, predictions: str, images: str, results: str, metrics: str) -> None:
     settings = params.load("evaluate").evaluate
-    truth, found = io.read_json(document), io.read_json(predictions)
+    truth, found = files.read_json(document), files.read_json(predictions)
     values, tables, evaluations = report(truth, found, settings.attribute_score)
-    with io.replacing(results) as beside:
+    with files.replacing(results) as beside:
         for name, table in tables.items():
-            io.write_csv(beside / f"{name}.csv", table)
+            files.write_csv(beside / f"{name}.csv", table)
         scores = plots.image_scores(evaluations["segm"])
         chosen = tables["wrong"], settings.pictures
         drawn = plots.pictures(truth, found, Path(images), scores, *chosen, beside / "pictures")
-        io.write_csv(beside / "pictures.csv", drawn)
-    io.write_json(metrics, values, indent=1)
+        files.write_csv(beside / "pictures.csv", drawn)
+    files.write_json(metrics, values, indent=1)
     for kind, row in values.items():
         print(kind, *(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in row.items()))
     if "attributes" not in values:

@@ -4,23 +4,24 @@ import os
 import sys
 from pathlib import Path
 
-from fashionseg import io, params
-from fashionseg.errors import reported
+from fashionseg import params
+from fashionseg.core import files
+from fashionseg.core.errors import reported
 
 
 def main(document: str, originals: str, images: str, models: str, kept: str, predictions: str) -> None:
     settings = params.load("images", "predict", "machine")
     os.environ.setdefault("KERAS_BACKEND", settings.machine.backend)
-    from fashionseg import inference
+    from fashionseg.predict import inference
 
-    truth = io.read_json(document)
+    truth = files.read_json(document)
     folders = [Path(models), *(Path(kept) / name for name in settings.predict.models)]
 
     def images_for(side: int) -> Path:
         return Path(images if side <= settings.images.side else originals)
 
     results = inference.predict(truth, images_for, folders, settings.predict, settings.machine.workers)
-    io.write_json(predictions, results)
+    files.write_json(predictions, results)
     print(f"{len(results)} instances on {len(truth['images'])} images: {predictions}")
 
 

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from fashionseg import io, params
-from fashionseg.errors import reported
+from fashionseg import params
+from fashionseg.core import files
+from fashionseg.core.errors import reported
 from fashionseg.report import page
 
 
@@ -23,7 +24,7 @@ def main(declared: str, results: str, metrics: str, split: str, target: str) -> 
         "submission",
     )
     text = page.build(page.Run(Path(declared), Path(results), Path(metrics), Path(split), shown))
-    io.write_text(target, text)
+    files.write_text(target, text)
     print(f"{target}: {len(text) / 1e6:.1f} MB, to be opened in a browser")
 
 

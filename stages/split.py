@@ -2,15 +2,16 @@
 
 import sys
 
-from fashionseg import io, params
-from fashionseg.data import competition, split
-from fashionseg.errors import reported
+from fashionseg import params
+from fashionseg.convert import competition, split
+from fashionseg.core import files
+from fashionseg.core.errors import reported
 
 
 def main(raw: str, table: str) -> None:
     config = params.load("seed", "split")
     assigned = split.assign(competition.read(raw), config.split.folds, config.split.fold, config.seed)
-    io.write_csv(table, assigned)
+    files.write_csv(table, assigned)
     counts = assigned["subset"].value_counts()
     print(f"{table}: {counts['train']} images to train on, {counts['val']} to validate")
 

@@ -2,15 +2,16 @@
 
 import sys
 
-from fashionseg import io, params, submission
-from fashionseg.claiming import rule
-from fashionseg.errors import reported
+from fashionseg import params
+from fashionseg.core import files
+from fashionseg.core.errors import reported
+from fashionseg.submit import postprocess, submission
 
 
 def main(document: str, predictions: str, claims: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
-    test, order = io.read_json(document), submission.sample_ids(sample)
-    rows = submission.table(test, io.read_json(predictions), rule.read(claims, test), order, settings)
+    test, order = files.read_json(document), submission.sample_ids(sample)
+    rows = submission.table(test, files.read_json(predictions), postprocess.read(claims, test), order, settings)
     submission.write(path, rows, test, order, settings)
     print(f"{submission.counted(rows, test)}: {path}")
 

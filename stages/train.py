@@ -4,16 +4,16 @@ import os
 import sys
 
 from fashionseg import params
-from fashionseg.errors import reported
+from fashionseg.core.errors import reported
 
 
 def main(train_document: str, val_document: str, images: str, models: str, results: str) -> None:
     config = params.load("seed", "images", "model", "augment", "train", "machine")
     os.environ.setdefault("KERAS_BACKEND", config.machine.backend)  # Keras reads both when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from fashionseg import training
+    from fashionseg.train import trainer
 
-    training.train(config, train_document, val_document, images, models, results, checkpoints="checkpoints")
+    trainer.train(config, train_document, val_document, images, models, results, checkpoints="checkpoints")
 
 
 if __name__ == "__main__":

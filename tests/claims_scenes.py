@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 
-from fashionseg import masks, rle
-from fashionseg.claiming.rule import Rule, Thresholds
-from fashionseg.params import Metric, Submission, Tune
+from fashionseg.core import rle
+from fashionseg.predict import masks
+from fashionseg.submit.config import Metric, Submission, Tune
+from fashionseg.submit.postprocess import Rule, Thresholds
 
 PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class")
 METRIC = Metric(formula="precision", average="image", f1="set")

@@ -13,9 +13,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from competition_folder import Folder
+
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """A small competition."""
+    return Folder(tmp_path / "competition")
 
 
 @pytest.fixture

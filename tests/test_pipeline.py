@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from fashionseg.data.demo import draw_competition
+from fashionseg_demo.competition import draw_competition
 
 ROOT = Path(__file__).parents[1]
 CHANGES = {
@@ -98,12 +98,12 @@ def test_metrics_and_plots_are_there(pipeline):
     assert shown[""]["data"]["metrics/evaluate.json"]["data"] == metrics
     report = (pipeline / "reports/index.html").read_text()
     assert f"<b>{metrics['segm']['AP']:.3f}</b>" in report
-    pictures, annotations = (pipeline / "results" / name for name in ("evaluate/pictures", "train/annotations"))
-    counts = [len(list(folder.glob("*.jpg"))) for folder in (pictures, annotations)]
+    pictures, preview = (pipeline / "results" / name for name in ("evaluate/pictures", "preview"))
+    counts = [len(list(folder.glob("*.jpg"))) for folder in (pictures, preview)]
     assert all(counts)
     assert report.count("data:image/jpeg") == counts[0] + min(6, counts[1])
     drawn = json.loads(dvc(pipeline, "plots", "show", "--json"))["data"]
-    assert {"results/evaluate/pictures", "results/train/annotations"} <= {str(Path(name).parent) for name in drawn}
+    assert {"results/evaluate/pictures", "results/preview"} <= {str(Path(name).parent) for name in drawn}
     filled = [plot["content"] for plots in drawn.values() for plot in plots if plot["type"] == "vega"]
     shown = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*)</script>', report)]
     assert {spec["description"]: rows(spec) for spec in shown} == {spec["title"]: rows(spec) for spec in filled}

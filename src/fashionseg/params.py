@@ -1,31 +1,33 @@
 """params.yaml as frozen dataclasses: YAML 1.2 as DVC reads it, strict keys, strict types.
 
+No stage depends on this file: it adds nothing to the values that DVC tracks.
+
 `load("seed", "train")` gives a namespace with just these sections, so that a stage sees what dvc.yaml lists
 for it and nothing else. What is not a section is a single value (`seed`).
 """
 
 import dataclasses
 import difflib
+import re
 from math import inf, isfinite
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
-from fashionseg.errors import UserError
-
-
-class Range(NamedTuple):
-    least: float
-    most: float = inf
-
-
-Count = Annotated[int, Range(1)]
-Index = Annotated[int, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Amount = Annotated[float, Range(0)]
+from fashionseg.convert.config import Images, Split
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+from fashionseg.core.fields import Count, Index
+from fashionseg.data.config import Augment
+from fashionseg.download.config import Data
+from fashionseg.evaluate.config import Evaluate
+from fashionseg.model.config import Model
+from fashionseg.predict.config import Predict
+from fashionseg.submit.config import Sending, Submission, Tune
+from fashionseg.train.config import Train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,116 +36,7 @@ class Machine:
     backend: Literal["tensorflow", "jax"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    source: Literal["demo", "local", "kaggle"]
-    path: str | None
-    competition: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    folds: Annotated[int, Range(2)]
-    fold: Index
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    side: int
-
-    def __post_init__(self):
-        if self.side < 64 or self.side % 32:
-            raise ValueError(f"images.side should be a multiple of 32 from 64 on, not {self.side}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    backbone: str
-    weights: str
-    weights_unused: list[str]
-    fpn_channels: Count
-    frozen_stages: Annotated[int, Range(0, 4)]
-    frozen_norm: bool
-    anchor_side: Count
-    proposals: Count
-    detections: Count
-    attributes: Literal["none", "linear", "conv"]
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
-    heads: Literal["v1", "v2", "v2_group", "matterport"]
-    class_agnostic_masks: bool
-    anchor_ratios: list[float]
-
-    def __post_init__(self):
-        if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
-            raise ValueError(f"model.anchor_ratios should hold at least one number above 0, not {self.anchor_ratios}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Augment:
-    policy: Literal["none", "standard"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    epochs: Count
-    batch_size: Count
-    rois: Annotated[int, Range(4)]  # a quarter of them is foreground
-    instances: Count
-    optimizer: Literal["sgd", "adamw"]
-    learning_rate: Amount
-    warmup_steps: Index
-    drop_epochs: list[int]
-    weight_decay: Amount
-
-
-@dataclasses.dataclass(frozen=True)
-class Predict:
-    batch_size: Count
-    score: Share
-    nms_iou: Share
-    mask_threshold: Share
-    attribute_score: Share
-    flip: bool
-    scales: list[float]
-    models: list[str]
-
-    def __post_init__(self):
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"predict.scales should hold at least one number above 0, not {self.scales}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    pictures: Count
-    attribute_score: Share
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    formula: Literal["precision", "jaccard"]
-    average: Literal["image", "class", "all"]
-    f1: Literal["set", "macro", "none"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tune(Metric):
-    folds: Annotated[int, Range(2)]
-    trees: Count
-    leaf: Count
-
-
-@dataclasses.dataclass(frozen=True)
-class Submission:
-    longest_side: Count
-    min_area: Count
-    overlap: Literal["same_class", "any"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sending:
-    gzip: bool
-
-
+NULL = "tag:yaml.org,2002:null"
 SECTIONS = {
     "seed": Index,
     "machine": Machine,
@@ -170,14 +63,78 @@ def load(*sections: str, path: str | Path = "params.yaml") -> SimpleNamespace:
     return SimpleNamespace(**{name: _section(tree, name, path) for name in sections})
 
 
+def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
+    """Writes the values of a preset into a params file, whose other lines and comments stay; returns what changed.
+
+    A preset holds sections with some of their keys. Raises UserError for a key that the params file lacks and for a
+    value that does not fit; then the file is as it was.
+    """
+    overlay, changed = _read(Path(preset)), []
+    writer = YAML()
+    writer.preserve_quotes, writer.width = True, 1000
+    writer.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL, "null"))
+    tree = writer.load(Path(path))
+    for name, values in overlay.items():
+        for key, value in values.items():
+            if key not in tree.get(name, {}):
+                raise UserError(f"{preset}: {path} has no key '{name}.{key}'.")
+            if tree[name][key] != value:
+                changed.append(f"{name}.{key}: {tree[name][key]} -> {value}")
+                if isinstance(value, list):
+                    tree[name][key][:] = value  # stays on its line
+                else:
+                    tree[name][key] = value
+    with files.replacing(path) as beside:
+        writer.dump(tree, beside)
+        load(*SECTIONS, path=beside)
+    return changed
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain scalars, as DVC reads them: 1e-4 is a number, off is text, a key stands once."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key}' stands twice", problem_mark=node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+for _kind, _pattern in {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^({_pattern})$"), None)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(node.value))
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = YAML(typ="safe").load(path)
+        tree = yaml.load(path.read_bytes(), _Loader)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; copy one from presets/.") from None
-    except MarkedYAMLError as error:
+        raise UserError(f"{path} is missing; `git checkout {path}` brings it back.") from None
+    except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(f"{path}, line {line}: {error.problem or 'this is no YAML'}.") from None
+        raise UserError(f"{path}, line {line}: {error.problem or 'not YAML'}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as UTF-8 text ({reason}); save it as UTF-8.") from None
+    if tree is None:
+        raise UserError(
+            f"{path} is empty; `git checkout {path}` brings it back. DVC empties it while another `dvc exp run` works "
+            "here: run one experiment a folder, queue the others."
+        )
     if not isinstance(tree, dict):
         raise UserError(f"{path} should hold sections such as 'train:', not {tree!r}.")
     return tree
@@ -186,7 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _section(tree: dict[str, Any], name: str, path: str | Path) -> Any:
     kind = SECTIONS[name]
     if name not in tree:
-        raise UserError(f"{path}: '{name}' is missing; presets/ holds whole files.")
+        raise UserError(f"{path}: '{name}' is missing; `git diff {path}` shows what was there.")
     if not dataclasses.is_dataclass(kind):
         return _checked(tree[name], kind, name, path)
     hints = get_type_hints(kind, include_extras=True)
@@ -197,7 +154,7 @@ def _section(tree: dict[str, Any], name: str, path: str | Path) -> Any:
         if key not in hints:
             raise UserError(_unknown(path, f"{name}.{key}", hints))
     if lacking := [key for key in hints if key not in values]:
-        raise UserError(f"{path}: {name} lacks {', '.join(lacking)}; presets/ holds whole files.")
+        raise UserError(f"{path}: {name} lacks {', '.join(lacking)}; `git diff {path}` shows what was there.")
     try:
         return kind(**{key: _checked(values[key], hints[key], f"{name}.{key}", path) for key in hints})
     except ValueError as error:

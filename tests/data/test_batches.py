@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from keras import ops
 from pycocotools import mask as coco_mask
 
+from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import Batches, Pictures
 from fashionseg.data.samples import MASK_SIDE
-from fashionseg.errors import UserError
 from fashionseg.model.targets import project_masks
 
 SIDE, CAPACITY = 64, 4

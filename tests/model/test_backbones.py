@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_mask_rcnn import SMALL, make_batch
 
-from fashionseg.callbacks import Checkpoint, restore
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.model import backbones
 from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
 from fashionseg.model.weights import read_state_dict
+from fashionseg.train.callbacks import Checkpoint, restore
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lite0.json").read_text())
 STRIDES = [4, 8, 16, 32]

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 from test_pretrained import RANDOM, SMALL, MaskRCNN, zeros
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.model import anchors, backbones, pretrained, roi_heads
 from fashionseg.model.mask_rcnn import STRIDES
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.model import backbones, pretrained, roi_heads
 from fashionseg.model.mask_rcnn import LOSSES, MaskRCNN
 from fashionseg.model.weights import read_state_dict

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.model.weights import LEGACY_MAGIC, LEGACY_PROTOCOL, read_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "golden"

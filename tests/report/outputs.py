@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from fashionseg import io, params
-from fashionseg.data import coco
-from fashionseg.evaluation import plots
-from fashionseg.evaluation.report import report
+from fashionseg import params
+from fashionseg.convert import coco
+from fashionseg.core import files
+from fashionseg.evaluate import plots
+from fashionseg.evaluate.scores import report
 from fashionseg.report.page import Run
 
 ROOT = Path(__file__).parents[2]
@@ -61,23 +62,23 @@ def write(folder: Path, document, found) -> Run:
         cv2.imwrite(str(folder / image["file_name"]), np.full((SIDE, SIDE, 3), 40 * image["id"], np.uint8))
     values, tables, evaluations = report(document, found, 0.5)
     for name, table in tables.items():
-        io.write_csv(results / f"evaluate/{name}.csv", table)
+        files.write_csv(results / f"evaluate/{name}.csv", table)
     scores = plots.image_scores(evaluations["segm"])
     drawn = plots.pictures(document, found, folder, scores, tables["wrong"], 24, results / "evaluate/pictures")
-    io.write_csv(results / "evaluate/pictures.csv", drawn)
-    io.write_json(metrics / "evaluate.json", values)
-    io.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))
-    io.write_csv(results / "data/sizes.csv", coco.size_table({"train": document, "val": document}))
+    files.write_csv(results / "evaluate/pictures.csv", drawn)
+    files.write_json(metrics / "evaluate.json", values)
+    files.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))
+    files.write_csv(results / "data/sizes.csv", coco.size_table({"train": document, "val": document}))
     if document["attributes"]:  # three pictures have no frequent ones
         groups = {"supercategory": ["style & cut"], "attributes": [1], "F1": [0.75]}
-        io.write_csv(results / "evaluate/attribute_groups.csv", pd.DataFrame(groups))
+        files.write_csv(results / "evaluate/attribute_groups.csv", pd.DataFrame(groups))
     dropped = {"reason": ["a mask of <nothing>"], "count": [3], "first": ["train.csv:7"]}
-    io.write_csv(results / "data/dropped.csv", pd.DataFrame(dropped))
+    files.write_csv(results / "data/dropped.csv", pd.DataFrame(dropped))
     logs = {"loss": [2.5, 1.25, 1], "mask": [1, 0.5, 0.25], "seconds": [60, 61, 62], "learning_rate": [1e-4] * 3}
     for subset in ("train", "eval"):
         for name, logged in logs.items():
             table = "".join(f"{step}\t{value}\n" for step, value in enumerate(logged))
-            io.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
+            files.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
     steps = np.arange(1, 10) / 10
     tune = {
         "ways": {"formula": ["precision"], "way": ["<rule>"], "value": [0.45], "gain": [0.05], "error": [0.01]},
@@ -87,10 +88,10 @@ def write(folder: Path, document, found) -> Run:
         "importance": {"feature": ["score", "area"], "importance": [0.75, 0.25]},
     }
     for name, columns in tune.items():
-        io.write_csv(results / f"tune/{name}.csv", pd.DataFrame(columns))
-    io.write_json(results / "claims.json", {"formula": "precision", "way": "<rule>", "claims_per_image": None})
-    io.write_json(metrics / "tune.json", {"value": 0.45, "score": 0.05})
-    io.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
+        files.write_csv(results / f"tune/{name}.csv", pd.DataFrame(columns))
+    files.write_json(results / "claims.json", {"formula": "precision", "way": "<rule>", "claims_per_image": None})
+    files.write_json(metrics / "tune.json", {"value": 0.45, "score": 0.05})
+    files.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
     sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")
     shutil.copytree(ROOT / "plots", folder / "plots")
     return Run(folder / "plots/dvc.yaml", results, metrics, folder / "split.csv", sections)

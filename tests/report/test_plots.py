@@ -11,7 +11,7 @@ from dvc_render import VegaRenderer
 from outputs import ROOT
 from ruamel.yaml import YAML
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.report import plots
 
 

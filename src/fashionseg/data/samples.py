@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from fashionseg import rle
+from fashionseg.core import rle
+from fashionseg.core.errors import UserError
 from fashionseg.data import augment
 from fashionseg.data.augment import Patch
-from fashionseg.errors import UserError
 
 MASK_SIDE = 56  # of a mask cropped to its box: twice the mask head's output, as Matterport's mini masks
 LEAST_AREA = 4  # pixels; what is smaller once resized and moved is no instance

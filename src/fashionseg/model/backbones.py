@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, layers, ops
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.model.weights import read_state_dict
 
 # EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel side, stride of the first,

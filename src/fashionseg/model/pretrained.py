@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 from fashionseg.model.roi_heads import BOX_SIDE
 from fashionseg.model.weights import read_state_dict
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 
 # First two of the five pickles of a file from before PyTorch 1.6 (torch/serialization.py).
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

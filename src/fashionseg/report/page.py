@@ -17,7 +17,7 @@ import cv2
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fashionseg import io
+from fashionseg.core import files
 from fashionseg.report import plots
 from fashionseg.report.plots import read_table
 
@@ -41,7 +41,7 @@ class Run:
         return read_table(self.results / name)
 
     def values(self, folder: Path, name: str) -> dict[str, Any]:
-        return io.read_json(folder / name) if (folder / name).exists() else {}
+        return files.read_json(folder / name) if (folder / name).exists() else {}
 
     def logged(self, name: str) -> pd.Series:
         """What was logged of the training under this name, a value an epoch."""
@@ -80,7 +80,7 @@ def build(run: Run) -> str:
         classes=_classes(run),
         mistakes=_mistakes(run),
         pictures=_pictures(run),
-        batch=[_picture(file, "") for file in sorted((run.results / "train/annotations").glob("*.jpg"))[:SHOWN]],
+        preview=[_picture(file, "") for file in sorted((run.results / "preview").glob("*.jpg"))[:SHOWN]],
         aggregates=run.table("evaluate/iou_f1.csv").rename(columns={"name": "mean over"}),
         attributes=_attributes(run.table("evaluate/attributes.csv")),
         rule=_rule(run),

@@ -16,7 +16,7 @@ from dvc_render.exceptions import DvcRenderError
 from pandas.errors import EmptyDataError
 from ruamel.yaml import YAML
 
-from fashionseg.errors import UserError
+from fashionseg.core.errors import UserError
 
 PLOT_SIDE = 300  # what DVC's renderer fills in, pixels
 HEIGHT = 220  # on the page, of a plot that does not grow with its rows

@@ -1,0 +1,116 @@
+"""The commands behind `make`: `python -m fashionseg --help` lists them. Each reads params and calls one function."""
+
+import argparse
+import os
+from pathlib import Path
+
+from fashionseg import params
+from fashionseg.core import files
+from fashionseg.core.errors import UserError, reported
+
+
+def preset(name: str) -> None:
+    """the values of presets/NAME.yaml into params.yaml"""
+    path = Path("presets", name).with_suffix(".yaml")
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise UserError(f"there is no {path}; presets are {names}.")
+    print("\n".join(params.apply(path)) or "params.yaml has these values already")
+
+
+def check(path: str, document: str, sample: str | None) -> None:
+    """every fault of a submission; with answers in the COCO document its score, too"""
+    from fashionseg.submit import submission
+
+    settings = params.load("tune", "submission")
+    answers = submission.answers(document)
+    order = submission.sample_ids(sample) if sample else None
+    faults = submission.check(path, answers, order, settings.submission)
+    print("\n".join(map(str, faults)) or f"{path} is valid")
+    if faults:
+        raise UserError(f"{path} has {len(faults)} faults.")
+    if answers.get("annotations"):
+        value = submission.score(path, answers, settings.tune, settings.submission)
+        print(f"{settings.tune.formula} {value:.5f} (average: {settings.tune.average}, f1: {settings.tune.f1})")
+
+
+def compare(first: str, second: str, document: str) -> None:
+    """how many claims of two submissions differ, class by class"""
+    from fashionseg.submit import submission
+
+    print(submission.compare(first, second, submission.answers(document)).to_string(index=False))
+
+
+def send(path: str, document: str, sample: str, message: str) -> None:
+    """a submission to Kaggle, once it is found faultless"""
+    from fashionseg.submit.send import send, zipped
+    from fashionseg.submit.submission import check, sample_ids
+
+    settings = params.load("data", "submission", "sending")
+    if settings.data.source == "demo":
+        raise UserError("data.source is demo: Kaggle knows none of its pictures; nothing was sent.")
+    if not message:
+        raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
+    if faults := check(path, files.read_json(document), sample_ids(sample), settings.submission):
+        raise UserError(f"{path} has {len(faults)} faults, the first: {faults[0]}; nothing was sent.")
+    print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
+
+
+def inspect(models: str, image: str, folder: str) -> None:
+    """a network at work on one picture, step by step"""
+    _choose_backend()
+    from fashionseg.predict.inspect import inspect
+
+    print(f"{inspect(Path(models), image, folder)} steps: {folder}")
+
+
+def export(models: str, folder: str) -> None:
+    """the trained network as a TensorFlow SavedModel"""
+    _choose_backend()
+    from fashionseg.predict.export import export
+
+    predict = params.load("predict").predict
+    export(models, folder, predict.score, predict.nms_iou)
+    print(
+        f"SavedModel: {folder}; saved = tf.saved_model.load('{folder}'); saved.serve({{'images': ..., 'sizes': ...}})"
+    )
+
+
+def summary() -> None:
+    """the scores of the run in this folder and where its files lie"""
+    from fashionseg.report import summary
+
+    summary.show()
+
+
+COMMANDS = {
+    preset: ("name",),
+    check: ("path", "document", "sample?"),
+    compare: ("first", "second", "document"),
+    send: ("path", "document", "sample", "message"),
+    inspect: ("models", "image", "folder"),
+    export: ("models", "folder"),
+    summary: (),
+}
+
+
+def _choose_backend() -> None:
+    """Keras reads the variable when it is imported; one that is set wins over params.yaml."""
+    os.environ.setdefault("KERAS_BACKEND", params.load("machine").machine.backend)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("fashionseg", description="Mask R-CNN for fashion photographs: single commands.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, names in COMMANDS.items():
+        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        for name in names:
+            sub.add_argument(name.rstrip("?"), nargs="?" if name.endswith("?") else None)
+        sub.set_defaults(command=command)
+    values = vars(parser.parse_args(arguments))
+    values.pop("command")(**values)
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

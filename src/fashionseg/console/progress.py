@@ -1,0 +1,87 @@
+"""The progress bar of a training. Nothing here changes a result, so no stage depends on it."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import keras
+import rich.progress
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 30  # between lines where there is no terminal
+SPEED_SECONDS = 600  # over which the speed behind the time left is estimated
+
+Logs = dict[str, float] | None
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar over all epochs with their validation, on a terminal; elsewhere a line each epoch and every 30 seconds.
+
+    Used within `with progress.bar:`, which clears the terminal up whatever happens. The time left is that of the whole
+    training, losses are means over the epoch so far. `console` is where it prints, the standard output by default.
+    """
+
+    def __init__(self, batch_size: int, validation_steps: int, console: Console | None = None):
+        super().__init__()
+        self.batch_size = batch_size
+        self.validation_steps = validation_steps
+        self.bar = rich.progress.Progress(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            speed_estimate_period=SPEED_SECONDS,
+        )
+        self.bar.disable = not self.bar.console.is_terminal
+        self.task: TaskID | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.epoch = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self.began = self.spoke = time.monotonic()
+        if self.task is None:  # not before: a resumed training begins in the midst
+            steps = self.params["steps"] + self.validation_steps
+            self.task = self.bar.add_task(
+                self.epoch, total=self.params["epochs"] * steps, completed=epoch * steps, speed="", losses=""
+            )
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._advance(f"step {batch + 1}/{self.params['steps']}", logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self._advance(f"validation {batch + 1}/{self.validation_steps}", logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        train = {name: value for name, value in logs.items() if not name.startswith("val_")}
+        val = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
+        seconds = timedelta(seconds=round(time.monotonic() - self.began))
+        self._say(f"{self.epoch} in {seconds}: {_losses(train)}; validation {_losses(val)}; {self._left()}")
+
+    def _advance(self, step: str, logs: dict[str, float]) -> None:
+        description = f"{self.epoch} {step}"
+        self.bar.update(
+            self.task, advance=1, description=description, speed=self._speed(), losses=_losses({"loss": logs["loss"]})
+        )
+        if self.bar.disable and time.monotonic() - self.spoke >= LINE_SECONDS:
+            self._say(f"{description}: {_losses(logs)}; {self._left()}")
+
+    def _speed(self) -> str:
+        speed = self.bar.tasks[self.task].speed
+        return f"{speed * self.batch_size:.1f} images/s" if speed else ""
+
+    def _left(self) -> str:
+        seconds = self.bar.tasks[self.task].time_remaining
+        return f"{self._speed()}, {timedelta(seconds=seconds)} left" if seconds is not None else ""
+
+    def _say(self, line: str) -> None:
+        self.spoke = time.monotonic()
+        self.bar.console.print(line, soft_wrap=True, highlight=False)
+        self.bar.console.file.flush()
+
+
+def _losses(logs: dict[str, Any]) -> str:
+    """The sum first, then its parts."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in logs.items() if name != "loss")
+    return f"loss {logs['loss']:.3f}" + (f" ({parts})" if parts else "")

@@ -1,0 +1,21 @@
+"""The sections `split` and `images` of params.yaml."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fashionseg.core.fields import Index, Range
+
+
+@dataclass(frozen=True)
+class Split:
+    folds: Annotated[int, Range(2)]
+    fold: Index
+
+
+@dataclass(frozen=True)
+class Images:
+    side: int
+
+    def __post_init__(self):
+        if self.side < 64 or self.side % 32:
+            raise ValueError(f"images.side should be a multiple of 32 from 64 on, not {self.side}")

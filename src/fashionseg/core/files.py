@@ -1,0 +1,82 @@
+"""The only place that writes files: whole or not at all."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fashionseg.core.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path`, to be written as a file or a folder, and renames it on success.
+
+    An error removes what was written and leaves the old contents of `path` as they were; after a kill the
+    leftovers stay under a name that nothing reads and the next run removes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial{path.suffix}")
+    remove(beside)
+    try:
+        yield beside
+        if path.is_dir():
+            remove(path)
+        os.replace(beside, path)
+    finally:
+        remove(beside)
+
+
+def remove(path: str | Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=indent, allow_nan=False)
+        file.write("\n")
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    with replacing(path) as beside:
+        table.to_csv(beside, index=False, lineterminator="\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Raises UserError where the file is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{path} is no JSON file: {error}.") from None
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Holds an exclusive lock for as long as the process lives; raises UserError where another one holds it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run holds {path}; wait for it or end it.") from None
+        yield

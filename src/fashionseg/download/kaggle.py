@@ -1,0 +1,44 @@
+"""Kaggle's official client; whatever goes wrong with it becomes one sentence."""
+
+import contextlib
+import io as streams
+from collections.abc import Iterator
+from typing import Any
+
+from fashionseg.core.errors import UserError
+
+CREDENTIALS = (
+    "put a token from https://www.kaggle.com/settings/api into KAGGLE_API_TOKEN or ~/.kaggle/access_token, "
+    "or kaggle.json into ~/.kaggle"
+)
+
+
+@contextlib.contextmanager
+def signed_in(competition: str, failure: str) -> Iterator[Any]:
+    """The client, `KaggleApi`. Raises UserError without valid credentials, where Kaggle refuses the competition, and,
+    with the sentence `failure` about {error}, where the connection breaks."""
+    from requests.exceptions import HTTPError, RequestException  # with the client: half a second that only this needs
+
+    try:
+        with contextlib.redirect_stdout(streams.StringIO()):  # its page of help; ours is one sentence
+            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in, too
+
+            api = KaggleApi()
+            api.authenticate()
+        yield api
+    except SystemExit:
+        raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
+    except HTTPError as error:
+        raise UserError(_refusal(error.response.status_code, competition)) from None
+    except (RequestException, OSError, ValueError) as error:
+        raise UserError(failure.format(error=error)) from None
+
+
+def _refusal(status: int, competition: str) -> str:
+    """What a status of Kaggle's answer means, and what to do."""
+    page = f"https://www.kaggle.com/competitions/{competition}"
+    return {
+        401: f"Kaggle did not accept the credentials (401); {CREDENTIALS}.",
+        403: f"Kaggle refuses {competition} to this account (403); accept its rules at {page}/rules and run again.",
+        404: f"Kaggle knows no competition '{competition}' (404); data.competition is the last part of its address.",
+    }.get(status, f"Kaggle answered with status {status}; see {page} and run again later.")

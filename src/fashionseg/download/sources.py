@@ -1,0 +1,109 @@
+"""Where the competition's files come from: drawn, a folder of the user's, or Kaggle."""
+
+import shutil
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress, track
+
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+from fashionseg.download.config import Data
+from fashionseg.download.kaggle import signed_in
+from fashionseg_demo import competition
+
+FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
+DEMO_IMAGES = 250
+BLOCK = 4096  # bytes that a file system hands out at least
+
+
+def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downloads") -> None:
+    """Puts the competition's files into `folder`, all or none, from where `data.source` says.
+
+    A broken download from Kaggle stays in `cache` and goes on from there the next time. Raises UserError where the
+    source is missing, incomplete or closed, and, before it writes anything, where there is too little room.
+    """
+    if data.source == "demo":
+        with files.replacing(folder) as beside:
+            competition.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
+    elif data.source == "local":
+        _copy(data.path, Path(folder))
+    else:
+        _unzip(_download(data.competition, Path(cache), Path(folder)), Path(folder))
+
+
+def _copy(path: str | None, folder: Path) -> None:
+    """Copies, not links: DVC's cache links what is in `folder`, and makes it read-only."""
+    if path is None:
+        raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
+    source = Path(path).expanduser()
+    if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
+        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
+    names = [source / name for name in FILES]
+    names += [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
+    with files.replacing(folder) as beside:
+        _check_room([(folder.parent, _blocks(file.stat().st_size for file in names))], f"the files of {source}")
+        for name in FOLDERS:
+            (beside / name).mkdir(parents=True)
+        for file in track(names, f"files of {source}"):
+            shutil.copy2(file, beside / file.relative_to(source))  # its time, too: `convert` knows it again by that
+
+
+def _download(competition: str, cache: Path, folder: Path) -> Path:
+    """The competition's archive in `cache`, downloaded or completed by the official client."""
+    for needed in (cache, folder.parent):
+        needed.mkdir(parents=True, exist_ok=True)
+    broken = f"the download from Kaggle broke off ({{error}}); run again, it goes on from {cache}/."
+    archive = cache / f"{competition}.zip"
+    with signed_in(competition, broken) as api:
+        write = api.download_file
+
+        def write_where_it_fits(response: Any, *settings: Any) -> None:
+            size = int(response.headers.get("Content-Length", 0))
+            here = archive.stat().st_size if archive.exists() else 0
+            # JPEG does not shrink in an archive: unpacked it takes that room once more.
+            _check_room([(cache, size - here), (folder.parent, size)], f"{archive} and what is in it")
+            write(response, *settings)
+
+        api.download_file = write_where_it_fits  # the client asks the server for the size here and nowhere before
+        api.competition_download_files(competition, path=str(cache), quiet=False)
+    return archive
+
+
+def _check_room(needs: list[tuple[Path, int]], what: str) -> None:
+    """Raises UserError where these bytes, each to be written below a folder, do not fit; folders may share a disk."""
+    by_disk = Counter()
+    for folder, size in needs:
+        by_disk[folder.stat().st_dev] += size
+    for folder, _ in needs:
+        needed, free = by_disk[folder.stat().st_dev], shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"{what} need {needed / 1e9:.1f} GB on the disk of {folder.resolve()}, where {free / 1e9:.1f} GB are "
+                "free; make room there, or move the project to a larger disk, and run again."
+            )
+
+
+def _blocks(sizes: Iterable[int]) -> int:
+    """Bytes that files of these sizes take on the disk."""
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+
+
+def _unzip(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as zipped, files.replacing(folder) as beside, Progress() as progress:
+            members = zipped.infolist()
+            tops = {member.filename.partition("/")[0] for member in members}
+            if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
+                raise UserError(f"{archive} lacks {', '.join(lacking)}; is data.competition the right one?")
+            _check_room([(folder.parent, _blocks(member.file_size for member in members))], f"the files of {archive}")
+            task = progress.add_task(f"unpacking {archive}", total=sum(member.file_size for member in members))
+            for member in members:
+                zipped.extract(member, beside)
+                progress.advance(task, member.file_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{archive} is broken ({error}); delete it and run again.") from None

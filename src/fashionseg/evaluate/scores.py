@@ -1,0 +1,46 @@
+"""Every score and table of the validation images, from truth and predictions."""
+
+from typing import Any
+
+import pandas as pd
+
+from fashionseg.evaluate import attributes, coco, mistakes
+from fashionseg.evaluate.matching import compare
+
+Metrics = dict[str, dict[str, float | None]]
+
+
+def report(
+    document: dict[str, Any], predictions: list[dict[str, Any]], attribute_score: float
+) -> tuple[Metrics, dict[str, pd.DataFrame], dict[str, Any]]:
+    """Metrics, tables by file name, and pycocotools' evaluations.
+
+    document: COCO with the truth; predictions: COCO results, whose attributes count from `attribute_score` on. The
+    metrics `iou_f1` and `attributes` are there only where attributes are; their plotted tables are empty otherwise.
+    Raises UserError as `coco.evaluate` does.
+    """
+    evaluations = coco.evaluate(document, predictions)
+    matching = compare(document, predictions, attribute_score)
+    metrics = {kind: coco.summary(evaluation) for kind, evaluation in evaluations.items()}
+    tables, iou_f1, found = {}, None, attributes.by_attribute(matching, document)
+    if attributes.measurable(document, predictions):
+        scores = attributes.evaluate(matching, attributes.with_attributes(document))
+        iou_f1 = attributes.by_class(scores)
+        metrics["iou_f1"] = attributes.summary(scores)
+        metrics["attributes"] = {"macro_f1": attributes.macro_f1(found)}
+        tables["iou_f1"] = pd.DataFrame(attributes.aggregates(scores)).round(5).rename_axis("name").reset_index()
+    else:
+        found = found.head(0)
+    classes = coco.by_class(document, evaluations, predictions, iou_f1)
+    tables |= {
+        "precision_recall": coco.precision_recall(evaluations["segm"]),
+        "ap_by_class": classes,
+        "ap_by_supercategory": coco.by_supercategory(classes),
+        "ap_by_size": coco.by_size(document, evaluations),
+        "attributes": found,
+        "attribute_groups": attributes.by_supercategory(found),
+        "confusion": mistakes.confusion(matching, document),
+        "errors": mistakes.breakdown(matching),
+        "wrong": mistakes.confident(matching, document),
+    }
+    return metrics, tables, evaluations

@@ -1,0 +1,138 @@
+"""A network at work on one picture, step by step, as pictures: `make inspect IMAGE=photo.jpg`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+from keras import KerasTensor, ops
+
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+from fashionseg.data import samples
+from fashionseg.data.batches import padded
+from fashionseg.draw import overlay
+from fashionseg.model import boxes as box_ops
+from fashionseg.model.mask_rcnn import JIT, MaskRCNN
+from fashionseg.predict import inference
+
+BEST = 50  # boxes drawn of each step, or nothing could be seen
+LEVELS = ("P2", "P3", "P4", "P5", "P6")
+STRONGEST = 3  # channels drawn of each level, those that vary most
+NMS_IOU = 0.5  # of the instances
+
+
+class Steps(keras.Model):
+    """What is drawn, computed as one graph: tensor by tensor, JAX would compile for most of a minute."""
+
+    def __init__(self, network: MaskRCNN, least_score: float):
+        super().__init__(autocast=False)
+        self.network = network
+        self.least_score = least_score
+        self.built = True
+
+    def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
+        network, sizes = self.network, batch["sizes"]
+        pyramid, logits, deltas, anchors = network.look(batch["images"])
+        flat = ops.concatenate(logits, axis=1)
+        scores, indices = ops.top_k(flat, min(BEST, flat.shape[1]))
+        chosen = ops.take(ops.concatenate(deltas, axis=1), indices[0], axis=1)
+        best_anchors = ops.take(ops.concatenate(anchors, axis=0), indices[0], axis=0)
+        decoded = box_ops.decode(chosen, best_anchors, box_ops.RPN_WEIGHTS)
+
+        proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
+        class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
+        moved = box_ops.decode(class_deltas, proposals[:, :, None], box_ops.HEAD_WEIGHTS)
+        return {
+            "pyramid": pyramid,
+            "anchors": anchors,
+            "best": box_ops.clip(decoded, sizes),
+            "best_scores": ops.sigmoid(scores),
+            "proposals": proposals,
+            "proposal_scores": proposal_scores,
+            "probabilities": ops.softmax(class_logits, axis=-1),
+            "moved": box_ops.clip(moved, sizes),
+            "instances": network.roi_heads.detect(
+                pyramid, proposals, proposal_scores, sizes, self.least_score, NMS_IOU
+            ),
+        }
+
+
+def inspect(models: Path, image: str, folder: str | Path) -> int:
+    """Writes the pictures of `steps` for an image file as numbered JPEGs into `folder`; returns how many.
+
+    Raises UserError where the file is missing or no picture.
+    """
+    network, _ = inference.load(models)
+    names = [category["name"] for category in files.read_json(models / "mask_rcnn.json")["categories"]]
+    bgr = cv2.imread(image, cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise UserError(f"{image} is missing or no picture; name one, as in make inspect IMAGE=photo.jpg.")
+    pictures = steps(network, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), names)
+    with files.replacing(folder) as beside:
+        beside.mkdir(parents=True)
+        for number, (name, picture) in enumerate(pictures.items(), 1):
+            file = beside / f"{number:02}_{name.partition(',')[0].replace(' ', '_')}.jpg"
+            cv2.imwrite(str(file), overlay.titled(picture, name)[..., ::-1])
+    return len(pictures)
+
+
+def steps(
+    network: MaskRCNN, image: np.ndarray, names: Sequence[str], least_score: float = 0.5
+) -> dict[str, np.ndarray]:
+    """Pictures by name, in the order of the method, of an image (H, W, 3) uint8 RGB.
+
+    Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
+    head moves the latter; the instances of at least `least_score`; the strongest channels of each pyramid level.
+    """
+    picture = samples.resized(image, network.side)
+    model = Steps(network, least_score)
+    model.compile(jit_compile=JIT)
+    seen = model.predict_on_batch(padded([picture], network.side))
+    pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
+    found = {name: values[0] for name, values in seen.pop("instances").items()}
+    seen = {name: values[0] for name, values in seen.items()}
+    pictures = {
+        "anchors": _anchors(picture, anchors, pyramid),
+        "proposals before suppression": overlay.boxes(picture, seen["best"], seen["best_scores"]),
+    }
+    proposals, scores = seen["proposals"], seen["proposal_scores"]
+    pictures["proposals"] = overlay.boxes(picture, proposals[:BEST], scores[:BEST])
+
+    classes = seen["probabilities"].argmax(axis=1)
+    foreground = np.flatnonzero((classes > 0) & (scores > 0))[:BEST]
+    shades = np.concatenate([np.zeros(len(foreground)), seen["probabilities"].max(axis=1)[foreground]])
+    both = np.concatenate([proposals[foreground], seen["moved"][foreground, classes[foreground]]])
+    pictures["refined boxes, blue before"] = overlay.boxes(picture, both, shades)
+
+    used = found["classes"] > 0
+    instances = overlay.Instances(
+        found["boxes"][used],
+        found["classes"][used].astype(int) - 1,
+        list(found["masks"][used] > 0.5),
+        found["scores"][used],
+    )
+    pictures["instances"] = overlay.overlay(picture, instances, names)
+
+    height, width = picture.shape[:2]
+    for name, level in zip(LEVELS, pyramid, strict=True):
+        level = level[0].astype("float32")  # features may be of 16 bits
+        cells = level[: -(-height * len(level) // network.side), : -(-width * len(level) // network.side)]
+        strongest = np.argsort(-cells.std(axis=(0, 1)))[:STRONGEST]
+        maps = [overlay.heat(picture, cells[..., channel]) for channel in strongest]
+        pictures[f"{name}, channels {', '.join(map(str, strongest))}"] = np.concatenate(maps, axis=1)
+    return pictures
+
+
+def _anchors(picture, anchors, pyramid):
+    """Those of the middle cell of each level."""
+    middles, shades, counts = [], [], []
+    for place, (level, feature) in enumerate(zip(anchors, pyramid, strict=True)):
+        height, width = feature.shape[1:3]
+        ratios = len(level) // (height * width)
+        first = (height // 2 * width + width // 2) * ratios
+        middles.append(level[first : first + ratios])
+        shades += [place / (len(LEVELS) - 1)] * ratios
+        counts.append(f"{LEVELS[place]} {len(level)}")
+    return overlay.titled(overlay.boxes(picture, np.concatenate(middles), np.array(shades)), "; ".join(counts))

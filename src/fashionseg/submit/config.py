@@ -1,0 +1,32 @@
+"""The sections `tune`, `submission` and `sending` of params.yaml, and the competition's metric."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fashionseg.core.fields import Count, Range
+
+
+@dataclass(frozen=True)
+class Metric:
+    formula: Literal["precision", "jaccard"]
+    average: Literal["image", "class", "all"]
+    f1: Literal["set", "macro", "none"]
+
+
+@dataclass(frozen=True)
+class Tune(Metric):
+    folds: Annotated[int, Range(2)]
+    trees: Count
+    leaf: Count
+
+
+@dataclass(frozen=True)
+class Submission:
+    longest_side: Count
+    min_area: Count
+    overlap: Literal["same_class", "any"]
+
+
+@dataclass(frozen=True)
+class Sending:
+    gzip: bool

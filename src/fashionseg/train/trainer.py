@@ -1,0 +1,209 @@
+"""Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+from keras import KerasTensor, ops
+
+from fashionseg.console.progress import Progress
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+from fashionseg.data.batches import Batches
+from fashionseg.data.samples import LEAST_AREA
+from fashionseg.model import backbones, pretrained
+from fashionseg.model.mask_rcnn import JIT, MaskRCNN
+from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
+from fashionseg.train.config import Train
+
+MOMENTUM = 0.9
+DROP = 0.1  # of the learning rate after each of train.drop_epochs
+CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
+
+
+def train(
+    config: SimpleNamespace,
+    train_document: str | Path,
+    val_document: str | Path,
+    images: str | Path,
+    models: str | Path,
+    results: str | Path,
+    checkpoints: str | Path,
+) -> None:
+    """Writes `models`/mask_rcnn.weights.h5 and .json and DVCLive's history with overlays of the input under `results`.
+
+    config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
+    that their file_name counts from. `checkpoints`/<fingerprint> holds the state after each epoch until the training is
+    done; other params or data have another fingerprint and so begin afresh. Raises UserError while another
+    training uses `checkpoints`, where there are no attributes to learn, and at a loss that is no number.
+    """
+    shared = {
+        "images": images,
+        "side": config.images.side,
+        "batch_size": config.train.batch_size,
+        "instances": config.train.instances,
+        "attributes": config.model.attributes != "none",
+        "seed": config.seed,
+        "workers": config.machine.workers,
+    }
+    document = files.read_json(train_document)
+    labels = {name: document.get(name, []) for name in ("categories", "attributes")}
+    if shared["attributes"] and not labels["attributes"]:
+        raise UserError(
+            f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
+        )
+    batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
+    validation = Batches(val_document, **shared)
+    recipe = {
+        **asdict(config.model),
+        "side": config.images.side,
+        "classes": len(labels["categories"]),
+        "attribute_count": len(labels["attributes"]),
+        "rois": config.train.rois,
+        "seed": config.seed,
+    }
+    unused = recipe.pop("weights_unused")
+    if batches.tiny:
+        print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
+    if batches.dropped:
+        print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
+    folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
+    with files.locked(Path(checkpoints) / "lock"):
+        _mention_others(folder)
+        keras.utils.set_random_seed(config.seed)
+        model = _start(recipe, unused)
+        fit(model, batches, validation, config.train, folder, Path(results))
+        _save(model, {"network": _rebuilding(recipe, model), **labels}, folder, models)
+        files.remove(folder)
+
+
+def _start(recipe: dict[str, Any], unused: Sequence[str]) -> keras.Model:
+    """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
+    begins with a name of `unused` may be left over."""
+    if recipe["weights"] in backbones.WEIGHTS:
+        return MaskRCNN(**recipe)
+    model = MaskRCNN(**{**recipe, "weights": "random"})
+    print(pretrained.load(model, recipe["weights"], unused))
+    return model
+
+
+def _rebuilding(recipe: dict[str, Any], model: keras.Model) -> dict[str, Any]:
+    """The arguments that make the network anew, for its weights to be loaded, without the files it began from."""
+    own = recipe["backbone"] in backbones.OWN
+    backbone = recipe["backbone"] if own else model.backbone.description
+    return {**recipe, "weights": "random", "backbone": backbone}
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    settings: Train,
+    folder: Path,
+    results: Path,
+) -> None:
+    """Trains until settings.epochs are done, from the checkpoint in `folder` on if there is one."""
+    schedule = WarmupAndDrops(
+        settings.learning_rate, settings.warmup_steps, [epoch * len(batches) for epoch in settings.drop_epochs]
+    )
+    model.compile(optimizer=optimizer(model, settings.optimizer, schedule, settings.weight_decay), jit_compile=JIT)
+    model.optimizer.build(model.trainable_variables)  # may be another: in float16 Keras wraps it to scale the loss
+    done = restore(model, folder, results)
+    if done:
+        print(f"resuming after epoch {done} of {settings.epochs} from {folder}")
+    if done == settings.epochs:
+        return
+    progress = Progress(settings.batch_size, len(validation))
+    with progress.bar:
+        model.fit(
+            batches,
+            validation_data=validation,
+            initial_epoch=done,
+            epochs=settings.epochs,
+            shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
+            verbose=0,
+            callbacks=[
+                batches.follow(),
+                StopOnNaN(batches.names_of, validation.names_of),
+                LiveLog(results, len(batches.records), schedule),
+                Checkpoint(folder, results),
+                progress,
+            ],
+        )
+
+
+class WarmupAndDrops(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by step, from 0: `peak` after a linear warm-up, a tenth of it from each of `drop_steps` on."""
+
+    def __init__(self, peak: float, warmup_steps: int, drop_steps: list[int]):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.drop_steps = drop_steps
+
+    def __call__(self, step: KerasTensor) -> KerasTensor:
+        step = ops.cast(step, "float32")
+        # 1. Linear from peak / warmup_steps in the first step to peak in step `warmup_steps`.
+        rate = self.peak * ops.minimum((step + 1.0) / max(1, self.warmup_steps), 1.0)
+        # 2. A tenth of it for each drop that has been reached.
+        for drop in self.drop_steps:
+            rate = ops.where(step >= drop, rate * DROP, rate)
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "drop_steps": self.drop_steps}
+
+
+def optimizer(
+    model: keras.Model, name: str, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
+) -> keras.optimizers.Optimizer:
+    """SGD with momentum (`sgd`) or AdamW (`adamw`), to be built for the model; weight_decay spares biases and norms.
+
+    weight_decay is torch's of the same optimizer. For SGD torch adds weight_decay * weight to the gradient, where
+    momentum repeats it 1 / (1 - MOMENTUM) times in all. Keras takes lr * weight_decay * weight off the weight once, so
+    its number is that many times larger. AdamW is defined that way (Loshchilov and Hutter 2019), here and in torch.
+    """
+    if name == "sgd":
+        chosen = keras.optimizers.SGD(
+            schedule, momentum=MOMENTUM, weight_decay=weight_decay / (1 - MOMENTUM), global_clipnorm=CLIPNORM
+        )
+    else:
+        chosen = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=CLIPNORM)
+    chosen.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
+    return chosen
+
+
+def _fingerprint(config: SimpleNamespace, *documents: str | Path) -> str:
+    """Of all params that change the result, and of the documents' bytes."""
+    sections = {name: getattr(config, name) for name in ("images", "model", "augment", "train")}
+    values = {"seed": config.seed, **{name: asdict(section) for name, section in sections.items()}}
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for document in documents:
+        digest.update(hashlib.sha256(Path(document).read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _mention_others(folder: Path) -> None:
+    """Says what trainings with other params or data, of which some may yet go on, keep beside this one's folder."""
+    others = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
+    if others:
+        size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file())
+        print(
+            f"unfinished trainings with other params or data keep {size / 1e9:.2f} GB: "
+            f"{', '.join(map(str, others))}; delete those that are not to go on"
+        )
+
+
+def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
+    """Weights without the optimizer, and what rebuilds the model and names its classes."""
+    model.optimizer = None
+    weights = folder / "mask_rcnn.weights.h5"  # Keras insists on the ending; the checkpoints are cleared away anyway
+    model.save_weights(weights)
+    with files.replacing(Path(models) / weights.name) as beside:
+        shutil.move(weights, beside)
+    files.write_json(Path(models) / "mask_rcnn.json", description, indent=1)

@@ -1,0 +1,30 @@
+"""preview: training pictures as the network sees them, augmented, with their masks."""
+
+import sys
+
+from fashionseg import params
+from fashionseg.core.errors import reported
+from fashionseg.data.batches import Batches
+from fashionseg.draw import preview
+
+PICTURES = 16
+
+
+def main(document: str, images: str, folder: str) -> None:
+    config = params.load("seed", "images", "augment", "train")
+    batches = Batches(
+        document,
+        images,
+        side=config.images.side,
+        batch_size=config.train.batch_size,
+        instances=config.train.instances,
+        policy=config.augment.policy,
+        seed=config.seed,
+        shuffle=True,
+    )
+    print(f"{preview.draw_batches(batches, PICTURES, folder)} training pictures as the network sees them: {folder}")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])

@@ -1,0 +1,214 @@
+"""Reading the competition's files: what is right comes through, what is wrong is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fashionseg.convert.competition import read
+from fashionseg.core.errors import UserError
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+
+
+def test_reads_every_column(folder):
+    competition = read(folder.path)
+    first = competition.instances.iloc[0]
+    assert first.to_dict() == {
+        "image_id": "image000",
+        "encoded": "1 3 81 4",
+        "height": 40,
+        "width": 30,
+        "class_id": 0,
+        "attribute_ids": (115, 136),
+        "row": 2,
+    }
+    assert competition.instances["attribute_ids"].tolist()[1:4] == [(), (115, 136), (340,)]  # one id alone stays text
+    assert competition.instances["row"].tolist() == list(range(2, 62))
+    assert [c["id"] for c in competition.categories] == [0, 6, 23]
+    assert len(competition.train_images) == 30
+    assert competition.sample_ids == ["b", "a"]
+    assert competition.sizes[competition.test_images["a"]] == (25, 50)
+    assert competition.dropped == {}
+
+
+def test_images_without_rows_are_kept(folder):
+    folder.picture("train/lonely.jpg")
+    competition = read(folder.write())
+    assert competition.empty_images == ["lonely"]
+    assert competition.dropped == {}
+
+
+def test_mark_line_ends_blank_lines_and_floats_are_tolerated(folder):
+    expected = read(folder.path).instances
+    folder.rows[3] = folder.rows[3].replace(",40,30,23,", ",40.0,30.0,23.0,")
+    folder.write()
+    file = folder.path / "train.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n") + b"\r\n,,,,,\r\n")
+    assert read(folder.path).instances.equals(expected)
+
+
+def test_ids_stay_text(folder):
+    folder.picture("train/001.jpg")
+    folder.rows = ["001,1 3,40,30,0,115", "001,1 3,40,30,0,"] * 15
+    competition = read(folder.write())
+    assert set(competition.instances["image_id"]) == {"001"}
+    assert competition.instances["attribute_ids"].tolist()[:2] == [(115,), ()]
+    folder.rows += ["", "001,1 3,40,30,6,NA"]
+    competition = read(folder.write())
+    assert competition.drops["place"].tolist() == [f"{folder.path / 'train.csv'}:33"]  # behind the blank line 32
+
+
+RUNS = "1 3 81 4"
+BAD_ROWS = [
+    ('image000,1 3 81 4,40,30,7,"115"', "ClassId is not in"),
+    ("image000,1 3 81 4,40,30,shirt,", "ClassId is no whole number"),
+    ("image000,1 3 81,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 3 x 4,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 3 1200 2,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 3 81 0,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,0 3 81 2,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,81 4 1 3,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,1 30 20 4,40,30,0,", "EncodedPixels is no mask"),
+    ("image000,,40,30,0,", "EncodedPixels is empty"),
+    ("image000,1 3 81 4,30,40,0,", "Height and Width differ"),
+    ("image000,1 3 81 4,1e999,40,0,", "Height or Width is no whole number"),
+    ("image000,1 3 81 4,,40,0,", "Height or Width is no whole number"),
+    ("nowhere,1 3 81 4,40,30,0,", "train/ lacks"),
+    (",1 3 81 4,40,30,0,", "train/ lacks"),
+    ("image000,1 3 81 4,40,30,0,116", "AttributesIds has an id"),
+    ("image000,1 3 81 4,40,30,0,115.0", "AttributesIds are no whole numbers"),
+    ("image000,1 3", "Height or Width is no whole number"),  # the file was cut
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD_ROWS)
+def test_a_bad_row_is_dropped_counted_and_named(folder, row, reason):
+    folder.rows[5] = row
+    competition = read(folder.write())
+    assert len(competition.instances) == 59
+    assert 7 not in set(competition.instances["row"])
+    assert list(competition.dropped.values()) == [1]
+    assert competition.drops["reason"][0].startswith(reason)
+    place, _, detail = competition.drops["place"][0].partition(" ")
+    assert place == f"{folder.path / 'train.csv'}:7"
+    assert bool(detail) == (reason == "EncodedPixels is no mask")
+
+
+def test_many_bad_rows_are_a_broken_file(folder):
+    folder.rows[10] = folder.rows[10].replace("1 ", "x ", 1)
+    for number in (20, 30, 40):
+        folder.rows[number] = folder.rows[number].replace(",40,30,", ",40,31,")
+    with pytest.raises(UserError, match=r"4 of 60 rows .* 3 of them because: Height and Width .*train\.csv:22\)"):
+        read(folder.write())
+    folder.rows[20] = folder.rows[21]
+    assert sum(read(folder.write()).dropped.values()) == 3  # 5 % of 60
+
+
+def test_a_picture_without_header_is_dropped_with_its_rows(folder):
+    (folder.path / "train/image003.jpg").write_bytes(b"")
+    competition = read(folder.path)
+    assert "image003" not in competition.train_images
+    assert competition.dropped == {
+        "train/ lacks a readable picture of this ImageId": 2,
+        "picture has no readable header": 1,
+    }
+    assert competition.drops["place"][0] == str(folder.path / "train/image003.jpg")
+
+
+def test_exif_turns_are_ignored(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # show turned by a quarter
+    folder.picture("train/image000.jpg", exif=exif)
+    assert read(folder.path).dropped == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda f: f.write("ImageId,EncodedPixels,Height,Width,ClassId"), "is no CSV"),
+        (lambda f: f.write("ImageId,Pixels,Height,Width,ClassId,AttributesIds"), "lacks the columns EncodedPixels"),
+        (lambda f: (f.path / "train.csv").write_text(""), "is empty"),
+        (
+            lambda f: (f.path / "train.csv").write_text("ImageId,EncodedPixels,Height,Width,ClassId,AttributesIds\n"),
+            "no rows",
+        ),
+        (lambda f: (f.path / "train.csv").write_bytes(b"ImageId,\xff\xfe"), "no text in UTF-8"),
+        (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
+        (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),
+        (lambda f: (f.path / "label_descriptions.json").write_text("{"), "label_descriptions"),
+        (lambda f: (f.path / "label_descriptions.json").write_text("[]"), "'categories'"),
+        (
+            lambda f: (f.path / "label_descriptions.json").write_text('{"categories": [{"id": "0", "name": "a"}]}'),
+            "'id'",
+        ),
+        (
+            lambda f: (f.path / "label_descriptions.json").write_text(
+                json.dumps({"categories": [{"id": 0, "name": "a"}, {"id": 0, "name": "b"}]})
+            ),
+            "id 0 twice",
+        ),
+        (lambda f: (f.path / "sample_submission.csv").write_text("Image\nb\n"), r"sample_submission\.csv lacks"),
+        (lambda f: (f.path / "test/a.jpg").unlink(), r"lacks a\.jpg, which .*sample_submission\.csv:3"),
+        (lambda f: (f.path / "test/a.jpg").write_bytes(b""), "no whole picture"),
+        (lambda f: [f.picture("train/Image000.jpg")], "Image000 and image000 differ in case"),
+    ],
+)
+def test_a_fault_of_a_whole_file_is_one_sentence(folder, change, sentence):
+    change(folder)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read(folder.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_in_two_cases_in_the_rows_alone(folder):
+    folder.rows[5] = folder.rows[5].replace("image002", "IMAGE002")
+    with pytest.raises(UserError, match="IMAGE002 and image002 differ in case"):
+        read(folder.write())
+
+
+def test_rows_with_unquoted_lists(folder):
+    folder.rows[5] = "image002,1 3 81 4,40,30,0,115,136"
+    with pytest.raises(UserError, match=r"is no CSV.*line 7.*quotes"):
+        read(folder.write())
+    folder.rows = ["image002,1 3 81 4,40,30,0,115,136"] * 5
+    with pytest.raises(UserError, match=r"is no CSV.*quotes"):
+        read(folder.write())
+
+
+def test_grouped_rows_are_explained(folder):
+    folder.rows = ['image000,"[\'1 3\', \'5 6\']",40,30,"[0, 6]","[[], []]"']
+    with pytest.raises(UserError, match="groups the instances"):
+        read(folder.write())
+
+
+def test_the_edition_of_2019_is_explained(folder):
+    folder.rows = [f"image000.jpg,{RUNS},40,30,6_115_136"]
+    with pytest.raises(UserError, match="2019 edition"):
+        read(folder.write("ImageId,EncodedPixels,Height,Width,ClassId"))
+
+
+def test_without_takes_pictures_and_rows_out(folder):
+    competition = read(folder.path)
+    left = competition.without([competition.train_images["image004"]])
+    assert len(left.instances) == 58
+    assert left.dropped == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
+    with pytest.raises(UserError, match="2 of 30 pictures"):
+        competition.without([competition.train_images[name] for name in ("image004", "image005")])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "train", "test"), [("ccp", 3909, 700, 99), ("imaterialist_slice", 74, 20, 19)]
+)
+def test_real_files(name, rows, train, test):
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"shared data {name} is not here")
+    competition = read(SHARED / name)
+    assert (len(competition.instances), len(competition.train_images), len(competition.test_images)) == (
+        rows,
+        train,
+        test,
+    )
+    assert competition.dropped == {}
+    assert (len(competition.categories), len(competition.attributes)) == (46, 294)

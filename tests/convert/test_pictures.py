@@ -1,0 +1,212 @@
+"""Pictures against Pillow and OpenCV at full size; a killed run loses nothing and keeps nothing that is wrong."""
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionseg.convert import coco, pictures, split
+from fashionseg.convert.competition import Competition, read
+from fashionseg.core.errors import UserError
+
+
+def resized(competition: Competition, folder: Path, side: int, workers: int = 1) -> Competition:
+    """Resizes into `folder`/images."""
+    with pictures.resized(competition, folder / "images", side, workers) as left:
+        return left
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((40, 30), 64, (64, 48)),
+        ((3, 1000), 64, (1, 64)),
+        ((5214, 3676), 320, (320, 226)),
+        ((3676, 5214), 320, (226, 320)),
+        ((64, 64), 64, (64, 64)),
+    ],
+)
+def test_fit(size, side, expected):
+    assert pictures.fit(*size, side) == expected
+
+
+def drawn(height: int, width: int) -> Image.Image:
+    """Different in every corner and channel, with waves that a picture of a tenth of the size can just show."""
+    y, x = np.mgrid[0:height, 0:width] / np.array([height, width]).reshape(2, 1, 1)
+    waves = 42 * (1 + np.sin(200 * (x + y)))[..., None] if height > 128 else 0
+    return Image.fromarray((170 * np.stack([x, y, (x + y) / 2], axis=2) + waves).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "mode", "form", "exif"),
+    [
+        (1200, 900, "RGB", "JPEG", None),
+        (301, 999, "RGB", "JPEG", None),
+        (1200, 900, "RGB", "JPEG", 6),  # turned by EXIF: not by us
+        (1200, 900, "L", "JPEG", None),
+        (1200, 900, "CMYK", "JPEG", None),
+        (1200, 900, "RGB", "PNG", None),
+        (1200, 900, "RGBA", "PNG", None),
+        (1200, 900, "P", "PNG", None),
+        (50, 40, "RGB", "JPEG", None),  # grows
+    ],
+)
+def test_pictures_are_resized(folder, tmp_path, height, width, mode, form, exif):
+    options = {}
+    if exif:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = exif
+    path = folder.path / "train/picture.jpg"
+    drawn(height, width).convert(mode).save(path, form, **options)
+    competition = read(folder.path)
+    assert resized(competition, tmp_path, 128).dropped == {}
+    with Image.open(tmp_path / "images/train/picture.jpg") as image:
+        assert (image.format, image.mode) == ("JPEG", "RGB")
+        assert max(image.size) == 128
+        assert image.size == pictures.fit(height, width, 128)[::-1]
+        found = np.asarray(image)
+    with Image.open(path) as image:
+        whole = np.asarray(image.convert("RGB"))
+    expected = cv2.resize(whole, found.shape[1::-1], interpolation=cv2.INTER_AREA if height > 128 else cv2.INTER_CUBIC)
+    assert np.abs(found.astype(int) - expected).mean() < (8 if mode == "P" else 4)
+
+
+def test_all_pictures_in_processes(folder, tmp_path):
+    competition = read(folder.path)
+    resized(competition, tmp_path, 64, workers=2)
+    names = sorted(str(path.relative_to(tmp_path / "images")) for path in (tmp_path / "images").rglob("*.jpg"))
+    assert names == ["test/a.jpg", "test/b.jpg", *(f"train/image{number:03}.jpg" for number in range(30))]
+    assert [path.name for path in tmp_path.iterdir()] == ["competition", "images"]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_cut_training_picture_is_dropped(folder, tmp_path, form):
+    path = folder.picture("train/image004.jpg", format=form)
+    path.write_bytes(path.read_bytes()[:-600])
+    left = resized(read(folder.path), tmp_path, 64)
+    assert left.dropped == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
+    assert not (tmp_path / "images/train/image004.jpg").exists()
+    assert "image004" not in left.train_images
+    assigned = split.assign(read(folder.path), 5, 0, 0)  # made before the picture was decoded
+    documents = coco.documents(left, assigned)
+    assert sum(len(document["annotations"]) for document in documents.values()) == 58
+    assert "image004" not in json.dumps(documents)
+
+
+def test_a_cut_test_picture_and_many_cut_ones_leave_no_folder(folder, tmp_path):
+    path = folder.path / "test/a.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-600])
+    with pytest.raises(UserError, match=r"test/a\.jpg is no whole picture"):
+        resized(read(folder.path), tmp_path, 64)
+    path.write_bytes(whole)
+    for name in ("image001", "image002"):
+        path = folder.path / f"train/{name}.jpg"
+        path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(UserError, match=r"2 of 30 pictures .*image001\.jpg"):
+        resized(read(folder.path), tmp_path, 64)
+    assert not (tmp_path / "images").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.jpg")}
+
+
+def killed(folder: Path, target: Path, after: int):
+    """Resizes until it is killed in the midst of a file."""
+    save, saved = Image.Image.save, []
+
+    def save_or_die(picture, path, **options):
+        saved.append(path)
+        if len(saved) > after:
+            path.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(picture, path, **options)
+
+    Image.Image.save = save_or_die
+    resized(read(folder), target, 64)
+
+
+@pytest.fixture
+def interrupted(folder, tmp_path):
+    """tmp_path, where 20 of 32 pictures were resized to 64 pixels and the next was half written."""
+    process = multiprocessing.get_context("spawn").Process(target=killed, args=(folder.path, tmp_path, 20))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    return tmp_path
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """Names of the pictures that are resized from here on."""
+    names, resize = [], pictures._resize
+
+    def counted(source, *rest):
+        names.append(f"{source.parent.name}/{source.name}")
+        return resize(source, *rest)
+
+    monkeypatch.setattr(pictures, "_resize", counted)
+    return names
+
+
+def test_a_killed_run_goes_on_where_it_was(folder, interrupted, made, capsys):
+    assert not (interrupted / "images").exists()
+    resized(read(folder.path), interrupted, 64)
+    assert len(made) == 12
+    assert "20 of 32 pictures are taken over from " in capsys.readouterr().out
+    resized(read(folder.path), interrupted / "undisturbed", 64)
+    assert contents(interrupted / "images") == contents(interrupted / "undisturbed/images")
+    assert len(contents(interrupted / "images")) == 32
+    assert {path.name for path in interrupted.iterdir()} == {"competition", "images", "undisturbed"}
+
+
+def test_what_another_side_left_is_not_taken(folder, interrupted, made):
+    resized(read(folder.path), interrupted, 32)
+    assert len(made) == 32
+    assert {Image.open(path).width for path in (interrupted / "images/test").iterdir()} == {32}
+    assert not (interrupted / ".images.unfinished").exists()
+
+
+def test_what_another_source_left_is_not_taken(folder, interrupted, made):
+    first, second, third = (folder.path / f"train/image{number:03}.jpg" for number in range(3))
+    times = second.stat().st_mtime_ns
+    os.utime(first, ns=(0, 0))
+    folder.picture("train/image001.jpg", seed=99)
+    os.utime(second, ns=(times, times))  # of another size alone
+    assert second.stat().st_size != third.stat().st_size
+    resized(read(folder.path), interrupted, 64)
+    assert {"train/image000.jpg", "train/image001.jpg"} < set(made)
+    assert "train/image002.jpg" not in made
+    assert len(made) == 14
+
+
+def test_a_failure_after_the_resizing_keeps_the_pictures(folder, tmp_path, made):
+    with pytest.raises(RuntimeError), pictures.resized(read(folder.path), tmp_path / "images", 64, 1):
+        raise RuntimeError
+    assert not (tmp_path / "images").exists()
+    assert len(made) == 32
+    resized(read(folder.path), tmp_path, 64)
+    assert len(made) == 32
+
+
+def test_two_at_once_are_refused(folder, tmp_path):
+    with (
+        pictures.resized(read(folder.path), tmp_path / "images", 64, 1),
+        pytest.raises(UserError, match="another run holds"),
+    ):
+        resized(read(folder.path), tmp_path, 64)
+
+
+def test_what_other_code_left_is_not_taken(folder, interrupted, made, monkeypatch):
+    other = interrupted / "other.py"
+    other.write_bytes(Path(pictures.__file__).read_bytes() + b"QUALITY = 60\n")
+    monkeypatch.setattr(pictures, "__file__", str(other))
+    resized(read(folder.path), interrupted, 64)
+    assert len(made) == 32

@@ -1,0 +1,88 @@
+"""Whole images, every class on both sides, the same for the same seed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fashionseg.convert import split
+from fashionseg.convert.competition import Competition, read
+from fashionseg.core.errors import UserError
+
+CCP = Path(__file__).parents[2] / ".." / "shared" / "data" / "ccp"
+
+
+def drawn(images: int, seed: int, classes: int = 8) -> Competition:
+    """A competition of tables only: classes of very different frequency, some images without instances."""
+    random = np.random.default_rng(seed)
+    frequency = 0.6 ** np.arange(classes)
+    counts = random.integers(0, 9, images)
+    instances = pd.DataFrame(
+        {
+            "image_id": np.repeat([f"{number:05}" for number in range(images)], counts),
+            "class_id": random.choice(classes, counts.sum(), p=frequency / frequency.sum()),
+        }
+    )
+    names = {f"{number:05}": Path(f"{number:05}.jpg") for number in range(images)}
+    return Competition(Path("raw"), [], [], instances, names, {}, {}, pd.DataFrame())
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 40), st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_folds_part_the_images(images, folds, seed):
+    competition = drawn(images, seed)
+    if images < folds:
+        with pytest.raises(UserError, match="fewer than"):
+            split.assign(competition, folds, 0, seed)
+        return
+    tables = [split.assign(competition, folds, fold, seed) for fold in range(folds)]
+    for table in tables:
+        assert table["image_id"].tolist() == sorted(competition.train_images)
+        assert set(table["subset"]) == {"train", "val"}
+    assert (sum((table["subset"] == "val").astype(int) for table in tables) == 1).all()
+
+
+def test_every_class_and_the_empty_images_get_their_share():
+    competition = drawn(1000, 3)
+    table = split.assign(competition, 5, 2, 0)
+    held = set(table["image_id"][table["subset"] == "val"])
+    assert len(held) == pytest.approx(200, abs=10)
+    assert len(held & set(competition.empty_images)) == pytest.approx(len(competition.empty_images) / 5, rel=0.3)
+    for class_id, rows in competition.instances.groupby("class_id"):
+        assert rows["image_id"].isin(held).mean() == pytest.approx(0.2, abs=0.03), class_id
+
+
+def test_depends_on_the_seed_and_not_on_the_order_of_rows():
+    competition = drawn(100, 0)
+    shuffled = replace(competition, instances=competition.instances.sample(frac=1, random_state=1))
+    first = split.assign(competition, 5, 0, 7)
+    assert first.equals(split.assign(shuffled, 5, 0, 7))
+    assert not first.equals(split.assign(competition, 5, 0, 8))
+
+
+def test_a_class_in_one_image_and_images_without_any():
+    competition = drawn(6, 0)
+    competition = replace(competition, instances=competition.instances.iloc[:1])
+    assert set(split.assign(competition, 3, 0, 0)["subset"]) == {"train", "val"}
+    competition = replace(competition, instances=competition.instances.iloc[:0])
+    assert (split.assign(competition, 3, 0, 0)["subset"] == "val").sum() == 2
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(5, 5), (5, -1), (1, 0), (0, 0)])
+def test_folds_that_cannot_be(folds, fold):
+    with pytest.raises(UserError, match=r"split\.fold should be"):
+        split.assign(drawn(10, 0), folds, fold, 0)
+
+
+@pytest.mark.skipif(not CCP.is_dir(), reason="shared data ccp is not here")
+def test_real_classes_get_their_share():
+    competition = read(CCP)
+    table = split.assign(competition, 5, 0, 2020)
+    held = set(table["image_id"][table["subset"] == "val"])
+    assert len(held) == pytest.approx(140, abs=5)
+    for class_id, rows in competition.instances.groupby("class_id"):
+        assert rows["image_id"].isin(held).sum() == pytest.approx(len(rows) / 5, abs=max(1.5, len(rows) / 50)), class_id

@@ -1,0 +1,79 @@
+"""Files appear whole or not at all."""
+
+import multiprocessing
+
+import pandas as pd
+import pytest
+
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a" / "file.txt"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_folders_are_replaced_whole(tmp_path):
+    folder = tmp_path / "folder"
+    for name in ("one", "two"):
+        with files.replacing(folder) as beside:
+            beside.mkdir()
+            (beside / name).touch()
+    assert [p.name for p in folder.iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_leftovers_of_a_kill_are_cleared(tmp_path):
+    with files.replacing(tmp_path / "folder") as beside:
+        leftover = beside
+        beside.mkdir()
+    leftover.mkdir()
+    (leftover / "half").touch()
+    with files.replacing(tmp_path / "folder") as beside:
+        assert not beside.exists()
+        beside.mkdir()
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_json_and_csv_round_trip(tmp_path):
+    files.write_json(tmp_path / "a.json", {"a": [1, "ü"]})
+    assert files.read_json(tmp_path / "a.json") == {"a": [1, "ü"]}
+    files.write_csv(tmp_path / "a.csv", pd.DataFrame({"a": [1], "b": ["x,y"]}))
+    assert (tmp_path / "a.csv").read_bytes() == b'a,b\n1,"x,y"\n'
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", float("nan"))
+    assert files.read_json(tmp_path / "a.json") == {"a": [1, "ü"]}
+
+
+def test_unreadable_json_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"none\.json is missing; run `dvc repro`"):
+        files.read_json(tmp_path / "none.json")
+    (tmp_path / "half.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"half\.json is no JSON file"):
+        files.read_json(tmp_path / "half.json")
+
+
+def hold(path, held, done):
+    with files.locked(path):
+        held.set()
+        done.wait(20)
+
+
+def test_a_lock_is_exclusive_and_falls_with_its_process(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held, done = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path / "lock", held, done))
+    holder.start()
+    assert held.wait(300)
+    with pytest.raises(UserError, match="another run holds"), files.locked(tmp_path / "lock"):
+        pass
+    holder.kill()
+    holder.join()
+    with files.locked(tmp_path / "lock"):
+        pass

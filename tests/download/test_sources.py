@@ -1,0 +1,224 @@
+"""Where the files come from; Kaggle is a server on this machine that speaks its protocol."""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fashionseg.convert.competition import read
+from fashionseg.core.errors import UserError
+from fashionseg.download import sources
+from fashionseg.download.config import Data
+
+NAME = "some-competition"
+
+
+def fetch_local(path, folder):
+    sources.fetch(Data("local", None if path is None else str(path), NAME), 0, folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def free(monkeypatch, *sizes: int):
+    """Lets the disk have these numbers of bytes left, one after the other, the last one from then on."""
+    left = list(sizes)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=left.pop(0) if len(left) > 1 else left[0])
+    )
+
+
+def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "DEMO_IMAGES", 5)
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        sources.fetch(Data("demo", None, NAME), seed, tmp_path / name)
+    competition = read(tmp_path / "one")
+    assert len(competition.train_images) + len(competition.test_images) == 5
+    assert competition.dropped == {}
+    assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "other")
+
+
+def test_local_copies_all_with_their_times(folder, tmp_path):
+    fetch_local(folder.path, tmp_path / "raw")
+    assert contents(tmp_path / "raw") == contents(folder.path)
+    for name in ("train/image000.jpg", "train.csv"):
+        copy, original = tmp_path / "raw" / name, folder.path / name
+        assert not os.path.samefile(copy, original)
+        assert copy.stat().st_mtime_ns == original.stat().st_mtime_ns
+    assert len(read(tmp_path / "raw").instances) == 60
+
+
+def test_local_asks_for_room_before_it_copies(folder, tmp_path, monkeypatch):
+    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
+    free(monkeypatch, blocks - 1)
+    with pytest.raises(UserError, match=r"the files of .*competition need"):
+        fetch_local(folder.path, tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+    free(monkeypatch, blocks)
+    fetch_local(folder.path, tmp_path / "raw")
+
+
+def test_local_follows_symbolic_links(folder, tmp_path):
+    picture = folder.path / "train/image000.jpg"
+    picture.rename(tmp_path / "elsewhere.jpg")
+    picture.symlink_to(tmp_path / "elsewhere.jpg")
+    fetch_local(folder.path, tmp_path / "raw")
+    assert not (tmp_path / "raw/train/image000.jpg").is_symlink()
+    assert (tmp_path / "raw/train/image000.jpg").read_bytes() == (tmp_path / "elsewhere.jpg").read_bytes()
+
+
+def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
+    fetch_local(folder.path, tmp_path / "raw")
+    (folder.path / "train.csv").unlink()
+    with pytest.raises(UserError, match=r"lacks train\.csv"):
+        fetch_local(folder.path, tmp_path / "raw")
+    assert (tmp_path / "raw/train.csv").exists()
+    with pytest.raises(UserError, match=r"data\.path is null"):
+        fetch_local(None, tmp_path / "raw")
+    with pytest.raises(UserError, match="lacks"):
+        fetch_local(tmp_path / "nowhere", tmp_path / "raw")
+
+
+class Kaggle(BaseHTTPRequestHandler):
+    """Signs in every token, redirects the archive's address to the file and serves ranges of it."""
+
+    protocol_version = "HTTP/1.1"
+    archive, status, ranges = b"", 200, []
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status: int, body: bytes, **headers):
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.endswith("IntrospectToken"):
+            body = json.dumps({"active": True, "username": "someone"}).encode()
+            self.answer(200, body, Content_Type="application/json")
+        elif self.status != 200:
+            body = json.dumps({"code": self.status, "message": "no"}).encode()
+            self.answer(self.status, body, Content_Type="application/json")
+        else:
+            self.answer(302, b"", Location=f"http://localhost:{self.server.server_port}/archive.zip?signed=1")
+
+    def do_GET(self):
+        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        if start:
+            self.ranges.append(start)
+        body = self.archive[start:]
+        modified = "Mon, 01 Jun 2020 00:00:00 GMT"
+        self.answer(206 if start else 200, body, Accept_Ranges="bytes", Last_Modified=modified)
+
+
+@pytest.fixture
+def kaggle(folder, serve_kaggle):
+    """The handler class of the server."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in contents(folder.path).items():
+            archive.writestr(name, data)
+    handler = type("Handler", (Kaggle,), {"archive": buffer.getvalue(), "ranges": []})
+    serve_kaggle(handler)
+    return handler
+
+
+def fetch_kaggle(tmp_path):
+    sources.fetch(Data("kaggle", None, NAME), 0, tmp_path / "raw", tmp_path / "downloads")
+
+
+def test_kaggle_downloads_once_and_unpacks(kaggle, folder, tmp_path):
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+    assert (tmp_path / f"downloads/{NAME}.zip").read_bytes() == kaggle.archive
+
+
+def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / f"downloads/{NAME}.zip").write_bytes(kaggle.archive[:1000])
+    fetch_kaggle(tmp_path)
+    assert kaggle.ranges == [1000]
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_asks_for_room_before_it_downloads(kaggle, tmp_path, monkeypatch):
+    free(monkeypatch, 2 * len(kaggle.archive) - 1)
+    with pytest.raises(UserError, match=r"zip and what is in it need .* on the disk of .*/downloads, where 0\.0 GB"):
+        fetch_kaggle(tmp_path)
+    assert not list((tmp_path / "downloads").iterdir())
+    assert not (tmp_path / "raw").exists()
+
+
+def test_kaggle_asks_for_room_before_it_unpacks(kaggle, folder, tmp_path, monkeypatch):
+    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
+    free(monkeypatch, 2 * len(kaggle.archive), 2 * len(kaggle.archive), blocks - 1)
+    with pytest.raises(UserError, match=r"the files of .*zip need 0\.0 GB on the disk of "):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()
+    free(monkeypatch, blocks)  # the archive stays and is not asked for again
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_needs_no_room_for_what_is_there(kaggle, tmp_path, monkeypatch):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / f"downloads/{NAME}.zip").write_bytes(kaggle.archive[:1000])
+    free(monkeypatch, 2 * len(kaggle.archive) - 1001)
+    with pytest.raises(UserError, match="and what is in it need"):
+        fetch_kaggle(tmp_path)
+    free(monkeypatch, 2 * len(kaggle.archive) - 1000, 2 * len(kaggle.archive) - 1000, 10**9)
+    fetch_kaggle(tmp_path)
+    assert kaggle.ranges == [1000]
+
+
+def test_room_is_counted_by_disk(tmp_path, monkeypatch):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk")
+    free(monkeypatch, 23_700_000_000)
+    sources._check_room([(tmp_path, 23_700_000_000), (memory, 23_700_000_000)], "all")
+    with pytest.raises(UserError, match=r"all need 47\.4 GB on the disk of .*, where 23\.7 GB are free; make room"):
+        sources._check_room([(tmp_path, 23_700_000_000), (tmp_path, 23_700_000_000)], "all")
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(401, "did not accept the credentials"), (403, "accept its rules"), (404, "knows no"), (500, "500")],
+)
+def test_kaggle_refusals_are_sentences(kaggle, tmp_path, status, sentence):
+    kaggle.status = status
+    with pytest.raises(UserError, match=sentence):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()
+
+
+def test_kaggle_without_credentials(kaggle, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    with pytest.raises(UserError, match="no valid credentials; put a token"):
+        fetch_kaggle(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_kaggle_broken_or_incomplete_archive(kaggle, tmp_path):
+    kaggle.archive = kaggle.archive[:-100]
+    with pytest.raises(UserError, match="is broken"):
+        fetch_kaggle(tmp_path)
+    (tmp_path / f"downloads/{NAME}.zip").unlink()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("train.csv", "")
+    kaggle.archive = buffer.getvalue()
+    with pytest.raises(UserError, match=r"lacks label_descriptions\.json"):
+        fetch_kaggle(tmp_path)
+    assert not (tmp_path / "raw").exists()

@@ -1,0 +1,31 @@
+"""What the network is fed with, drawn."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionseg.core import rle
+from fashionseg.data.batches import Batches
+from fashionseg.draw import preview
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_each_picture_is_drawn_once_with_its_masks(tmp_path, count):
+    (segmentation,) = rle.encode(np.pad(np.ones((20, 20), bool), 10)).to_coco()
+    annotation = {"category_id": 7, "segmentation": segmentation, "bbox": [10, 10, 20, 20], "area": 400}
+    document = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 40} for i in range(5)],
+        "annotations": [{"id": i, "image_id": i, **annotation} for i in range(5)],
+        "categories": [{"id": 7, "name": "shoe"}],
+    }
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((40, 40, 3), 50 * number, np.uint8))
+    batches = Batches(document, tmp_path, 64, batch_size=2, instances=3)
+    assert preview.draw_batches(batches, count, tmp_path / "preview") == min(count, 5)
+    drawn = [np.array(Image.open(file)) for file in sorted((tmp_path / "preview").iterdir())]
+    assert len(drawn) == min(count, 5)
+    for number, picture in enumerate(drawn):
+        assert abs(picture[2, 2].astype(int) - 50 * number).max() < 12  # the picture itself, outside of the mask
+        middle = picture[len(picture) // 2, len(picture) // 2].astype(int)
+        assert abs(middle - 50 * number).max() > 12  # tinted by the mask

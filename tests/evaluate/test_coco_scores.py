@@ -1,0 +1,142 @@
+"""COCO scores: what is perfect is 1, what is shifted is less, what is unknown is refused."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pycocotools import mask as coco_mask
+
+from fashionseg.core.errors import UserError
+from fashionseg.evaluate import coco
+
+CATEGORIES = [{"id": 3, "name": "vest"}, {"id": 7, "name": "shoe, boot"}, {"id": 9, "name": "cape"}]
+
+
+def instance(image_id: int, category_id: int, box: tuple[int, ...], side: int = 64, **more: Any) -> dict[str, Any]:
+    """An annotation or result of a rectangle x, y, width, height in a square picture."""
+    x, y, w, h = box
+    bitmap = np.zeros((side, side), np.uint8, order="F")
+    bitmap[y : y + h, x : x + w] = 1
+    code = coco_mask.encode(bitmap)
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "segmentation": {"size": [side, side], "counts": code["counts"].decode()},
+        "bbox": [x, y, w, h],
+        "area": w * h,
+        "iscrowd": 0,
+        "attribute_ids": [],
+        **more,
+    }
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """Two pictures with three instances, and a third without any."""
+    annotations = [instance(1, 3, (4, 4, 40, 40)), instance(1, 7, (50, 50, 10, 10)), instance(2, 7, (8, 8, 20, 30))]
+    return {
+        "images": [{"id": i, "file_name": f"train/{i}.jpg", "height": 64, "width": 64} for i in (1, 2, 3)],
+        "annotations": [{**annotation, "id": i} for i, annotation in enumerate(annotations, 1)],
+        "categories": CATEGORIES,
+        "attributes": [{"id": 5, "name": "lined"}, {"id": 115, "name": "mini"}],
+    }
+
+
+@pytest.fixture
+def perfect(document) -> list[dict[str, Any]]:
+    return [{**annotation, "score": 0.9} for annotation in document["annotations"]]
+
+
+def test_perfect_predictions(document, perfect):
+    evaluations = coco.evaluate(document, perfect)
+    for evaluation in evaluations.values():
+        assert coco.summary(evaluation) == {
+            "AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": None, "AR100": 1,
+        }  # fmt: skip
+    table = coco.by_class(document, evaluations, perfect)
+    assert table.to_dict("list") == {
+        "id": [3, 7], "name": ["vest", "shoe"], "supercategory": ["", ""], "truth": [1, 2], "predictions": [1, 2],
+        "AP": [1, 1], "AP50": [1, 1], "box_AP": [1, 1],
+    }  # fmt: skip
+    curve = coco.precision_recall(evaluations["segm"])
+    assert len(curve) == 101
+    assert (curve.drop(columns="recall") == 1).all().all()
+
+
+def test_classes_keep_their_scores_in_any_order_of_ids(document, perfect):
+    found = [one for one in perfect if one["category_id"] == 7]
+    shuffled = {**document, "categories": [CATEGORIES[i] for i in (2, 1, 0)]}
+    table = coco.by_class(shuffled, coco.evaluate(shuffled, found), found).set_index("id")
+    assert table["AP"].to_dict() == {7: 1, 3: 0}
+    assert table["predictions"].to_dict() == {7: 2, 3: 0}
+
+
+def test_a_shift_costs_what_its_iou_says(document, perfect):
+    """IoU 39 / 41 of one of two classes passes all thresholds; 20 rows down, IoU 1 / 3, none."""
+    perfect[0] = instance(1, 3, (5, 4, 40, 40), score=0.9)
+    assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 1
+    perfect[0] = instance(1, 3, (4, 24, 40, 40), score=0.9)
+    assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 0.5
+
+
+def test_masks_are_judged_by_their_own_area(document, perfect):
+    """A small mask within a large box is a small detection for segm: loadRes alone would take the box's area."""
+    lost = {**instance(2, 3, (0, 0, 10, 10)), "bbox": [0, 0, 60, 60], "score": 0.99}
+    evaluations = coco.evaluate(document, [*perfect, lost])
+    assert coco.summary(evaluations["segm"])["APm"] == 1  # a stray small detection does not count among the medium
+    assert coco.summary(evaluations["bbox"])["APm"] < 1
+
+
+def test_nothing_predicted_is_zero_and_writable(document):
+    evaluations = coco.evaluate(document, [])
+    scores = coco.summary(evaluations["segm"])
+    assert (scores["AP"], scores["AR100"], scores["APl"]) == (0, 0, None)
+    json.dumps(scores, allow_nan=False)
+    assert coco.by_class(document, evaluations, [])["AP"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_id", 99), ("category_id", 0)])
+def test_unknown_ids_are_refused(document, perfect, key, value):
+    perfect[1][key] = value
+    with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {key} {value}, which the COCO document lacks"):
+        coco.evaluate(document, perfect)
+
+
+def test_picture_scores_and_choice(document, perfect):
+    from fashionseg.evaluate import plots
+
+    del perfect[1]
+    scores = plots.image_scores(coco.evaluate(document, perfect)["segm"])
+    assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
+    stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
+    assert plots.image_scores(coco.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
+    chosen = plots._chosen({i: -i for i in range(20)}, 8)
+    assert chosen == {"best": list(range(8)), "worst": list(range(19, 11, -1))}
+    assert plots._chosen({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}
+
+
+def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
+    import cv2
+
+    from fashionseg.evaluate import plots
+
+    (tmp_path / "train").mkdir()
+    for i in (1, 2, 3):
+        cv2.imwrite(str(tmp_path / f"train/{i}.jpg"), np.full((32, 32, 3), 127, np.uint8))
+    wrong = pd.DataFrame(
+        [(0, 1, "shirt", 0.9, 0.3, "", 0.0), (1, 1, "shirt", 0.8, 0.3, "", 0.0)],
+        columns=["prediction", "image_id", "name", "score", "IoU", "other", "other_IoU"],
+    )
+    table = plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["01_best_2.jpg", "02_worst_1.jpg", "03_wrong_1.jpg"] == table["file"].tolist()
+    assert table["kind"].tolist() == ["best", "worst", "wrong"]
+    assert table["caption"].tolist() == ["1.00 found", "0.50 found", "shirt 0.90: IoU 0.30 with a true shirt"]
+    (tmp_path / "train/1.jpg").unlink()
+    with pytest.raises(UserError, match=r"1\.jpg is missing or no whole picture; run `dvc repro convert`"):
+        plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
+    drawn = cv2.imread(str(tmp_path / "out" / files[0]))
+    assert drawn.std() > 5
+    assert drawn.shape[1] > drawn.shape[0]

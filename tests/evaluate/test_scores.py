@@ -1,0 +1,102 @@
+"""The report as a whole: what is there with attributes and without, and that every plot finds its columns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from documents import document_of, random_document, rectangle
+from ruamel.yaml import YAML
+
+from fashionseg.evaluate.scores import report
+
+ROOT = Path(__file__).parents[2]
+COCO = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
+
+
+def random(attributes=(2, 3, 5, 7, 9), **more):
+    return random_document(1, [1, 2, 4], [1, 2, 4], list(attributes), **more)
+
+
+def without(rows):
+    return [{key: value for key, value in row.items() if key != "attribute_ids"} for row in rows]
+
+
+def test_with_attributes():
+    document, results = random(images=30)
+    metrics, tables, _ = report(document, results, 0.5)
+    assert {name: set(values) for name, values in metrics.items()} == {
+        "segm": COCO,
+        "bbox": COCO,
+        "iou_f1": COCO | {"AP_plain"},
+        "attributes": {"macro_f1"},
+    }
+    assert 0 < metrics["iou_f1"]["AP"] < metrics["segm"]["AP"]
+    assert metrics["attributes"]["macro_f1"] > 0.5
+    assert len(tables["attributes"]) == 5
+    by_class = tables["ap_by_class"]
+    assert by_class["AP_IoU_F1"].mean() == pytest.approx(metrics["iou_f1"]["AP_plain"], abs=1e-4)
+
+
+def test_scores_below_the_threshold_are_no_attributes():
+    document, results = random()
+    weak = [{**r, "attribute_ids": [2, 3, 5, 7, 9], "attribute_scores": [0.1] * 5} for r in results]
+    none = [{**r, "attribute_scores": [0.9] * len(r["attribute_ids"])} for r in results]
+    assert report(document, weak, 0.5)[0]["attributes"] == {"macro_f1": 0}
+    assert report(document, none, 0.5)[0] == report(document, results, 0.5)[0]
+
+
+@pytest.mark.parametrize("side", ["truth", "predictions", "both"])
+def test_without_attributes(side):
+    """Neither scores nor rows that would read like a model that finds no attribute."""
+    document, results = random()
+    if side != "predictions":
+        document = {**document, "annotations": without(document["annotations"]), "attributes": []}
+        results = [{**result, "attribute_ids": []} for result in results]
+    if side != "truth":
+        results = without(results)
+    metrics, tables, _ = report(document, results, 0.5)
+    assert metrics.keys() == {"segm", "bbox"}
+    assert tables["attributes"].empty
+    assert tables["attribute_groups"].empty
+    assert "iou_f1" not in tables
+    assert "AP_IoU_F1" not in tables["ap_by_class"]
+
+
+@pytest.mark.parametrize("truth", [True, False])
+@pytest.mark.parametrize("found", [True, False])
+def test_nothing_there(truth, found):
+    row = rectangle(1, 4, (1, 1, 9, 9), attribute_ids=[3])
+    document = document_of([row] * truth, 2, [1, 4], [3])
+    metrics, tables, _ = report(document, [{**row, "score": 0.5}] * found, 0.5)
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["segm"]["AP"] == (float(found) if truth else None)
+    assert len(tables["confusion"]) == (truth or found)
+    assert len(tables["errors"]) == 6
+
+
+def test_sizes_and_supercategories():
+    document, results = random(images=20)
+    metrics, tables, _ = report(document, results, 0.5)
+    sizes = tables["ap_by_size"]
+    assert sizes["AP"].tolist() == [metrics["segm"][name] for name in ("APs", "APm", "APl")]
+    assert sizes["box_AP"].tolist() == [metrics["bbox"][name] for name in ("APs", "APm", "APl")]
+    assert sizes["truth"].sum() == len(document["annotations"])
+    groups, classes = tables["ap_by_supercategory"].set_index("supercategory"), tables["ap_by_class"]
+    assert groups["truth"].to_dict() == classes.groupby("supercategory")["truth"].sum().to_dict()
+    one_and_four = classes[classes["name"].isin(["class 1", "class 4"])]
+    assert groups["classes"].to_dict() == {"group 1": 2, "group 2": 1}
+    assert groups["AP"]["group 1"] == pytest.approx(np.mean(one_and_four["AP"]), abs=1e-5)
+
+
+def test_every_plot_finds_its_columns():
+    _, tables, _ = report(*random(), 0.5)
+    plotted = set()
+    for plot in YAML(typ="safe").load(ROOT / "plots/dvc.yaml")["plots"]:
+        for settings in plot.values() if isinstance(plot, dict) else ():
+            for file, columns in settings["y"].items():
+                if file.startswith("../results/evaluate/"):
+                    table = tables[Path(file).stem]
+                    assert {settings["x"], *([columns] if isinstance(columns, str) else columns)} <= set(table.columns)
+                    plotted.add(Path(file).stem)
+    assert plotted == tables.keys() - {"attributes", "iou_f1", "wrong"}

@@ -1,0 +1,311 @@
+"""From the network's padded square back to the photograph."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from fashionseg.__main__ import main
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+from fashionseg.data import samples
+from fashionseg.data.batches import padded
+from fashionseg.data.labels import Labels
+from fashionseg.model import boxes as box_ops
+from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+from fashionseg.predict import inference, inspect, masks
+from fashionseg.predict.config import Predict
+
+
+def test_instances_are_coco_results_at_the_original_size():
+    found = {
+        "boxes": np.array([[0.25, 0.2, 0.75, 1], [0, 0, 1, 0.9]], np.float32),
+        "scores": np.array([0.9, 0.6], np.float32),
+        "classes": np.array([2, 1], np.int32),
+        "masks": np.stack([np.full((28, 28), 0.75), np.zeros((28, 28))]).astype(np.float32),
+        "margins": np.array([0.85, 0.3], np.float32),
+        "attributes": np.array([[0.04, 0.8, 0.05], [1, 1, 1]], np.float32),
+        "agreement": np.ones(2),
+    }
+    labels, settings = Labels([40, 41], [7, 9, 30]), replace(SETTINGS, mask_threshold=0.5)
+    with ThreadPoolExecutor(1) as pool:
+        results = inference.instances(200, 320, found, labels, settings, pool)
+    (result,) = results  # the second has no pixel above the threshold
+    assert (result["category_id"], result["score"]) == (41, pytest.approx(0.9))
+    assert result["bbox"] == [80, 40, 160, 160]
+    assert result["segmentation"]["size"] == [200, 320]
+    pasted, mask_score = masks.paste(masks.unpack(result["mask"]), result["bbox"], 200, 320, 0.5)
+    assert pasted.to_coco() == [result["segmentation"]]
+    assert mask_score == pytest.approx(result["mask_score"], abs=1e-4)
+    assert result["stability"] == 1
+    assert result["margin"] == pytest.approx(0.85)
+    assert 0.7 < result["mask_score"] <= 0.75  # a little less at the edge
+    assert (result["attribute_ids"], result["attribute_scores"]) == ([9, 30], [0.8, 0.05])
+    del found["attributes"]
+    with ThreadPoolExecutor(1) as pool:
+        (result,) = inference.instances(200, 320, found, labels, settings, pool)
+    assert result["attribute_ids"] == result["attribute_scores"] == []
+
+
+RECIPE = {
+    "backbone": "efficientnet_lite0", "weights": "random", "frozen_stages": 0, "side": 64, "classes": 2,
+    "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "attributes": "none",
+    "attribute_count": 0, "precision": "float32", "rois": 8, "seed": 0,
+}  # fmt: skip
+CATEGORIES = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
+SETTINGS = Predict(
+    batch_size=2, score=0.2, nms_iou=0.5, mask_threshold=0.4, attribute_score=0.05, flip=False, scales=[1.0], models=[]
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder as training leaves it; the network has random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(4)
+    MaskRCNN(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
+    files.write_json(folder / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return inference.Predictor([trained], SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def image():
+    noise = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(noise, (80, 60), interpolation=cv2.INTER_LINEAR)
+
+
+def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
+    other = {**record, "id": 4}
+    found = predictor(image)
+    assert found
+    assert [instance["score"] for instance in found] == sorted((i["score"] for i in found), reverse=True)
+    document = {"images": [record, other, record]}
+    results = inference.predict(document, lambda side: tmp_path, [trained], replace(SETTINGS, batch_size=1), 1)
+    assert results == [{"image_id": n, **instance} for n in (3, 4, 3) for instance in found]
+    in_pairs = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
+    assert [result["image_id"] for result in in_pairs] == [result["image_id"] for result in results]
+    np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
+
+
+def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predictor, image):
+    (plain,) = predictor.views
+    mirrored = inference.View(plain.detector, flipped=True)
+    (expected,) = plain.detect(padded([samples.resized(image, 64)], 64))
+    (found,) = mirrored.detect(padded([samples.resized(image, 64)[:, ::-1]], 64))
+    np.testing.assert_allclose(found["scores"], expected["scores"])
+    np.testing.assert_allclose(found["boxes"], expected["boxes"] @ FLIP + [1, 0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(found["masks"], expected["masks"][..., ::-1])
+
+
+FLIP = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])  # x1 and x2 change places and sign
+
+
+def test_the_same_network_twice_changes_nothing(predictor, trained, image):
+    twice = inference.Predictor([trained, trained], SETTINGS)
+    assert twice(image) == predictor(image)
+
+
+def test_views_are_flips_and_scales_of_every_network(trained, image):
+    predictor = inference.Predictor([trained], replace(SETTINGS, flip=True, scales=[1.0, 1.5]))
+    assert [(view.side, view.flipped) for view in predictor.views] == [(64, False), (64, True), (96, False), (96, True)]
+    found = predictor(image)
+    assert {instance["agreement"] for instance in found} <= {0.25, 0.5, 0.75, 1.0}
+    assert all(instance["segmentation"]["size"] == [60, 80] for instance in found)
+
+
+def test_larger_views_look_at_the_originals(trained, image, tmp_path):
+    """In a stage as from an array: what is stored is small, a view of more pixels sees more."""
+    record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
+    for name, picture in (("raw", image), ("small", cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA))):
+        cv2.imwrite(str(folder(tmp_path / name) / "a.png"), picture[..., ::-1])
+    settings = replace(SETTINGS, scales=[1.5], batch_size=1)
+    predictor = inference.Predictor([trained], settings)
+    assert predictor.sides == {96}
+    found = inference.predict(
+        {"images": [record]}, lambda side: tmp_path / ("small" if side <= 64 else "raw"), [trained], settings, 1
+    )
+    assert found == [{"image_id": 3, **one} for one in predictor(image)]
+
+
+def test_scales_that_come_to_the_same_side_are_refused(trained):
+    with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another does"):
+        inference.Predictor([trained], replace(SETTINGS, scales=[1.0, 1.1]))
+    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 leaves 0 px of a picture; 64 are the least"):
+        inference.Predictor([trained], replace(SETTINGS, scales=[0.01]))
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (60, 80, 4), (0, 80, 3)])
+def test_what_is_no_picture_is_named(predictor, shape):
+    with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8 RGB\. Received: .*uint8"):
+        predictor(np.zeros(shape, np.uint8))
+
+
+def test_networks_with_and_without_attributes_are_not_merged(tmp_path):
+    recipe, labels = {**RECIPE, "attributes": "linear", "attribute_count": 1}, [{"id": 5, "name": "lined"}]
+    for name, network in (("with", recipe), ("without", {**recipe, "attributes": "none"})):
+        MaskRCNN(**network).save_weights(folder(tmp_path / name) / "mask_rcnn.weights.h5")
+        description = {"network": network, "categories": CATEGORIES, "attributes": labels}
+        files.write_json(tmp_path / name / "mask_rcnn.json", description)
+    for names in (("with", "without"), ("without", "with")):
+        with pytest.raises(UserError, match="only one knows attributes"):
+            inference.Predictor([tmp_path / name for name in names], SETTINGS)
+
+
+def folder(path):
+    path.mkdir()
+    return path
+
+
+def test_networks_of_other_labels_are_not_merged(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "other")
+    files.write_json(tmp_path / "other" / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES[::-1]})
+    with pytest.raises(UserError, match=r"other was trained on other labels than .*models"):
+        inference.Predictor([trained, tmp_path / "other"], SETTINGS)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
+def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path):
+    from fashionseg.predict.export import export
+
+    export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
+    batch = padded([samples.resized(image, 64)] * 3, 64)
+    expected = predictor.views[0].detector.predict_on_batch(batch)
+    np.savez(tmp_path / "batch.npz", **batch)
+    code = (
+        "import numpy as np, tensorflow as tf\n"
+        "saved = tf.saved_model.load('saved')\n"
+        "np.savez('found.npz', **saved.serve(dict(np.load('batch.npz'))))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow can")
+def test_only_tensorflow_exports(trained, tmp_path):
+    from fashionseg.predict.export import export
+
+    with pytest.raises(UserError, match=r"Keras runs on jax; export with KERAS_BACKEND=tensorflow"):
+        export(trained, tmp_path / "saved", 0.5, 0.5)
+
+
+@pytest.mark.parametrize("command", ["export models folder", "inspect models photo.jpg folder"])
+def test_commands_run_on_the_backend_of_params(command, tmp_path):
+    """Nothing may import Keras before params are read."""
+    (tmp_path / "params.yaml").write_text(
+        (Path(__file__).parents[2] / "params.yaml").read_text().replace("backend: tensorflow", "backend: jax")
+    )
+    code = "import sys; from fashionseg.__main__ import main; assert 'keras' not in sys.modules\n"
+    code += "try: main(sys.argv[1:])\nexcept Exception: pass\nimport keras; print(keras.backend.backend())"
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout == "jax\n", run.stderr
+
+
+def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    main(["inspect", str(trained), str(tmp_path / "photo.png"), str(tmp_path / "steps")])
+    assert f"10 steps: {tmp_path / 'steps'}" in capsys.readouterr().out
+    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
+    assert len(pictures) == 10
+    assert all(picture.std() > 10 for picture in pictures)
+    with pytest.raises(UserError, match="is missing or no picture"):
+        main(["inspect", str(trained), str(tmp_path / "none.png"), str(tmp_path / "steps")])
+
+
+def test_what_is_drawn_is_what_the_network_finds(trained, image):
+    """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
+    network, _ = inference.load(trained)
+    batch = padded([samples.resized(image, 64)], 64)
+    steps, detector = inspect.Steps(network, 0.05), Detector(network, 0.05, inspect.NMS_IOU)
+    for model in (steps, detector):
+        model.compile(jit_compile=JIT)
+    found = steps.predict_on_batch(batch)
+    for name, values in detector.predict_on_batch(batch).items():
+        np.testing.assert_allclose(found["instances"][name], values, rtol=1e-4, atol=1e-4)
+
+    _, logits, deltas, anchors = network.look(batch["images"])
+    flat, moves, places = (
+        np.concatenate(list(map(np.asarray, v)), a) for v, a in ((logits, 1), (deltas, 1), (anchors, 0))
+    )
+    best = np.argsort(-flat[0], kind="stable")[: inspect.BEST]
+    np.testing.assert_allclose(found["best_scores"][0], 1 / (1 + np.exp(-flat[0, best])), rtol=1e-4)
+    expected = box_ops.clip(box_ops.decode(moves[:, best], places[best], box_ops.RPN_WEIGHTS), batch["sizes"])
+    np.testing.assert_allclose(found["best"], expected, atol=1e-2)
+
+
+def test_a_network_of_another_version_is_one_sentence(tmp_path):
+    for network in ({}, {**RECIPE, "wings": 2}):
+        files.write_json(tmp_path / "mask_rcnn.json", {"network": network, "categories": CATEGORIES})
+        with pytest.raises(UserError, match=r"mask_rcnn\.json is of another version of the network .*; train again"):
+            inference.load(tmp_path)
+
+
+def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"holds no trained network: mask_rcnn\.json is missing; train, or copy one"):
+        inference.load(tmp_path)
+    files.write_json(tmp_path / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
+    with pytest.raises(UserError, match=r"mask_rcnn\.weights\.h5 is missing; run `dvc repro train`"):
+        inference.load(tmp_path)
+    MaskRCNN(**{**RECIPE, "classes": 3}).save_weights(tmp_path / "mask_rcnn.weights.h5")
+    with pytest.raises(UserError, match=r"does not fit mask_rcnn\.json beside it"):
+        inference.load(tmp_path)
+    MaskRCNN(**RECIPE).save_weights(tmp_path / "mask_rcnn.weights.h5")
+    network, labels = inference.load(tmp_path)
+    assert (network.side, labels) == (64, Labels([40, 41], []))
+
+
+@pytest.mark.parametrize("start", ["head", "middle"])
+def test_damaged_weights_are_one_sentence(trained, tmp_path, start, monkeypatch):
+    shutil.copytree(trained, tmp_path / "models")
+    network = MaskRCNN(**RECIPE)
+    monkeypatch.setattr(inference, "MaskRCNN", lambda **recipe: network)  # once is enough
+    weights = tmp_path / "models" / "mask_rcnn.weights.h5"
+    whole = weights.read_bytes()
+    random = np.random.default_rng(0)
+    first, last = (0, 5000) if start == "head" else (3000, len(whole) // 2)
+    for _ in range(6):
+        damaged = bytearray(whole)
+        for place in random.integers(first, last, 30 if start == "head" else 3000):
+            damaged[place] = random.integers(256)
+        weights.write_bytes(damaged)
+        with contextlib.suppress(UserError):  # and nothing else; not all damage shows
+            inference.load(tmp_path / "models")
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"does not fit mask_rcnn\.json beside it \(.*\); train again"):
+        inference.load(tmp_path / "models")
+
+
+def test_a_description_that_does_not_fit_its_network_is_one_sentence(tmp_path):
+    for description, complaint in (
+        ({"network": RECIPE}, r"another version of the network \('categories'\)"),
+        ([1], "another version of the network"),
+        ({"network": RECIPE, "categories": CATEGORIES[:1]}, "names 1 categories, but its network tells 2 apart"),
+        (
+            {"network": {**RECIPE, "attributes": "linear", "attribute_count": 3}, "categories": CATEGORIES},
+            "names 0 attributes, but its network tells 3 apart",
+        ),
+    ):
+        files.write_json(tmp_path / "mask_rcnn.json", description)
+        with pytest.raises(UserError, match=complaint):
+            inference.load(tmp_path)

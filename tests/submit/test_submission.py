@@ -1,0 +1,263 @@
+"""The CSV that Kaggle takes, and the check that finds every fault of any."""
+
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from claims_scenes import METRIC, PARAMS, prediction, rectangle
+from fashionseg.__main__ import main
+from fashionseg.core import files, rle
+from fashionseg.core.errors import UserError
+from fashionseg.submit import submission
+from fashionseg.submit.postprocess import Rule, Thresholds
+
+IDS = ["b" * 32, "a" * 32, "c" * 32]
+TEST = {
+    "images": [
+        {"id": 1, "file_name": f"test/{IDS[0]}.jpg", "height": 100, "width": 100},
+        {"id": 2, "file_name": f"test/{IDS[1]}.jpg", "height": 200, "width": 400},
+        {"id": 3, "file_name": f"test/{IDS[2]}.jpg", "height": 50, "width": 50},
+    ],
+    "categories": [{"id": 1, "name": "top, t-shirt"}, {"id": 23, "name": "shoe"}],
+    "attributes": [{"id": 5, "name": "lined"}, {"id": 115, "name": "mini"}],
+}
+
+
+RULE = Rule(None, 1.0, 1.0, 4, Thresholds(0.5), Thresholds(0.3), None, [1, 23])
+HEADER = "ImageId,EncodedPixels,ClassId,AttributesIds"
+FILLERS = [f"{image_id},1 1,23," for image_id in IDS]
+
+
+def written(path, *lines, rest=FILLERS):
+    path.write_text("\n".join([HEADER, *lines, *rest]) + "\n")
+    return path
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    wide = np.zeros((200, 400), bool)
+    wide[40:120, 80:200] = True
+    predictions = [
+        prediction(rectangle(10, 10, 40, 40), 0.8),
+        {
+            **prediction(rectangle(30, 10, 40, 40), 0.9),
+            "attribute_ids": [115, 5],
+            "attribute_scores": [0.9, 0.3],
+        },
+        prediction(wide, 0.7, category_id=23, image_id=2),
+        prediction(rectangle(60, 60, 40, 40), 0.2),
+    ]
+    return submission.table(TEST, predictions, RULE, IDS, PARAMS)
+
+
+def test_rows_are_the_competitions(rows, tmp_path):
+    path = tmp_path / "submission.csv"
+    files.write_csv(path, rows)
+    read = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert list(read) == ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
+    assert read["ImageId"].tolist() == [IDS[0], IDS[0], IDS[1], IDS[2]]
+    assert read["AttributesIds"].tolist() == ["5,115", "", "", ""]
+    assert read.iloc[3].tolist() == [IDS[2], "1 1", "23", ""]
+    masks = rle.from_kaggle(read["EncodedPixels"], [100, 100, 50, 100], [100, 100, 100, 100])
+    np.testing.assert_array_equal(masks.decode(0), rectangle(30, 10, 40, 40))
+    np.testing.assert_array_equal(masks.decode(1), rectangle(10, 10, 20, 40))
+    assert masks.boxes()[2].tolist() == [20, 10, 30, 20]  # at a quarter of the size: the grid's long side is 100
+    assert submission.check(path, TEST, IDS, PARAMS) == []
+    assert submission.counted(rows, TEST) == "3 claims on 2 of 3 images (top 2, shoe 1)"
+
+
+def test_no_predictions_are_a_legal_submission(tmp_path):
+    rows = submission.table(TEST, [], RULE, IDS, PARAMS)
+    files.write_csv(tmp_path / "s.csv", rows)
+    assert submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS) == []
+    assert rows["ImageId"].tolist() == IDS
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (f"{IDS[0]},1 2,99,", "line 2, ClassId: '99'; expected the id of a category"),
+        (f"{IDS[0]},1 2,x,", "line 2, ClassId: 'x'"),
+        (f'{IDS[0]},1 2,1,"115,5"', "line 2, AttributesIds: '115,5'; expected each id once, ascending"),
+        (f'{IDS[0]},1 2,1,"5,5"', "line 2, AttributesIds: '5,5'"),
+        (f"{IDS[0]},1 2,1,7", "line 2, AttributesIds: '7'; expected ids of attributes"),
+        (f"{IDS[0]},1 2 9,1,", "line 2, EncodedPixels: an odd number of values, 3"),
+        (f"{IDS[0]},9999 3,1,", "line 2, EncodedPixels: the run `9999 3` goes past the last pixel 10000"),
+        (f"{IDS[0]},5 0,1,", "line 2, EncodedPixels: the run at 5 has length 0"),
+        (f"{IDS[0]},5 4 7 2,1,", "line 2, EncodedPixels: the run at 7 overlaps the one before"),
+        (f"{IDS[0]},,1,", "line 2, EncodedPixels: no runs"),
+        (f"{'d' * 32},1 2,1,", f"line 2, ImageId: '{'d' * 32}'"),
+        (f"{IDS[0].upper()},1 2,1,", f"line 2, ImageId: '{IDS[0].upper()}'"),
+        (f"{IDS[0]},1 2,1", "line 2, row: 3 fields; expected 4"),
+        (f"{IDS[0]},1 5,1,\n{IDS[0]},3 1,1,", "line 3, EncodedPixels: shares pixels with another claim of class 1"),
+        (
+            f"{IDS[0]},5 4,1,\n{IDS[0]},5 4,1,5",
+            "line 3, row: the image, class and pixels of line 2",
+        ),
+        (f'{IDS[0]},1 2,"1",', 'line 2, ClassId: "1" in quotes'),
+        (f"{IDS[0]},1 2,1.0,", "line 2, ClassId: '1.0'"),
+        (f"{IDS[0]},1 2 3 1,1,\r", "line 2, row: a line that ends in CR; expected lines that end in LF alone"),
+    ],
+)
+def test_each_fault_is_found(tmp_path, line, fault):
+    faults = submission.check(written(tmp_path / "s.csv", line), TEST, IDS, PARAMS)
+    assert [str(found)[: len(fault)] for found in faults] == [fault]
+
+
+def test_all_faults_come_at_once(tmp_path):
+    lines = [f"{IDS[0]},1 2,99,7", f"{IDS[0]},9 9 1 1,1,", "x,1 1,1,", f"{IDS[0]},1 1,1"]
+    faults = submission.check(written(tmp_path / "s.csv", *lines, rest=FILLERS[:2]), TEST, IDS, PARAMS)
+    assert [(fault.line, fault.column) for fault in faults] == [
+        (2, "ClassId"),
+        (2, "AttributesIds"),
+        (3, "EncodedPixels"),
+        (4, "ImageId"),
+        (5, "row"),
+        (8, "ImageId"),
+    ]
+
+
+def test_a_zipped_file_is_read_and_a_broken_one_named(tmp_path):
+    plain = written(tmp_path / "s.csv", f"{IDS[0]},1 2,99,")
+    zipped = tmp_path / "s.csv.gz"
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    assert submission.check(zipped, TEST, IDS, PARAMS) == submission.check(plain, TEST, IDS, PARAMS) != []
+    zipped.write_bytes(zipped.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"s\.csv\.gz cannot be read"):
+        submission.check(zipped, TEST, IDS, PARAMS)
+    with pytest.raises(UserError, match=r"none\.csv cannot be read"):
+        submission.check(tmp_path / "none.csv", TEST, IDS, PARAMS)
+
+
+def test_the_samples_order_is_expected_where_there_is_a_sample(tmp_path):
+    path = written(tmp_path / "s.csv", rest=FILLERS[::-1])
+    (fault,) = submission.check(path, TEST, IDS, PARAMS)
+    assert str(fault).startswith(f"line 3, ImageId: {IDS[1]} after {IDS[2]}; expected the images in the order of")
+    assert submission.check(path, TEST, None, PARAMS) == []
+
+
+def test_overlap_of_different_classes_is_legal_unless_params_say_so(tmp_path):
+    path = written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,")
+    assert submission.check(path, TEST, IDS, PARAMS) == []
+    (fault,) = submission.check(path, TEST, IDS, replace(PARAMS, overlap="any"))
+    assert str(fault).startswith("line 3, EncodedPixels: shares pixels with another claim; expected no overlap within")
+
+
+def test_without_class_23_the_filler_is_of_the_first(tmp_path):
+    document = {**TEST, "categories": [{"id": 7, "name": "cape"}, {"id": 9, "name": "vest"}]}
+    rows = submission.table(document, [], replace(RULE, categories=[7, 9]), IDS, PARAMS)
+    assert rows["ClassId"].tolist() == [7] * 3
+    submission.write(tmp_path / "s.csv", rows, document, IDS, PARAMS)
+    assert submission.check(tmp_path / "s.csv", document, IDS, PARAMS) == []
+
+
+def test_a_faulty_submission_is_not_written_over_a_good_one(tmp_path, rows):
+    path = tmp_path / "s.csv"
+    submission.write(path, rows, TEST, IDS, PARAMS)
+    good = path.read_bytes()
+    with pytest.raises(UserError, match=r"s\.csv would have 1 faults, the first: line 2, ClassId: '99'.*not written"):
+        submission.write(path, rows.assign(ClassId=[99, *rows["ClassId"][1:]]), TEST, IDS, PARAMS)
+    assert path.read_bytes() == good
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_overlap_is_found_across_batches_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "BATCH", 1)
+    lines = [f"{IDS[1]},1 5,1,", f"{IDS[1]},3 1,1,"]
+    path = written(tmp_path / "s.csv", FILLERS[0], *lines, rest=FILLERS[1:])
+    assert [fault.line for fault in submission.check(path, TEST, IDS, PARAMS)] == [4]
+
+
+def test_the_score_of_a_file_with_answers(tmp_path, rows):
+    """The claims as their own truth, but for one that is missing, and one whose attributes differ."""
+    path = tmp_path / "s.csv"
+    files.write_csv(path, rows)
+    truth = [
+        {**prediction(rectangle(30, 10, 40, 40), 1.0), "attribute_ids": [5, 115]},
+        {**prediction(rectangle(10, 10, 20, 40), 1.0), "attribute_ids": [5]},
+        prediction(rectangle(0, 0, 9, 9, side=50), 1.0, image_id=3),
+    ]
+    answers = {**TEST, "annotations": truth}
+    assert submission.score(path, answers, METRIC, PARAMS) == pytest.approx((1 / 2 + 0 + 0) / 3)
+    iou_alone = replace(METRIC, f1="none")
+    assert submission.score(path, answers, iou_alone, PARAMS) == pytest.approx((1 + 0 + 0) / 3)
+
+
+def test_compare_counts_by_class(tmp_path):
+    first = written(tmp_path / "a.csv", f"{IDS[0]},5 4,1,", f"{IDS[0]},20 4,1,5", f"{IDS[0]},40 4,1,")
+    second = written(tmp_path / "b.csv", f"{IDS[0]},5 4,1,5", f"{IDS[0]},20 4,1,5", f"{IDS[0]},9 9,23,")
+    found = submission.compare(first, second, TEST).set_index("class")
+    assert found.loc["top"].tolist() == [1, 1, 1, 0]
+    assert found.loc["shoe"].tolist() == [3, 0, 0, 1]
+    assert found.loc["all"].tolist() == [4, 1, 1, 1]
+    assert submission.compare(first, first, TEST)["class"].tolist() == ["all"]
+    cut = written(tmp_path / "c.csv", f"{IDS[0]},5 2 7 2,1,", f"{IDS[0]},20 4,1,5", f"{IDS[0]},40 4,1,")
+    assert submission.compare(first, cut, TEST)["class"].tolist() == ["all"]  # the same pixels
+    with pytest.raises(UserError, match=r"d\.csv is no submission: line 2, row: 3 fields"):
+        submission.compare(first, written(tmp_path / "d.csv", f"{IDS[0]},5 4,1"), TEST)
+    second.write_text("a,b\n")
+    with pytest.raises(UserError, match=r"b\.csv is no submission: line 1, header: a,b"):
+        submission.compare(first, second, TEST)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text())
+    wide = FILLERS[0].replace("1 1", "99999999 1")  # beyond the real grid of 1024 pixels
+    files.write_json("test.json", {**TEST, "annotations": []})
+    files.write_json("answers.json", {**TEST, "annotations": [prediction(rectangle(0, 0, 9, 9), 1.0)]})
+    main(["check", str(written(tmp_path / "s.csv")), "test.json"])
+    assert capsys.readouterr().out == f"{tmp_path}/s.csv is valid\n"
+    main(["check", "s.csv", "answers.json"])
+    assert "precision 0.00000 (average: image, f1: set)" in capsys.readouterr().out
+    main(["compare", "s.csv", "s.csv", "test.json"])
+    with pytest.raises(UserError, match="1 faults"):
+        main(["check", str(written(tmp_path / "w.csv", rest=[wide, *FILLERS[1:]])), "test.json"])
+    assert "line 2, EncodedPixels" in capsys.readouterr().out
+    many = [f"{IDS[0]},{place} 1,99," for place in range(1, 200, 2)]
+    with pytest.raises(UserError, match="100 faults"):
+        main(["check", str(written(tmp_path / "m.csv", *many)), "test.json"])
+    assert capsys.readouterr().out.count("ClassId: '99'") == 100  # all of them
+    with pytest.raises(SystemExit):
+        main(["chekc"])
+    assert "invalid choice: 'chekc'" in capsys.readouterr().err
+    for wrong in ([], {"images": []}):
+        files.write_json("wrong.json", wrong)
+        with pytest.raises(UserError, match=r"wrong\.json is no COCO document with images, categories, attributes"):
+            main(["check", "s.csv", "wrong.json"])
+    with pytest.raises(UserError, match="is no JSON file"):
+        main(["check", "s.csv", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (b"\xef\xbb\xbfImageId,EncodedPixels,ClassId,AttributesIds\nx,1 1,1,\n", "line 1, header: a byte order mark"),
+        (b"ImageId,EncodedPixels,ClassId\n", "line 1, header: ImageId,EncodedPixels,ClassId"),
+        (b"", "line 1, header: nothing"),
+        (b"PK\x03\x04\x14\x00\x00", "line 1, header: no text"),
+        (b"a" * 500, f"line 1, header: {'a' * 100}; expected"),
+    ],
+)
+def test_headers(tmp_path, raw, fault):
+    (tmp_path / "s.csv").write_bytes(raw)
+    assert str(submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS)[0]).startswith(fault)
+
+
+def test_every_image_must_appear(tmp_path):
+    (tmp_path / "s.csv").write_text(f"ImageId,EncodedPixels,ClassId,AttributesIds\n{IDS[1]},1 1,23,\n")
+    faults = submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS)
+    assert [fault.found for fault in faults] == [f"no row of {IDS[0]}", f"no row of {IDS[2]}"]
+
+
+def test_a_sample_of_other_images_is_refused(tmp_path):
+    (tmp_path / "sample.csv").write_text(f"ImageId,EncodedPixels\n{'e' * 32},1 1\n")
+    order = submission.sample_ids(tmp_path / "sample.csv")
+    with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}"):
+        submission.table(TEST, [], RULE, order, PARAMS)
+    with pytest.raises(UserError, match="gives no ImageIds"):
+        submission.sample_ids(tmp_path / "none.csv")

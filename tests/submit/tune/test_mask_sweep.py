@@ -1,0 +1,53 @@
+"""A sweep of masks against matching them anew."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from claims_scenes import PARAMS, document, prediction, rectangle
+
+from fashionseg.predict import masks
+from fashionseg.submit import kaggle_metric
+from fashionseg.submit.tune.mask_sweep import MASK_THRESHOLDS, NEAR, MaskSweep
+from fashionseg.submit.tune.matching import match
+
+
+def test_a_sweep_of_masks_is_matching_anew_at_every_threshold():
+    """Masks of noise: how many IoU thresholds the best candidate near each true instance exceeds."""
+    random = np.random.default_rng(2)
+    truth, claims = [], []
+    for i in range(1, 6):
+        for place in range(4):
+            x, y = place % 2 * 50, place // 2 * 50
+            truth.append(prediction(rectangle(x + 5, y + 5, 30, 30), 1.0, image_id=i))
+            for _ in range(2):
+                noise = cv2.GaussianBlur(random.random((28, 28), np.float32), (0, 0), 2) * 0.3 + 0.4
+                box = [x + 4, y + 4, *random.integers(26, 36, 2).tolist()]
+                seen = masks.paste(masks.unpack(masks.pack(noise)), box, 100, 100, 0.5)[0].decode(0)
+                score = round(float(random.uniform(0.1, 0.9)), 3)
+                claims.append({**prediction(seen, score, image_id=i), "bbox": box, "mask": masks.pack(noise)})
+    scene = document(5, *truth), claims
+    images = match(*scene, PARAMS)
+    sweep = MaskSweep.of(scene[0], images, PARAMS, workers=1)
+    assert len(sweep.scores) > 10
+    for column, threshold in enumerate([None, *MASK_THRESHOLDS]):
+        row = 0
+        for number, (image, moved) in enumerate(
+            zip(images, match(*scene, replace(PARAMS, min_area=0), 1, threshold), strict=True)
+        ):
+            best = {}
+            for i in range(len(image.iou)):
+                if image.iou[i] >= NEAR:
+                    best.setdefault(int(image.true[i]), i)
+            for true in sorted(best):
+                truth_mask = image.truth.masks[true]
+                iou = moved.found.masks[best[true]].iou(truth_mask)[0]
+                assert (sweep.images[row], sweep.scores[row]) == (number, image.found.scores[best[true]])
+                assert sweep.levels[row, column] == sum(iou > t for t in kaggle_metric.THRESHOLDS)
+                row += 1
+        assert row == len(sweep.scores)
+    few = np.array([0, 3])
+    rows = np.isin(sweep.images, few)
+    sums = (sweep.scores[rows, None] * sweep.levels[rows]).sum(0)
+    place = sums.tolist().index(max(sums))
+    assert sweep.best(few) == (None if place == 0 else MASK_THRESHOLDS[place - 1])
