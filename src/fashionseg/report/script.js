@@ -15,7 +15,7 @@ const config = {
     domainColor: "var(--rule)",
     tickColor: "var(--rule)",
   },
-  legend: { ...quiet, title: null, orient: "top", labelFontSize: 12, columns: 3 },
+  legend: { ...quiet, title: null, orient: "top", labelFontSize: 12, columns: 3, layout: { top: { anchor: "end" } } },
   header: { labels: false },
   text: { color: "var(--ink)" },
   rule: { color: "var(--ink)" },
