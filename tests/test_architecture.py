@@ -23,7 +23,7 @@ ARROWS = {
     "download": {"core", "fashionseg_demo"},
     "convert": {"core"},
     "train": {"core", "console", "data", "model"},
-    "predict": {"core", "data", "draw", "model"},
+    "predict": {"core", "console", "data", "draw", "model"},
     "evaluate": {"core", "draw", "predict"},
     "submit": {"core", "download", "predict"},
     "report": {"core"},
