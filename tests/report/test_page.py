@@ -32,7 +32,7 @@ def cells(table) -> list[list[str]]:
 def drawn(tree) -> dict[str, dict]:
     """Vega-Lite of each chart by its caption."""
     figures = tree.all("figure", class_="chart")
-    return {figure.all("figcaption")[0].text: json.loads(figure.all("script")[0].text) for figure in figures}
+    return {figure.all("figcaption")[0].children[0]: json.loads(figure.all("script")[0].text) for figure in figures}
 
 
 def test_everything_is_there_and_linked(run):
