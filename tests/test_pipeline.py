@@ -172,7 +172,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(pipeline, change, sentence):
         "download": ["data/new"],
         "train": ["data/coco/train.json", "data/coco/val.json", "data/images", "models/new", "results/new"],
     }[stage]
-    done = run(pipeline, sys.executable, f"stages/{stage}.py", *arguments)
+    done = run(pipeline, "sh", "stages/run", stage, *arguments)
     (pipeline / "params.yaml").write_text(text)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(sentence)
