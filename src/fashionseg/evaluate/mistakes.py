@@ -12,7 +12,7 @@ MISSED, FALSE_POSITIVE = "(missed)", "(invented)"  # values in confusion.csv; br
 
 
 def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
-    """One row a true instance or false positive, with columns `truth` and `predicted`: class names.
+    """How often (`count`) instances of the class `truth` are predicted as `predicted`, the most frequent pair first.
 
     Predictions of at least SHOWN_SCORE are first matched within their class (`Matching.matched`), then the others with
     the remaining true instances of any class, at IoU >= 0.5 and highest score first. What remains is MISSED or a false
@@ -28,12 +28,13 @@ def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
     predicted = np.full(len(matching.truth), MISSED, object)
     predicted[matched[pairs]] = names[matching.predictions.classes[pairs]]
     false_positives = names[matching.predictions.classes[shown & (matched < 0)]]
-    return pd.DataFrame(
+    confused = pd.DataFrame(
         {
             "truth": [*names[matching.truth.classes], *[FALSE_POSITIVE] * len(false_positives)],
             "predicted": [*predicted, *false_positives],
         }
     )
+    return confused.value_counts().reset_index()
 
 
 def breakdown(matching: Matching) -> pd.DataFrame:
