@@ -74,6 +74,29 @@ def test_local_follows_symbolic_links(folder, tmp_path):
     assert (tmp_path / "raw/train/image000.jpg").read_bytes() == (tmp_path / "elsewhere.jpg").read_bytes()
 
 
+def test_local_takes_pictures_of_any_suffix_and_passes_over_the_rest(folder, tmp_path, capsys):
+    for number, suffix in enumerate((".JPG", ".jpeg", ".png")):
+        (folder.path / f"train/image{number:03}.jpg").rename(folder.path / f"train/image{number:03}{suffix}")
+    (folder.path / "test/more.jpg").mkdir()
+    (folder.path / "train/gone.jpg").symlink_to("moved/gone.jpg")
+    (folder.path / "train/Thumbs.db").touch()
+    fetch_local(folder.path, tmp_path / "raw")
+    assert "passed over 3 entries" in capsys.readouterr().out
+    competition = read(tmp_path / "raw")
+    assert (len(competition.train_images), len(competition.instances)) == (30, 60)
+    assert competition.train_images["image001"].name == "image001.jpeg"
+    assert competition.dropped == {}
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train"])
+def test_local_wants_files_and_folders(folder, tmp_path, name):
+    path = folder.path / name
+    path.rename(tmp_path / "elsewhere")
+    path.mkdir() if path.suffix else path.touch()
+    with pytest.raises(UserError, match=rf"lacks {name}"):
+        fetch_local(folder.path, tmp_path / "raw")
+
+
 def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
     fetch_local(folder.path, tmp_path / "raw")
     (folder.path / "train.csv").unlink()

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.progress import track
 
 from fashionseg.convert.competition import CHUNK, Competition
-from fashionseg.core import rle
+from fashionseg.core import rle, tables
 from fashionseg.core.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels; where COCO's small and medium instances end
@@ -19,14 +19,9 @@ Document = dict[str, Any]
 
 def read_split(path: str | Path, competition: Competition) -> pd.DataFrame:
     """The split stage's table; raises UserError where it is not one of exactly this competition's images."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run `dvc repro split`.") from None
-    fits = (
-        list(table.columns) == ["image_id", "subset"]
-        and table["subset"].isin(["train", "val"]).all()
-        and sorted(table["image_id"]) == sorted(competition.train_images)
+    table = tables.read(path, ["image_id", "subset"])[["image_id", "subset"]]
+    fits = table["subset"].isin(["train", "val"]).all() and sorted(table["image_id"]) == sorted(
+        competition.train_images
     )
     if not fits:
         raise UserError(f"{path} is not a split of the images of {competition.folder}; run `dvc repro split`.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress, track
 
-from fashionseg.core import files
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
@@ -41,10 +41,14 @@ def _copy(path: str | None, folder: Path) -> None:
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
     source = Path(path).expanduser()
-    if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
+    lacking = [name for name in FILES if not (source / name).is_file()]
+    lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
+    if lacking:
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
-    names = [source / name for name in FILES]
-    names += [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
+    found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
+    if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
+        print(f"passed over {len(others)} entries that are no pictures or lead nowhere (first: {others[0]})")
+    names = [*(source / name for name in FILES), *found]
     with files.replacing(folder) as beside:
         _check_room([(folder.parent, _blocks(file.stat().st_size for file in names))], f"the files of {source}")
         for name in FOLDERS:
