@@ -8,6 +8,7 @@ import pandas as pd
 from rich.progress import track
 
 from fashionseg.convert.competition import CHUNK, Competition
+from fashionseg.convert.split import check_validation
 from fashionseg.core import rle, tables
 from fashionseg.core.errors import UserError
 
@@ -34,11 +35,13 @@ def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Docume
     split: columns image_id, subset, exactly the competition's training images. Image ids count from 1 over the sorted
     ids of train/ (and of test/), annotation ids from 1 in each document, category and attribute ids are those of the
     label file. area, bbox (x, y, w, h) and segmentation (compressed RLE) are pycocotools' own to the last character.
+    Raises UserError where no two images are left to validate.
     """
     image_ids = {name: number for number, name in enumerate(sorted(competition.train_images), 1)}
     subsets = dict(zip(split["image_id"], split["subset"], strict=True))
     labels = {"categories": competition.categories, "attributes": competition.attributes}
     made = {subset: {"info": {}, "images": [], "annotations": [], **labels} for subset in ("train", "val", "test")}
+    check_validation(sum(subsets[name] == "val" for name in image_ids), competition)
     for name, number in image_ids.items():
         made[subsets[name]]["images"].append(_image(competition, competition.train_images[name], number))
     for number, name in enumerate(sorted(competition.test_images), 1):
