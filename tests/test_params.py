@@ -1,16 +1,20 @@
 """params.yaml: what DVC reads we read alike, and every mistake is one sentence that names the key."""
 
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
-from dvc.utils.serialize import parse_yaml
+import yaml
+from dvc.utils.serialize import YAMLFileCorruptedError, parse_yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from fashionseg import params
 from fashionseg.core.errors import UserError
 
-WHOLE = (Path(__file__).parents[1] / "params.yaml").read_text()
+ROOT = Path(__file__).parents[1]
+WHOLE = (ROOT / "params.yaml").read_text()
+PRESETS = {path.stem: path for path in sorted((ROOT / "presets").glob("*.yaml"))}
 
 
 @pytest.fixture
@@ -29,6 +33,26 @@ def test_numbers_as_dvc_reads_them(write, number):
     read = params.load("train", path=write(text)).train.weight_decay
     assert read == parse_yaml(text, "params.yaml")["train"]["weight_decay"] == float(number)
     assert isinstance(read, float)
+
+
+@given(
+    st.one_of(
+        st.sampled_from(
+            ["off", "yes", "null", "~", "True", "FALSE", "1.", ".5", "-.inf", "0x1F", "0o10", "010", "12:30"]
+        ),
+        st.floats(allow_nan=False).map(repr),
+        st.integers().map(str),
+        st.from_regex(r"[a-z0-9.+-]{1,6}", fullmatch=True),
+    )
+)
+def test_plain_scalars_as_dvc_reads_them(text):
+    assume(text not in ("-", "--", "---", "...") and not re.fullmatch(r"[+-]?0b[01]+|\d{4}-\d+-\d+|[+-]*\._*", text))
+    try:
+        expected = parse_yaml(f"key: {text}", "params.yaml")
+    except YAMLFileCorruptedError:
+        return
+    read = yaml.load(f"key: {text}", params._Loader)
+    assert repr(read["key"]) == repr(expected["key"])
 
 
 def test_only_the_named_sections(write):
@@ -69,7 +93,7 @@ def test_a_mistake_is_one_sentence(write, old, new, sentence):
 
 
 def test_no_file_and_no_sections(write, tmp_path):
-    with pytest.raises(UserError, match=r"is missing; copy one from presets/"):
+    with pytest.raises(UserError, match=r"none\.yaml is missing; `git checkout"):
         params.load("seed", path=tmp_path / "none.yaml")
     with pytest.raises(UserError, match="should hold sections"):
         params.load("seed", path=write("- 1\n"))
@@ -77,17 +101,55 @@ def test_no_file_and_no_sections(write, tmp_path):
         params.load("train", path=write("train: 3\n"))
 
 
-def test_what_the_user_sees():
-    code = "from fashionseg.core.errors import *\nwith reported(): raise UserError('train.csv, row 3: no class.')"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: train.csv, row 3: no class.\n")
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (WHOLE.replace("# What", "# für").encode("latin-1"), "cannot be read as UTF-8 text"),
+        (WHOLE.replace("# What", "# \x07").encode(), "cannot be read as UTF-8 text"),
+        (b"", "is empty; `git checkout"),
+        ((WHOLE + "seed: 3\n").encode(), "'seed' stands twice"),
+        (WHOLE.replace("  epochs: 6", "  epochs: 6\n  epochs: 7").encode(), "'epochs' stands twice"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content, sentence):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        params.load("seed", path=tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_is_one_line():
-    raised = "OSError(28, 'No space left on device', 'data/raw/a.jpg')"
-    code = f"from fashionseg.core.errors import *\nwith reported(): raise {raised}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == "error: No space left on device for data/raw/a.jpg; make room, then run again.\n"
-    other = subprocess.run([sys.executable, "-c", code.replace("28", "2")], capture_output=True, text=True)
-    assert "Traceback" in other.stderr
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_makes_a_whole_params_file(name, write):
+    path = write(WHOLE)
+    changed = params.apply(PRESETS[name], path)
+    config = params.load(*params.SECTIONS, path=path)
+    values = {(section, key): value for section, part in keys_of(name).items() for key, value in part.items()}
+    assert {place: getattr(getattr(config, place[0]), place[1]) for place in values} == values
+    before, after = WHOLE.splitlines(), path.read_text().splitlines()
+    assert len(before) == len(after)
+    assert [line.partition("#")[2] for line in before] == [line.partition("#")[2] for line in after]
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == len(changed)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_next_preset_leaves_nothing_of_the_last(name, write):
+    """All presets have the same keys, and `demo` brings back what params.yaml came with."""
+    places = {(section, key) for section, part in keys_of(name).items() for key in part}
+    assert places == {(section, key) for section, part in keys_of("demo").items() for key in part}
+    path = write(WHOLE)
+    params.apply(PRESETS[name], path)
+    params.apply(PRESETS["demo"], path)
+    assert params.load(*params.SECTIONS, path=path) == params.load(*params.SECTIONS, path=ROOT / "params.yaml")
+
+
+def keys_of(preset):
+    return yaml.load(PRESETS[preset].read_text(), params._Loader)
+
+
+def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
+    path = write(WHOLE)
+    for text, sentence in (("train: {epoch: 3}", "has no key 'train.epoch'"), ("train: {epochs: x}", "not 'x'")):
+        (tmp_path / "preset.yaml").write_text(text)
+        with pytest.raises(UserError, match=sentence):
+            params.apply(tmp_path / "preset.yaml", path)
+        assert path.read_text() == WHOLE

@@ -9,6 +9,15 @@ from fashionseg.core import files
 from fashionseg.core.errors import UserError, reported
 
 
+def preset(name: str) -> None:
+    """the values of presets/NAME.yaml into params.yaml"""
+    path = Path("presets", name).with_suffix(".yaml")
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise UserError(f"there is no {path}; presets are {names}.")
+    print("\n".join(params.apply(path)) or "params.yaml has these values already")
+
+
 def check(path: str, document: str, sample: str | None) -> None:
     """every fault of a submission; with answers in the COCO document its score, too"""
     from fashionseg.submit import submission
@@ -75,6 +84,7 @@ def summary() -> None:
 
 
 COMMANDS = {
+    preset: ("name",),
     check: ("path", "document", "sample?"),
     compare: ("first", "second", "document"),
     send: ("path", "document", "sample", "message"),

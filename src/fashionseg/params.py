@@ -1,20 +1,24 @@
 """params.yaml as frozen dataclasses: YAML 1.2 as DVC reads it, strict keys, strict types.
 
+No stage depends on this file: it adds nothing to the values that DVC tracks.
+
 `load("seed", "train")` gives a namespace with just these sections, so that a stage sees what dvc.yaml lists
 for it and nothing else. What is not a section is a single value (`seed`).
 """
 
 import dataclasses
 import difflib
+import re
 from math import inf, isfinite
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
 from fashionseg.convert.config import Images, Split
+from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.core.fields import Count, Index
 from fashionseg.data.config import Augment
@@ -30,8 +34,10 @@ from fashionseg.train.config import Train
 class Machine:
     workers: Count
     backend: Literal["tensorflow", "jax"]
+    allow_cpu: bool
 
 
+NULL = "tag:yaml.org,2002:null"
 SECTIONS = {
     "seed": Index,
     "machine": Machine,
@@ -58,14 +64,78 @@ def load(*sections: str, path: str | Path = "params.yaml") -> SimpleNamespace:
     return SimpleNamespace(**{name: _section(tree, name, path) for name in sections})
 
 
+def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
+    """Writes the values of a preset into a params file, whose other lines and comments stay; returns what changed.
+
+    A preset holds sections with some of their keys. Raises UserError for a key that the params file lacks and for a
+    value that does not fit; then the file is as it was.
+    """
+    overlay, changed = _read(Path(preset)), []
+    writer = YAML()
+    writer.preserve_quotes, writer.width = True, 1000
+    writer.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL, "null"))
+    tree = writer.load(Path(path))
+    for name, values in overlay.items():
+        for key, value in values.items():
+            if key not in tree.get(name, {}):
+                raise UserError(f"{preset}: {path} has no key '{name}.{key}'.")
+            if tree[name][key] != value:
+                changed.append(f"{name}.{key}: {tree[name][key]} -> {value}")
+                if isinstance(value, list):
+                    tree[name][key][:] = value  # stays on its line
+                else:
+                    tree[name][key] = value
+    with files.replacing(path) as beside:
+        writer.dump(tree, beside)
+        load(*SECTIONS, path=beside)
+    return changed
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain scalars, as DVC reads them: 1e-4 is a number, off is text, a key stands once."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key}' stands twice", problem_mark=node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+for _kind, _pattern in {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^({_pattern})$"), None)
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: _integer(node.value))
+
+
+def _integer(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = YAML(typ="safe").load(path)
+        tree = yaml.load(path.read_bytes(), _Loader)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; copy one from presets/.") from None
-    except MarkedYAMLError as error:
+        raise UserError(f"{path} is missing; `git checkout {path}` brings it back.") from None
+    except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(f"{path}, line {line}: {error.problem or 'this is no YAML'}.") from None
+        raise UserError(f"{path}, line {line}: {error.problem or 'not YAML'}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as UTF-8 text ({reason}); save it as UTF-8.") from None
+    if tree is None:
+        raise UserError(
+            f"{path} is empty; `git checkout {path}` brings it back. DVC empties it while another `dvc exp run` works "
+            "here: run one experiment a folder, queue the others."
+        )
     if not isinstance(tree, dict):
         raise UserError(f"{path} should hold sections such as 'train:', not {tree!r}.")
     return tree
@@ -74,7 +144,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _section(tree: dict[str, Any], name: str, path: str | Path) -> Any:
     kind = SECTIONS[name]
     if name not in tree:
-        raise UserError(f"{path}: '{name}' is missing; presets/ holds whole files.")
+        raise UserError(f"{path}: '{name}' is missing; `git diff {path}` shows what was there.")
     if not dataclasses.is_dataclass(kind):
         return _checked(tree[name], kind, name, path)
     hints = get_type_hints(kind, include_extras=True)
@@ -85,7 +155,7 @@ def _section(tree: dict[str, Any], name: str, path: str | Path) -> Any:
         if key not in hints:
             raise UserError(_unknown(path, f"{name}.{key}", hints))
     if lacking := [key for key in hints if key not in values]:
-        raise UserError(f"{path}: {name} lacks {', '.join(lacking)}; presets/ holds whole files.")
+        raise UserError(f"{path}: {name} lacks {', '.join(lacking)}; `git diff {path}` shows what was there.")
     try:
         return kind(**{key: _checked(values[key], hints[key], f"{name}.{key}", path) for key in hints})
     except ValueError as error:

@@ -35,7 +35,7 @@ def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attr
     values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, "optimizer": "adamw", **train}
     return SimpleNamespace(
         seed=seed,
-        machine=params.Machine(workers, backend),
+        machine=params.Machine(workers, backend, allow_cpu=False),
         images=Images(64),
         model=Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, [1.0]),
         augment=Augment("standard"),
@@ -272,6 +272,14 @@ def test_adamw_decays_weights_by_rate_times_decay():
         adamw.apply([ops.zeros((4, 5)), ops.zeros(5)], [layer.kernel, layer.bias])
     np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), start * (1 - 0.02 * 0.05) ** 3, rtol=1e-6)
     np.testing.assert_array_equal(ops.convert_to_numpy(layer.bias), 1)
+
+
+def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):
+    large = config()
+    large.images = Images(1024)
+    with pytest.raises(UserError, match=r"images\.side is 1024 and there is no GPU here.*machine\.allow_cpu=true"):
+        train(tmp_path, large)
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("set_before", [None, "jax"])

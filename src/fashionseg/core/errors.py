@@ -1,9 +1,13 @@
 """What a user's mistake looks like: one sentence, no traceback."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# What TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) call it.
+OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|[Oo]ut of memory")
 
 
 class UserError(Exception):
@@ -12,7 +16,7 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, or that the disk is full, as one line and ends the process with status 1."""
+    """Prints a UserError, or that the disk or the memory is full, as one line and ends the process with status 1."""
     try:
         yield
     except UserError as error:
@@ -22,4 +26,11 @@ def reported() -> Iterator[None]:
             raise
         sys.exit(
             f"error: {error.strerror}{f' for {error.filename}' * bool(error.filename)}; make room, then run again."
+        )
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+            raise
+        sys.exit(
+            "error: out of memory; lower train.batch_size (predict.batch_size in predict), images.side or train.rois, "
+            "or set model.precision to mixed_bfloat16 (mixed_float16 on a T4)."
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from fashionseg.console.device import describe
 from fashionseg.core import files, pictures, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Pictures, padded
@@ -151,6 +152,7 @@ def predict(
     images_for: the folder of the pictures for a view of so many pixels.
     """
     predictor = Predictor(folders, params)
+    print(describe(predictor.views[0].detector.network.dtype_policy.name))
     pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
     records = document["images"]
     results = []

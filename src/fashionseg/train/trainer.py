@@ -12,18 +12,21 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
+from fashionseg.console.device import describe
 from fashionseg.console.progress import Progress
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import LEAST_AREA
 from fashionseg.model import backbones, pretrained
+from fashionseg.model.device import accelerated
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
 from fashionseg.train.config import Train
 
 MOMENTUM = 0.9
 DROP = 0.1  # of the learning rate after each of train.drop_epochs
+LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
 
 
@@ -43,6 +46,12 @@ def train(
     done; other params or data have another fingerprint and so begin afresh. Raises UserError while another
     training uses `checkpoints`, where there are no attributes to learn, and at a loss that is no number.
     """
+    print(describe(config.model.precision))
+    if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
+        raise UserError(
+            f"images.side is {config.images.side} and there is no GPU here, where a training would take weeks; "
+            "`make preset NAME=demo` has a size for CPUs, machine.allow_cpu=true goes on all the same."
+        )
     shared = {
         "images": images,
         "side": config.images.side,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, PLAIN, TUNE, crowd, document, prediction, rectangle
 
+from claims_scenes import PARAMS, PLAIN, TUNE, crowd, document, prediction, rectangle
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.postprocess import NEVER, Thresholds
 from fashionseg.submit.tune.matching import match
