@@ -140,10 +140,15 @@ def test_exif_turns_are_ignored(folder):
         (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
         (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),
         (lambda f: (f.path / "label_descriptions.json").write_text("{"), "label_descriptions"),
-        (lambda f: (f.path / "label_descriptions.json").write_text("[]"), "'categories'"),
+        (lambda f: (f.path / "label_descriptions.json").write_text("[]"), r"it should be an object, not \[\]"),
         (
             lambda f: (f.path / "label_descriptions.json").write_text('{"categories": [{"id": "0", "name": "a"}]}'),
-            "'id'",
+            r"label_descriptions\.json: categories\[0\]\.id should be a whole number, not '0'",
+        ),
+        (lambda f: (f.path / "label_descriptions.json").write_text('{"categories": []}'), "names no categories"),
+        (
+            lambda f: (f.path / "label_descriptions.json").write_text('{"categories": [], "attributes": null}'),
+            "attributes should be a list, not None",
         ),
         (
             lambda f: (f.path / "label_descriptions.json").write_text(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from fashionseg.core import files, pictures, rle, tables
+from fashionseg.core import documents, pictures, rle, tables
 from fashionseg.core.errors import UserError
 
 TRAIN, LABELS, SAMPLE = "train.csv", "label_descriptions.json", "sample_submission.csv"
@@ -141,15 +141,11 @@ def _drops(reasons: str | list[str], places: Iterable[Any], total: int, what: st
 
 
 def _labels(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    labels = files.read_json(path)
-    if not isinstance(labels, dict) or not labels.get("categories"):
-        raise UserError(f"{path} should hold an object with 'categories' and 'attributes', each a list of id and name.")
+    labels = {"attributes": [], **documents.read(path, documents.LABELS)}
+    if not labels["categories"]:
+        raise UserError(f"{path} names no categories; get it again.")
     for kind in ("categories", "attributes"):
-        entries = labels.setdefault(kind, [])
-        for entry in entries:
-            if not (isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("name"), str)):
-                raise UserError(f"{path}: {kind} holds {entry!r}; each entry needs a whole number 'id' and a 'name'.")
-        ids = [entry["id"] for entry in entries]
+        ids = [entry["id"] for entry in labels[kind]]
         if repeated := {id for id in ids if ids.count(id) > 1}:
             raise UserError(f"{path}: {kind} names id {min(repeated)} twice.")
     return labels["categories"], labels["attributes"]
