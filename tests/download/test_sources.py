@@ -107,6 +107,9 @@ def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
         fetch_local(None, tmp_path / "raw")
     with pytest.raises(UserError, match="lacks"):
         fetch_local(tmp_path / "nowhere", tmp_path / "raw")
+    folder.write()
+    with pytest.raises(UserError, match=r"lacks train\.csv, .*; .*/competition may be meant"):
+        fetch_local(folder.path.parent, tmp_path / "raw")
 
 
 class Kaggle(BaseHTTPRequestHandler):
@@ -231,6 +234,41 @@ def test_kaggle_without_credentials(kaggle, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="no valid credentials; put a token"):
         fetch_kaggle(tmp_path)
     assert capsys.readouterr().out == ""
+
+
+def packed(folder: Path, top: str = "", **others: bytes) -> bytes:
+    """An archive in another order than `contents`, with the files below `top`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in {**others, **dict(reversed(contents(folder).items()))}.items():
+            archive.writestr(top + name, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("top", ["", "imaterialist/", "data/2020/"])
+def test_kaggle_archives_with_folders_around_the_files(kaggle, folder, tmp_path, top):
+    """As other programs pack them, with what macOS adds."""
+    kaggle.archive = packed(folder.path, top, **{"__MACOSX/._train.csv": b"", "notes/train.csv": b""})
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_archives_in_an_archive_are_one_sentence(kaggle, folder, tmp_path):
+    shutil.rmtree(folder.path / "test")
+    kaggle.archive = packed(folder.path, **{"test.zip": b""})
+    with pytest.raises(UserError, match="lacks test; unpack all that is packed in it into a folder, and name that"):
+        fetch_kaggle(tmp_path)
+
+
+def test_kaggle_locked_archives_are_one_sentence(kaggle, folder, tmp_path):
+    locked = bytearray(packed(folder.path))
+    for header, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        at = -1
+        while (at := locked.find(header, at + 1)) >= 0:
+            locked[at + flags] |= 1
+    kaggle.archive = bytes(locked)
+    with pytest.raises(UserError, match=r"is broken .*password required.*; delete it and run again"):
+        fetch_kaggle(tmp_path)
 
 
 def test_kaggle_broken_or_incomplete_archive(kaggle, tmp_path):

@@ -158,7 +158,9 @@ def _pictures(folder: Path) -> dict[str, Path]:
         if (other := found.setdefault(path.stem, path)) != path:
             raise UserError(f"{folder} holds {other.name} and {path.name}, both of ImageId {path.stem}; remove one.")
     if not found:
-        raise UserError(f"{folder} holds no picture; it should hold <ImageId>.jpg for each image.")
+        raise UserError(
+            f"{folder} holds no picture; it should hold <ImageId>.jpg for each image, not in folders below."
+        )
     return found
 
 

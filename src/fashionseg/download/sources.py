@@ -44,7 +44,9 @@ def _copy(path: str | None, folder: Path) -> None:
     lacking = [name for name in FILES if not (source / name).is_file()]
     lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
     if lacking:
-        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
+        below = next((path.parent for path in sorted(source.glob("*/train.csv"))), None)
+        hint = f"{below} may be meant" if below else "it should hold the competition's files"
+        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
     found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
     if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
         print(f"passed over {len(others)} entries that are no pictures or lead nowhere (first: {others[0]})")
@@ -100,14 +102,29 @@ def _blocks(sizes: Iterable[int]) -> int:
 def _unzip(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as zipped, files.replacing(folder) as beside, Progress() as progress:
-            members = zipped.infolist()
-            tops = {member.filename.partition("/")[0] for member in members}
-            if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
-                raise UserError(f"{archive} lacks {', '.join(lacking)}; is data.competition the right one?")
+            members = _members(zipped, archive)
             _check_room([(folder.parent, _blocks(member.file_size for member in members))], f"the files of {archive}")
             task = progress.add_task(f"unpacking {archive}", total=sum(member.file_size for member in members))
             for member in members:
                 zipped.extract(member, beside)
                 progress.advance(task, member.file_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: packed in unknown ways
         raise UserError(f"{archive} is broken ({error}); delete it and run again.") from None
+
+
+def _members(zipped: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
+    """The competition's files in an archive, named as they are to be unpacked: without the folders around train.csv."""
+    packed = [member for member in zipped.infolist() if not member.is_dir()]
+    roots = [m.filename.removesuffix(FILES[0]) for m in packed if Path(m.filename).name == FILES[0]]
+    root = min(roots, key=len, default="")
+    members = [member for member in packed if member.filename.startswith(root)]
+    for member in members:
+        member.filename = member.filename.removeprefix(root)
+    tops = {member.filename.partition("/")[0] for member in members}
+    if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
+        within = [name for name in tops if name.endswith(".zip")]
+        hint = "unpack all that is packed in it into a folder, and name that: data.source local, data.path"
+        raise UserError(
+            f"{archive} lacks {', '.join(lacking)}; {hint if within else 'is data.competition the right one?'}"
+        )
+    return [member for member in members if member.filename.partition("/")[0] in (*FILES, *FOLDERS)]
