@@ -18,6 +18,7 @@ from fashionseg_demo import competition
 
 FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
 DEMO_IMAGES = 250
+SHOWN = 5  # entries that are named
 BLOCK = 4096  # bytes that a file system hands out at least
 
 
@@ -49,7 +50,8 @@ def _copy(path: str | None, folder: Path) -> None:
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
     found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
     if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
-        print(f"passed over {len(others)} entries that are no pictures or lead nowhere (first: {others[0]})")
+        shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
+        print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
     names = [*(source / name for name in FILES), *found]
     with files.replacing(folder) as beside:
         _check_room([(folder.parent, _blocks(file.stat().st_size for file in names))], f"the files of {source}")
