@@ -17,7 +17,6 @@ help: ## this list
 
 repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated; GPU=1 on a GPU
 	@dvc repro
-	@dvc plots show -q
 	@$(BIN)/python -m fashionseg summary
 	@test -n "$(strip $(GPU))" || ! command -v nvidia-smi >/dev/null || echo "there is a GPU here: make repro GPU=1 uses it"
 

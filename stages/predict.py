@@ -1,17 +1,16 @@
 """predict: instances of one subset's images as COCO results at the original size."""
 
-import os
 import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import backend, files
 from fashionseg.core.errors import reported
 
 
 def main(document: str, originals: str, images: str, models: str, kept: str, predictions: str) -> None:
     settings = params.load("images", "predict", "machine")
-    os.environ.setdefault("KERAS_BACKEND", settings.machine.backend)
+    backend.choose(settings.machine.backend)
     from fashionseg.predict import inference
 
     truth = files.read_json(document)

@@ -3,15 +3,18 @@
 import sys
 
 from fashionseg import params
+from fashionseg.core import backend
 from fashionseg.core.errors import reported
-from fashionseg.data.batches import Batches
-from fashionseg.draw import preview
 
 PICTURES = 16
 
 
 def main(document: str, images: str, folder: str) -> None:
-    config = params.load("seed", "images", "augment", "train")
+    config = params.load("seed", "images", "augment", "train", "machine")
+    backend.choose(config.machine.backend)
+    from fashionseg.data.batches import Batches
+    from fashionseg.draw import preview
+
     batches = Batches(
         document,
         images,

@@ -147,5 +147,6 @@ def test_a_stage_depends_on_the_folders_that_it_imports(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_is_described(name):
+def test_a_stage_is_described_and_runs_its_own_sources(name):
     assert STAGES[name]["desc"]
+    assert STAGES[name]["cmd"].startswith(f"sh stages/run {name} ")

@@ -1,11 +1,10 @@
 """The commands behind `make`: `python -m fashionseg --help` lists them. Each reads params and calls one function."""
 
 import argparse
-import os
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import backend, files
 from fashionseg.core.errors import UserError, reported
 
 
@@ -58,7 +57,7 @@ def send(path: str, document: str, sample: str, message: str) -> None:
 
 def inspect(models: str, image: str, folder: str) -> None:
     """a network at work on one picture, step by step"""
-    _choose_backend()
+    backend.choose(params.load("machine").machine.backend)
     from fashionseg.predict.inspect import inspect
 
     print(f"{inspect(Path(models), image, folder)} steps: {folder}")
@@ -66,7 +65,7 @@ def inspect(models: str, image: str, folder: str) -> None:
 
 def export(models: str, folder: str) -> None:
     """the trained network as a TensorFlow SavedModel"""
-    _choose_backend()
+    backend.choose(params.load("machine").machine.backend)
     from fashionseg.predict.export import export
 
     predict = params.load("predict").predict
@@ -92,11 +91,6 @@ COMMANDS = {
     export: ("models", "folder"),
     summary: (),
 }
-
-
-def _choose_backend() -> None:
-    """Keras reads the variable when it is imported; one that is set wins over params.yaml."""
-    os.environ.setdefault("KERAS_BACKEND", params.load("machine").machine.backend)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,8 +9,9 @@ from keras import ops
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import backbones, pretrained, roi_heads
-from fashionseg.model.mask_rcnn import LOSSES, MaskRCNN
+from fashionseg.model.mask_rcnn import LOSSES
 from fashionseg.model.weights import read_state_dict
+from networks import mask_rcnn
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIDE = 128
@@ -47,7 +48,7 @@ def small():
         patch.setattr(roi_heads, "DENSE", 32)
         for kind in RANDOM:
             patch.setattr(kind, "__call__", zeros)
-        yield lambda **changes: MaskRCNN(**{**SMALL, **changes})
+        yield lambda **changes: mask_rcnn(**{**SMALL, **changes})
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])

@@ -1,10 +1,10 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -22,7 +23,7 @@ from fashionseg.convert.config import Images
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
-from fashionseg.model.config import Model
+from fashionseg.model.config import Model, Network
 from fashionseg.train import trainer
 from fashionseg.train.config import Train
 
@@ -32,7 +33,7 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attributes="none", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
-    values |= {"epochs": epochs, "drop_epochs": [2], "weight_decay": 1e-3, "optimizer": "adamw", **train}
+    values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", **train}
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend, allow_cpu=False),
@@ -49,7 +50,7 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
         if not (folder / name).exists():
             files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "MaskRCNN", model)
+        patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(**kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(settings or config(), *documents, "images", "models", "results", "checkpoints")
@@ -141,24 +142,27 @@ def test_what_training_leaves(undisturbed):
     assert description["network"].items() >= network.items()
 
 
+NETWORK = Network(**vars(config().model), side=64, classes=2, attribute_count=0, rois=8, seed=3)
+
+
 def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
-    built = SimpleNamespace()
-    monkeypatch.setattr(trainer, "MaskRCNN", lambda **recipe: built.__dict__.update(recipe) or built)
+    monkeypatch.setattr(trainer, "MaskRCNN", lambda network: network)
     monkeypatch.setattr(
         trainer.pretrained, "load", lambda model, path, unused: f"{path} into {model.weights} but {unused}"
     )
-    assert trainer._start({"weights": "coco.pth"}, ["aux."]) is built
+    file = replace(NETWORK, weights="coco.pth", weights_unused=["aux."])
+    assert trainer._start(file) == replace(file, weights="random")
     assert capsys.readouterr().out == "coco.pth into random but ['aux.']\n"
-    assert trainer._start({"weights": "imagenet"}, []).weights == "imagenet"
+    assert trainer._start(NETWORK) is NETWORK
     assert not capsys.readouterr().out
 
 
 def test_a_backbone_from_a_preset_is_written_down_whole():
     model = SimpleNamespace(backbone=SimpleNamespace(description={"network": {}}))
-    own = {"backbone": "resnet50", "weights": "coco.pth"}
-    assert trainer._rebuilding(own, model) == {"backbone": "resnet50", "weights": "random"}
-    described = trainer._rebuilding({"backbone": "resnet_50_imagenet"}, model)
-    assert described == {"backbone": {"network": {}}, "weights": "random"}
+    own = replace(NETWORK, weights="coco.pth")
+    assert trainer._rebuilding(own, model) == replace(own, weights="random")
+    preset = replace(NETWORK, backbone="resnet_50_imagenet")
+    assert trainer._rebuilding(preset, model) == replace(preset, weights="random", backbone={"network": {}})
 
 
 def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):
@@ -233,6 +237,30 @@ def test_schedule_is_warmup_times_drops(warmup, drops):
     np.testing.assert_allclose(rates, 0.3 * linear * 0.1 ** np.searchsorted(drops, steps, side="right"), rtol=1e-5)
 
 
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("longer", [1, 2])
+def test_drops_keep_their_share_of_a_longer_training(preset, longer, monkeypatch):
+    """What each file asks for in epochs, and as much of the training when it is twice as long."""
+    asked = {6: [5], 8: [6], 12: [8, 11], 36: [27, 33]}
+    values = {
+        **vars(params.load("train", path=ROOT / "params.yaml").train),
+        **yaml.safe_load(preset.read_text())["train"],
+    }
+    settings = Train(**values)
+    schedules = []
+    monkeypatch.setattr(
+        trainer, "WarmupAndDrops", lambda peak, warmup, drops: schedules.append(drops) or SimpleNamespace()
+    )
+    monkeypatch.setattr(trainer, "optimizer", lambda *args: SimpleNamespace(build=lambda variables: None))
+    monkeypatch.setattr(trainer, "restore", lambda *args: settings.epochs * longer)
+    model = SimpleNamespace(
+        compile=lambda optimizer, **_: setattr(model, "optimizer", optimizer), trainable_variables=[]
+    )
+    trainer.fit(model, range(100), [], replace(settings, epochs=settings.epochs * longer), Path(), Path())
+    (steps,) = schedules
+    assert [round(step / 100, 1) for step in steps] == [epoch * longer for epoch in asked[settings.epochs]]
+
+
 def test_schedule_is_keras_after_the_warmup():
     schedule = trainer.WarmupAndDrops(0.3, 2, [5, 8])
     # PiecewiseConstantDecay changes after its boundary, ours at it.
@@ -280,20 +308,6 @@ def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):
     with pytest.raises(UserError, match=r"images\.side is 1024 and there is no GPU here.*machine\.allow_cpu=true"):
         train(tmp_path, large)
     assert not (tmp_path / "models").exists()
-
-
-@pytest.mark.parametrize("set_before", [None, "jax"])
-def test_an_environment_variable_wins_over_params(monkeypatch, set_before):
-    calls = []
-    monkeypatch.setattr(trainer, "train", lambda config, *args, **kwargs: calls.append((config, args)))
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("KERAS_BACKEND", set_before or "")
-    if not set_before:
-        monkeypatch.delenv("KERAS_BACKEND")
-    runpy.run_path(str(ROOT / "stages" / "train.py"))["main"]("t.json", "v.json", "images", "models", "results")
-    ((loaded, paths),) = calls
-    assert paths == ("t.json", "v.json", "images", "models", "results")
-    assert os.environ["KERAS_BACKEND"] == (set_before or loaded.machine.backend)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
 
 # What TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) call it.
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|[Oo]ut of memory")
@@ -16,8 +19,16 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, or that the disk or the memory is full, as one line and ends the process with status 1."""
+    """Prints a UserError, or that the disk or the memory is full, as one line and ends the process with status 1.
+
+    So is a stage that runs beside other sources than the installed ones: what it leaves would be put down to its own.
+    """
     try:
+        script = Path(sys.argv[0]).resolve()
+        if script.parent.name == "stages" and script.parents[1] != ROOT:
+            raise UserError(
+                f"{script} is about to run the sources in {ROOT}; `sh stages/run {script.stem} ...` runs its own."
+            )
         yield
     except UserError as error:
         sys.exit(f"error: {error}")

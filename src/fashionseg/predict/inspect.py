@@ -67,7 +67,7 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     names = [category["name"] for category in files.read_json(models / "mask_rcnn.json")["categories"]]
     if not Path(image).is_file():
         raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
-    drawn = steps(network, pictures.read(image, network.side), names)
+    drawn = steps(network, pictures.read(image, network.config.side), names)
     with files.replacing(folder) as beside:
         beside.mkdir(parents=True)
         for number, (name, picture) in enumerate(drawn.items(), 1):
@@ -84,10 +84,10 @@ def steps(
     Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
     head moves the latter; the instances of at least `least_score`; the strongest channels of each pyramid level.
     """
-    picture = pictures.resized(image, network.side)
+    picture = pictures.resized(image, network.config.side)
     model = Steps(network, least_score)
     model.compile(jit_compile=JIT)
-    seen = model.predict_on_batch(padded([picture], network.side))
+    seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
     found = {name: values[0] for name, values in seen.pop("instances").items()}
     seen = {name: values[0] for name, values in seen.items()}
@@ -116,7 +116,7 @@ def steps(
     height, width = picture.shape[:2]
     for name, level in zip(LEVELS, pyramid, strict=True):
         level = level[0].astype("float32")  # features may be of 16 bits
-        cells = level[: -(-height * len(level) // network.side), : -(-width * len(level) // network.side)]
+        cells = level[: -(-height * len(level) // network.config.side), : -(-width * len(level) // network.config.side)]
         strongest = np.argsort(-cells.std(axis=(0, 1)))[:STRONGEST]
         maps = [overlay.heat(picture, cells[..., channel]) for channel in strongest]
         drawn[f"{name}, channels {', '.join(map(str, strongest))}"] = np.concatenate(maps, axis=1)

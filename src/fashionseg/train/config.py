@@ -15,5 +15,11 @@ class Train:
     optimizer: Literal["sgd", "adamw"]
     learning_rate: Amount
     warmup_steps: Index
-    drop_epochs: list[int]
+    drops: list[float]
     weight_decay: Amount
+
+    def __post_init__(self):
+        if self.drops != sorted(set(self.drops)) or not all(0 < share < 1 for share in self.drops):
+            raise ValueError(
+                f"train.drops should be ascending shares of the training, above 0 and below 1, not {self.drops}"
+            )

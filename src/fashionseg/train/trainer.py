@@ -3,8 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +18,14 @@ from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import LEAST_AREA
 from fashionseg.model import backbones, pretrained
+from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
 from fashionseg.train.config import Train
 
 MOMENTUM = 0.9
-DROP = 0.1  # of the learning rate after each of train.drop_epochs
+DROP = 0.1  # of the learning rate after each of train.drops
 LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
 
@@ -69,15 +69,14 @@ def train(
         )
     batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
     validation = Batches(val_document, **shared)
-    recipe = {
-        **asdict(config.model),
-        "side": config.images.side,
-        "classes": len(labels["categories"]),
-        "attribute_count": len(labels["attributes"]),
-        "rois": config.train.rois,
-        "seed": config.seed,
-    }
-    unused = recipe.pop("weights_unused")
+    network = Network(
+        **vars(config.model),
+        side=config.images.side,
+        classes=len(labels["categories"]),
+        attribute_count=len(labels["attributes"]),
+        rois=config.train.rois,
+        seed=config.seed,
+    )
     if batches.tiny:
         print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
     if batches.dropped:
@@ -86,27 +85,26 @@ def train(
     with files.locked(Path(checkpoints) / "lock"):
         _mention_others(folder)
         keras.utils.set_random_seed(config.seed)
-        model = _start(recipe, unused)
+        model = _start(network)
         fit(model, batches, validation, config.train, folder, Path(results))
-        _save(model, {"network": _rebuilding(recipe, model), **labels}, folder, models)
+        _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         files.remove(folder)
 
 
-def _start(recipe: dict[str, Any], unused: Sequence[str]) -> keras.Model:
+def _start(network: Network) -> keras.Model:
     """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
-    begins with a name of `unused` may be left over."""
-    if recipe["weights"] in backbones.WEIGHTS:
-        return MaskRCNN(**recipe)
-    model = MaskRCNN(**{**recipe, "weights": "random"})
-    print(pretrained.load(model, recipe["weights"], unused))
+    begins with a name of `weights_unused` may be left over."""
+    if network.weights in backbones.WEIGHTS:
+        return MaskRCNN(network)
+    model = MaskRCNN(replace(network, weights="random"))
+    print(pretrained.load(model, network.weights, network.weights_unused))
     return model
 
 
-def _rebuilding(recipe: dict[str, Any], model: keras.Model) -> dict[str, Any]:
-    """The arguments that make the network anew, for its weights to be loaded, without the files it began from."""
-    own = recipe["backbone"] in backbones.OWN
-    backbone = recipe["backbone"] if own else model.backbone.description
-    return {**recipe, "weights": "random", "backbone": backbone}
+def _rebuilding(network: Network, model: keras.Model) -> Network:
+    """What makes the network anew, for its weights to be loaded, without the files it began from."""
+    own = network.backbone in backbones.OWN
+    return replace(network, weights="random", backbone=network.backbone if own else model.backbone.description)
 
 
 def fit(
@@ -118,8 +116,9 @@ def fit(
     results: Path,
 ) -> None:
     """Trains until settings.epochs are done, from the checkpoint in `folder` on if there is one."""
+    steps = settings.epochs * len(batches)
     schedule = WarmupAndDrops(
-        settings.learning_rate, settings.warmup_steps, [epoch * len(batches) for epoch in settings.drop_epochs]
+        settings.learning_rate, settings.warmup_steps, [round(share * steps) for share in settings.drops]
     )
     model.compile(optimizer=optimizer(model, settings.optimizer, schedule, settings.weight_decay), jit_compile=JIT)
     model.optimizer.build(model.trainable_variables)  # may be another: in float16 Keras wraps it to scale the loss

@@ -1,0 +1,57 @@
+"""Every door to Keras goes through one function, whatever the shell holds."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import get_args
+
+import keras
+import pytest
+
+from fashionseg.__main__ import export, inspect
+from fashionseg.core import backend
+from fashionseg.core.errors import UserError
+from fashionseg.params import Machine
+
+ROOT = Path(__file__).parents[2]
+DOORS = {"inspect": lambda: inspect("models", "a.jpg", "out"), "export": lambda: export("models", "out")}
+DOORS |= {
+    stage: lambda stage=stage, count=count: runpy.run_path(str(ROOT / f"stages/{stage}.py"))["main"](*["no"] * count)
+    for stage, count in (("preview", 3), ("train", 5), ("predict", 6))
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Of this repository, restored afterwards."""
+    monkeypatch.chdir(ROOT)
+    for name in ("KERAS_BACKEND", *backend.FOREIGN):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_backend_of_another_project_is_one_sentence(monkeypatch, door):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(UserError, match="KERAS_BACKEND is torch, but the network runs on tensorflow or jax; `unset"):
+        DOORS[door]()
+
+
+@pytest.mark.parametrize(("before", "expected"), [("", "tensorflow"), ("jax", "jax")])
+def test_the_variable_wins_over_params_and_others_are_cleared(monkeypatch, before, expected):
+    monkeypatch.setenv("KERAS_BACKEND", before)
+    monkeypatch.setenv("KERAS_MAX_EPOCHS", "1")
+    backend.choose("tensorflow")
+    assert os.environ["KERAS_BACKEND"] == expected
+    assert "KERAS_MAX_EPOCHS" not in os.environ
+
+
+def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(UserError, match=r"Keras does not start on jax \(import of keras halted.*keras\.json"):
+        backend.choose("jax")
+
+
+def test_backends_are_those_of_params():
+    assert get_args(Machine.__annotations__["backend"]) == backend.BACKENDS
+    assert keras.backend.backend() in backend.BACKENDS
