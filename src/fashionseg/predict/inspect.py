@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-from fashionseg.core import files, pictures
+from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
@@ -64,7 +64,7 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     Raises UserError where the file is missing or no picture.
     """
     network, _ = inference.load(models)
-    names = [category["name"] for category in files.read_json(models / "mask_rcnn.json")["categories"]]
+    names = [category["name"] for category in documents.read(models / "mask_rcnn.json", documents.LABELS)["categories"]]
     if not Path(image).is_file():
         raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
     drawn = steps(network, pictures.read(image, network.config.side), names)
