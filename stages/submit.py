@@ -3,15 +3,16 @@
 import sys
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import documents
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
 
 
 def main(document: str, predictions: str, claims: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
-    test, order = files.read_json(document), submission.sample_ids(sample)
-    rows = submission.table(test, files.read_json(predictions), postprocess.read(claims, test), order, settings)
+    test, order = documents.read(document), submission.sample_ids(sample)
+    found = documents.read(predictions, documents.PREDICTIONS)
+    rows = submission.table(test, found, postprocess.read(claims, test), order, settings)
     submission.write(path, rows, test, order, settings)
     print(f"{submission.counted(rows, test)}: {path}")
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import documents, files
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess
 from fashionseg.submit.tune.crossfit import tune
@@ -13,8 +13,8 @@ from fashionseg.submit.tune.crossfit import tune
 def main(document: str, predictions: str, claims: str, tables: str, metrics: str) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
     chosen, way, values, made = tune(
-        files.read_json(document),
-        files.read_json(predictions),
+        documents.read(document),
+        documents.read(predictions, documents.PREDICTIONS),
         settings.tune,
         settings.submission,
         settings.seed,

@@ -135,7 +135,9 @@ def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
     assert table["kind"].tolist() == ["best", "worst", "wrong"]
     assert table["caption"].tolist() == ["1.00 found", "0.50 found", "shirt 0.90: IoU 0.30 with a true shirt"]
     (tmp_path / "train/1.jpg").unlink()
-    with pytest.raises(UserError, match=r"1\.jpg is missing or no whole picture; run `dvc repro convert`"):
+    with pytest.raises(
+        UserError, match=r"1\.jpg is missing or no whole picture .*; get it again, or run `dvc repro convert`"
+    ):
         plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5

@@ -259,5 +259,5 @@ def test_a_sample_of_other_images_is_refused(tmp_path):
     order = submission.sample_ids(tmp_path / "sample.csv")
     with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}"):
         submission.table(TEST, [], RULE, order, PARAMS)
-    with pytest.raises(UserError, match="gives no ImageIds"):
+    with pytest.raises(UserError, match=r"none\.csv is missing"):
         submission.sample_ids(tmp_path / "none.csv")
