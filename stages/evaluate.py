@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import documents, files
 from fashionseg.core.errors import reported
 from fashionseg.evaluate import plots
 from fashionseg.evaluate.scores import compute_scores
@@ -12,7 +12,7 @@ from fashionseg.evaluate.scores import compute_scores
 
 def main(document: str, predictions: str, images: str, results: str, metrics: str) -> None:
     settings = params.load("evaluate").evaluate
-    truth, detections = files.read_json(document), files.read_json(predictions)
+    truth, detections = documents.read(document), documents.read(predictions, documents.PREDICTIONS)
     values, tables, evaluations = compute_scores(truth, detections, settings.attribute_score)
     with files.replacing(results) as beside:
         for name, table in tables.items():

@@ -3,16 +3,17 @@
 import sys
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import documents
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
 
 
 def main(document: str, predictions: str, post_processing: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
-    test, order = files.read_json(document), submission.sample_ids(sample)
+    test, order = documents.read(document), submission.sample_ids(sample)
     post = postprocess.read(post_processing, test)
-    rows, dropped = submission.table(test, files.read_json(predictions), post, order, settings)
+    detections = documents.read(predictions, documents.PREDICTIONS)
+    rows, dropped = submission.table(test, detections, post, order, settings)
     submission.write(path, rows, test, order, settings)
     print(f"{submission.summary(rows, dropped, test)}: {path}")
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import documents, files
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess
 from fashionseg.submit.tune.cross_validation import tune
@@ -13,9 +13,9 @@ from fashionseg.submit.tune.cross_validation import tune
 def main(training: str, document: str, predictions: str, post_processing: str, tables: str, metrics: str) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
     tuned = tune(
-        files.read_json(document),
-        files.read_json(predictions),
-        postprocess.attribute_pairs(files.read_json(training)),
+        documents.read(document),
+        documents.read(predictions, documents.PREDICTIONS),
+        postprocess.attribute_pairs(documents.read(training)),
         settings.tune,
         settings.submission,
         seed=settings.seed,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import backend, files
+from fashionseg.core import backend, documents
 from fashionseg.core.errors import UserError, reported
 
 
@@ -50,7 +50,7 @@ def send(path: str, document: str, sample: str, message: str) -> None:
         raise UserError("data.source is demo: Kaggle has none of its images; nothing was sent.")
     if not message:
         raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
-    if faults := check(path, files.read_json(document), sample_ids(sample), settings.submission):
+    if faults := check(path, documents.read(document), sample_ids(sample), settings.submission):
         raise UserError(f"{path} has {len(faults)} errors, the first: {faults[0]}; nothing was sent.")
     print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 

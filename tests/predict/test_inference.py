@@ -13,9 +13,10 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from fashionseg.__main__ import main
-from fashionseg.core import files
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
@@ -107,8 +108,8 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
 def test_a_flipped_view_of_a_flipped_image_equals_the_plain_view(predictor, image):
     (plain,) = predictor.views
     mirrored = inference.View(plain.detector, flipped=True)
-    (expected,) = plain.detect(padded([samples.resized(image, 64)], 64))
-    (found,) = mirrored.detect(padded([samples.resized(image, 64)[:, ::-1]], 64))
+    (expected,) = plain.detect(padded([pictures.resized(image, 64)], 64))
+    (found,) = mirrored.detect(padded([pictures.resized(image, 64)[:, ::-1]], 64))
     np.testing.assert_allclose(found["scores"], expected["scores"])
     np.testing.assert_allclose(found["boxes"], expected["boxes"] @ FLIP + [1, 0, 1, 0], atol=1e-6)
     np.testing.assert_allclose(found["masks"], expected["masks"][..., ::-1])
@@ -185,7 +186,7 @@ def test_the_exported_network_gives_the_same_without_this_package(predictor, tra
     from fashionseg.predict.export import export
 
     export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
-    batch = padded([samples.resized(image, 64)] * 3, 64)
+    batch = padded([pictures.resized(image, 64)] * 3, 64)
     expected = predictor.views[0].detector.predict_on_batch(batch)
     np.savez(tmp_path / "batch.npz", **batch)
     code = (
@@ -227,17 +228,31 @@ def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     main(["inspect", str(trained), str(tmp_path / "photo.png"), str(tmp_path / "steps")])
     assert f"10 steps: {tmp_path / 'steps'}" in capsys.readouterr().out
-    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
-    assert len(pictures) == 10
-    assert all(picture.std() > 10 for picture in pictures)
-    with pytest.raises(UserError, match="is missing or no picture"):
+    drawn = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
+    assert len(drawn) == 10
+    assert all(picture.std() > 10 for picture in drawn)
+    with pytest.raises(UserError, match=r"none\.png is no file; name a picture"):
         main(["inspect", str(trained), str(tmp_path / "none.png"), str(tmp_path / "steps")])
+
+
+@pytest.mark.parametrize("size", [(250, 200), (40, 50)])  # shrinks, grows
+def test_inspection_shows_what_the_network_saw(trained, tmp_path, monkeypatch, size):
+    """16 bits, and turned for the viewer: neither changes what training and prediction read."""
+    grey, exif = (np.arange(size[0])[:, None] * np.full((1, size[1]), 200)).astype(np.uint16), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(tmp_path / "photo.png", exif=exif)
+    given = []
+    monkeypatch.setattr(inspect, "steps", lambda network, image, names: given.append(image) or {})
+    (tmp_path / "steps").mkdir()
+    inspect.inspect(trained, str(tmp_path / "photo.png"), tmp_path / "steps")
+    seen = samples.read(tmp_path / "photo.png", *size, 64)
+    np.testing.assert_array_equal(pictures.resized(given[0], 64), seen)
 
 
 def test_what_is_drawn_is_what_the_network_finds(trained, image):
     """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
     network, _ = inference.load(trained)
-    batch = padded([samples.resized(image, 64)], 64)
+    batch = padded([pictures.resized(image, 64)], 64)
     steps, detector = inspect.Steps(network, 0.05), Detector(network, 0.05, inspect.NMS_IOU)
     for model in (steps, detector):
         model.compile(jit_compile=JIT)

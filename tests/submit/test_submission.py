@@ -285,5 +285,5 @@ def test_a_sample_of_other_images_is_an_error(tmp_path):
     order = submission.sample_ids(tmp_path / "sample.csv")
     with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}, which is not a test image"):
         submission.table(TEST, [], POST, order, PARAMS)
-    with pytest.raises(UserError, match="gives no ImageIds"):
+    with pytest.raises(UserError, match=r"none\.csv is missing"):
         submission.sample_ids(tmp_path / "none.csv")

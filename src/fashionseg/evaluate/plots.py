@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
 from fashionseg.core import files
-from fashionseg.core.errors import UserError
+from fashionseg.core import pictures as reader
 from fashionseg.draw import overlay
 from fashionseg.evaluate.matching import SHOWN_SCORE, shown_attributes
 from fashionseg.evaluate.mistakes import BACKGROUND_IOU
@@ -69,12 +69,7 @@ def draw_overlays(
         beside.mkdir()
         for number, (kind, image_id, shown, caption) in enumerate(track(sheets, "draw"), 1):
             file = images / records[image_id]["file_name"]
-            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if image is None:
-                raise UserError(
-                    f"{file} is missing or not a complete picture; run `dvc repro convert` to write it again."
-                )
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            image = reader.read(file)
             sides = []
             for rows in (document["annotations"], shown):
                 rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]

@@ -10,9 +10,8 @@ import numpy as np
 from rich.progress import track
 
 from fashionseg.console.device import describe
-from fashionseg.core import files, rle
+from fashionseg.core import files, pictures, rle
 from fashionseg.core.errors import UserError
-from fashionseg.data import samples
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
 from fashionseg.model.config import Network
@@ -139,7 +138,7 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> list[dict[str, Any]]:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"an image is (H, W, 3) uint8 RGB. Received: {image.shape} {image.dtype}")
-        (found,) = self.detect({side: padded([samples.resized(image, side)], side) for side in self.sides})
+        (found,) = self.detect({side: padded([pictures.resized(image, side)], side) for side in self.sides})
         with ThreadPoolExecutor() as pool:
             return coco_results(found, image.shape[:2], self.labels, self.params, pool)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from fashionseg.core import files, rle
+from fashionseg.core import files, rle, tables
 from fashionseg.core.errors import UserError
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.candidates import Prediction, grid_size, make_candidates, predictions_by_image
@@ -55,12 +55,7 @@ class Row:
 
 def sample_ids(path: str | Path) -> list[str]:
     """ImageIds of sample_submission.csv, in its order, each once."""
-    try:
-        return list(dict.fromkeys(pd.read_csv(path, dtype=str, usecols=["ImageId"])["ImageId"]))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} gives no ImageIds ({error}); it should be the competition's sample_submission.csv."
-        ) from None
+    return list(dict.fromkeys(tables.read(path, ["ImageId"])["ImageId"]))
 
 
 def table(
