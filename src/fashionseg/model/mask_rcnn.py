@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from fashionseg.model import anchors, backbones
+from fashionseg.model import anchors, backbones, initializers, sampling
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
@@ -34,8 +34,9 @@ class MaskRCNN(keras.Model):
     images in pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
     anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
     and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
-    and losses always have 32; rois sampled for the heads, an image; seed of the sampling; heads, a name of HEADS;
-    class_agnostic_masks, one mask filter for all classes; anchor_ratios of height to width.
+    and losses always have 32; rois sampled for the heads, an image; seed of first weights and sampling, which are the
+    same on every backend; heads, a name of HEADS; class_agnostic_masks, one mask filter for all classes; anchor_ratios
+    of height to width.
 
     About heads v2: torchvision trains its batch norm on many GPUs. With the few images of a smaller machine the
     statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
@@ -72,7 +73,7 @@ class MaskRCNN(keras.Model):
         _settle_keras()
         super().__init__(dtype=precision, autocast=False)
         self.side = side
-        with _policy(precision):
+        with _policy(precision), initializers.seeded(seed, 0):
             self.backbone = backbones.build(backbone, weights, frozen_stages, side, frozen_norm)
             rpn_convs, rpn_width, box_convs, normed = HEADS[heads]
             self.fpn = FeaturePyramid(fpn_channels, normed)
@@ -95,10 +96,11 @@ class MaskRCNN(keras.Model):
         names = LOSSES if attributes == "none" else (*LOSSES, "attributes")
         self.trackers = [keras.metrics.Mean(name) for name in names]
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
-        self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
         pyramid = [(None, side // stride, side // stride, fpn_channels) for stride in STRIDES]
-        self.rpn.build(pyramid)
-        self.roi_heads.build(pyramid)
+        with initializers.seeded(seed, 1):  # a stream of their own: another backbone changes no head
+            self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
+            self.rpn.build(pyramid)
+            self.roi_heads.build(pyramid)
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
@@ -108,7 +110,7 @@ class MaskRCNN(keras.Model):
         valid = batch["classes"] > 0
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
         images = ops.shape(batch["images"])[0]
-        uniform = [keras.random.uniform((images, n), seed=self.seed_generator) for n in count]
+        uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in count]
         return {
             **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, uniform[0]),
             **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
