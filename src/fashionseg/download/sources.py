@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress, track
 
-from fashionseg.core import files
+from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
@@ -40,7 +40,7 @@ def _copy(path: str | None, folder: Path) -> None:
     """Copies, not links: DVC's cache links what is in `folder`, and makes it read-only."""
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
-    source = Path(path).expanduser()
+    source = paths.of_user(path)
     if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
     names = [source / name for name in FILES]
