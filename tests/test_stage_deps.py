@@ -64,6 +64,7 @@ def comment(text: str) -> str:
         ("src/fashionseg/draw/overlay.py", {"preview", "evaluate"}),
         ("src/fashionseg/report/page.py", {"report"}),
         ("src/fashionseg/evaluate/coco.py", {"evaluate"}),
+        ("src/fashionseg/ensemble/networks.py", {"ensemble"}),
         ("src/fashionseg/predict/fusion.py", {"predict@val", "predict@test", "evaluate", "tune", "submit"}),
         ("src/fashionseg/train/trainer.py", {"train"}),
         ("src/fashionseg/model/losses.py", {"train", "predict@val", "predict@test"}),
@@ -93,3 +94,4 @@ def test_a_param_repeats_what_reads_it(repo):
     assert set_to("submission", "min_area", 7) == {"tune", "submit", "report"}
     assert set_to("evaluate", "pictures", 7) == {"evaluate", "report"}
     assert set_to("predict", "flip", True) == {"predict@val", "predict@test", "report"}
+    assert set_to("predict", "models", ["first"]) == {"ensemble", "predict@val", "predict@test", "report"}
