@@ -1,7 +1,11 @@
 # `make` lists what there is. Everything runs in .venv, which the first call makes.
 PYTHON ?= python3
+GPU ?= $(wildcard .venv/gpu)  # an environment made with GPU=1 stays one, until .venv is removed
+LOCK := requirements$(if $(strip $(GPU)),-gpu).lock
 UV := uv==0.13.9
 BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-header --quiet
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 FILE ?= submissions/submission.csv
@@ -10,10 +14,10 @@ export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME  # recipes quote them as she
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated
+repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated; GPU=1 on a GPU
 	@dvc repro
-	@dvc plots show -q
 	@$(BIN)/python -m fashionseg summary
+	@test -n "$(strip $(GPU))" || ! command -v nvidia-smi >/dev/null || echo "there is a GPU here: make repro GPU=1 uses it"
 
 test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and beside them the model's on JAX
 	@$(MAKE) --no-print-directory lint
@@ -57,17 +61,20 @@ inspect: .venv/done ## a network at work on one picture, step by step: make insp
 export: .venv/done ## the trained network as a TensorFlow SavedModel
 	@$(BIN)/python -m fashionseg export models results/saved_model
 
-lock: ## requirements.lock anew, from pyproject.toml
+lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'
-	$(BIN)/uv pip compile pyproject.toml --extra tensorflow --extra jax --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	$(COMPILE) --extra tensorflow --extra jax --extra dev --output-file requirements.lock
+	$(COMPILE) --extra jax-gpu --output-file requirements-gpu.lock
 
-.venv/done: requirements.lock pyproject.toml
+.venv/gpu:
+	@mkdir -p .venv && touch $@
+
+.venv/done: $(LOCK) pyproject.toml $(if $(strip $(GPU)),.venv/gpu)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "error: Python 3.11 to 3.13 is needed; name one with make PYTHON=python3.12")'
 	@echo "Making .venv ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check '$(UV)'
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r $(LOCK)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -144,10 +144,11 @@ def ours(options: argparse.Namespace, task: str) -> Side:
     import keras
     import numpy as np
 
+    from fashionseg.model.config import Network
     from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 
     keras.utils.set_random_seed(0)
-    network = MaskRCNN(
+    config = Network(
         backbone="resnet50",
         weights="random",
         frozen_stages=1,
@@ -162,7 +163,13 @@ def ours(options: argparse.Namespace, task: str) -> Side:
         precision={"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision],
         rois=options.rois,
         seed=0,
+        heads="v1",
+        weights_unused=[],
+        frozen_norm=True,
+        class_agnostic_masks=False,
+        anchor_ratios=[0.5, 1.0, 2.0],
     )
+    network = MaskRCNN(config)
     image, boxes, classes = picture(options.side)
     batch = {
         "images": np.repeat(image[None], options.batch, 0),

@@ -9,7 +9,7 @@ from fashionseg.core.errors import reported
 from fashionseg.report import page
 
 
-def main(results: str, metrics: str, split: str, target: str) -> None:
+def main(declared: str, results: str, metrics: str, split: str, target: str) -> None:
     shown = params.load(
         "seed",
         "data",
@@ -23,7 +23,7 @@ def main(results: str, metrics: str, split: str, target: str) -> None:
         "tune",
         "submission",
     )
-    text = page.build(page.Run(Path(results), Path(metrics), Path(split), shown))
+    text = page.build(page.Run(Path(declared), Path(results), Path(metrics), Path(split), shown))
     files.write_text(target, text)
     print(f"{target}: {len(text) / 1e6:.1f} MB, to be opened in a browser")
 

@@ -24,7 +24,7 @@ ARROWS = {
     "convert": {"core"},
     "train": {"core", "console", "data", "model"},
     "ensemble": {"core"},
-    "predict": {"core", "data", "draw", "model"},
+    "predict": {"core", "console", "data", "draw", "model"},
     "evaluate": {"core", "draw", "predict"},
     "submit": {"core", "download", "predict"},
     "report": {"core"},

@@ -1,8 +1,6 @@
 """params.yaml: what DVC reads we read alike, and every mistake is one sentence that names the key."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -155,19 +153,3 @@ def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
         with pytest.raises(UserError, match=sentence):
             params.apply(tmp_path / "preset.yaml", path)
         assert path.read_text() == WHOLE
-
-
-def test_what_the_user_sees():
-    code = "from fashionseg.core.errors import *\nwith reported(): raise UserError('train.csv, row 3: no class.')"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", "error: train.csv, row 3: no class.\n")
-
-
-def test_a_full_disk_is_one_line():
-    raised = "OSError(28, 'No space left on device', 'data/raw/a.jpg')"
-    code = f"from fashionseg.core.errors import *\nwith reported(): raise {raised}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == "error: No space left on device for data/raw/a.jpg; make room, then run again.\n"
-    other = subprocess.run([sys.executable, "-c", code.replace("28", "2")], capture_output=True, text=True)
-    assert "Traceback" in other.stderr

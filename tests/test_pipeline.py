@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ CHANGES = {
     "evaluate": {"pictures": 4},
 }
 
+APART = {"rev", "filename", "field", "filename::field"}
+
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -41,7 +44,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 def pipeline(tmp_path_factory) -> Path:
     """The repository's files with small params, and `dvc repro` run through."""
     folder = tmp_path_factory.mktemp("pipeline")
-    for name in ("stages", "src"):
+    for name in ("plots", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
@@ -92,16 +95,32 @@ def test_metrics_and_plots_are_there(pipeline):
     assert read(pipeline / "metrics/tune.json").keys() >= {"value", "score", "rule"}
     shown = json.loads(dvc(pipeline, "metrics", "show", "--json"))
     assert shown[""]["data"]["metrics/evaluate.json"]["data"] == metrics
-    dvc(pipeline, "plots", "show", "--out", "plots")
-    page = (pipeline / "plots/index.html").read_text()
-    for title in ("Loss, training and validation", "Mask AP by class", "Precision over recall", "annotations"):
-        assert title in page
-    pictures = list((pipeline / "results/evaluate/pictures").glob("*.jpg"))
-    assert pictures
     report = (pipeline / "reports/index.html").read_text()
     assert f"<b>{metrics['segm']['AP']:.3f}</b>" in report
-    assert report.count("data:image/jpeg") == len(pictures)
-    assert list((pipeline / "results/preview").glob("*.jpg"))
+    pictures, preview = (pipeline / "results" / name for name in ("evaluate/pictures", "preview"))
+    counts = [len(list(folder.glob("*.jpg"))) for folder in (pictures, preview)]
+    assert all(counts)
+    assert report.count("data:image/jpeg") == counts[0] + min(6, counts[1])
+    drawn = json.loads(dvc(pipeline, "plots", "show", "--json"))["data"]
+    assert {"results/evaluate/pictures", "results/preview"} <= {str(Path(name).parent) for name in drawn}
+    filled = [plot["content"] for plots in drawn.values() for plot in plots if plot["type"] == "vega"]
+    shown = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*)</script>', report)]
+    assert {spec["description"]: rows(spec) for spec in shown} == {spec["title"]: rows(spec) for spec in filled}
+
+
+def rows(spec) -> list[dict]:
+    """What is drawn, but for the columns that tell runs, files and fields apart; DVC hands numbers over as text."""
+
+    def plain(value):
+        try:
+            return round(float(value), 6)
+        except (TypeError, ValueError):
+            return value or None
+
+    return [
+        {name.replace("dvc_inferred_y_value", "value"): plain(row[name]) for name in row.keys() - APART}
+        for row in spec["data"]["values"]
+    ]
 
 
 def test_the_submission_holds_every_test_image(pipeline):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def repo(tmp_path_factory) -> Iterator[Repo]:
     """Stages, sources and params of this repository, recorded as if they had run."""
     folder = tmp_path_factory.mktemp("graph")
-    for name in ("stages", "src"):
+    for name in ("plots", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
@@ -63,6 +63,8 @@ def comment(text: str) -> str:
         ("src/fashionseg/submit/send.py", {"tune", "submit"}),
         ("src/fashionseg/draw/overlay.py", {"preview", "evaluate"}),
         ("src/fashionseg/report/page.py", {"report"}),
+        ("plots/dvc.yaml", {"report"}),
+        ("plots/lines.json", {"report"}),
         ("src/fashionseg/evaluate/coco.py", {"evaluate"}),
         ("src/fashionseg/ensemble/networks.py", {"ensemble"}),
         ("src/fashionseg/predict/fusion.py", {"predict@val", "predict@test", "evaluate", "tune", "submit"}),

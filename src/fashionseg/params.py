@@ -34,6 +34,7 @@ from fashionseg.train.config import Train
 class Machine:
     workers: Count
     backend: Literal["tensorflow", "jax"]
+    allow_cpu: bool
 
 
 NULL = "tag:yaml.org,2002:null"

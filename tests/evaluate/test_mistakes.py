@@ -93,7 +93,7 @@ def plain_confusion(document, results) -> Counter:
 def test_confusions_by_definition(seed):
     document, results = random_document(seed, [3, 4, 8], [3, 4, 8], list(range(4)), images=4, ties=False)
     table = mistakes.confusion(matching.compare(document, results), document)
-    assert Counter(zip(table["truth"], table["predicted"], strict=True)) == plain_confusion(document, results)
+    assert table.set_index(["truth", "predicted"])["count"].to_dict() == plain_confusion(document, results)
 
 
 def test_confusion_by_hand():
@@ -106,14 +106,16 @@ def test_confusion_by_hand():
         rectangle(1, 8, b, score=0.5),
         rectangle(1, 8, c, score=0.49),
         rectangle(2, 3, a, score=0.7),
+        rectangle(2, 3, b, score=0.7),
     ]
     table = mistakes.confusion(matching.compare(document, results), document)
-    assert list(zip(table["truth"], table["predicted"], strict=True)) == [
-        ("class 3", "class 3"),
-        ("class 4", "class 8"),
-        ("class 8", "(missed)"),
-        ("(invented)", "class 4"),
-        ("(invented)", "class 3"),
+    assert table.columns.tolist() == ["truth", "predicted", "count"]
+    assert table.iloc[0].tolist() == ["(invented)", "class 3", 2]
+    assert sorted(table.iloc[1:].itertuples(index=False, name=None)) == [
+        ("(invented)", "class 4", 1),
+        ("class 3", "class 3", 1),
+        ("class 4", "class 8", 1),
+        ("class 8", "(missed)", 1),
     ]
 
 

@@ -92,10 +92,10 @@ def test_sizes_and_supercategories():
 def test_every_plot_finds_its_columns():
     _, tables, _ = report(*random(), 0.5)
     plotted = set()
-    for plot in YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]:
+    for plot in YAML(typ="safe").load(ROOT / "plots/dvc.yaml")["plots"]:
         for settings in plot.values() if isinstance(plot, dict) else ():
             for file, columns in settings["y"].items():
-                if file.startswith("results/evaluate/"):
+                if file.startswith("../results/evaluate/"):
                     table = tables[Path(file).stem]
                     assert {settings["x"], *([columns] if isinstance(columns, str) else columns)} <= set(table.columns)
                     plotted.add(Path(file).stem)

@@ -67,9 +67,10 @@ def compare(folder: Path, heads: str, side: int) -> None:
     from keras import ops
 
     from fashionseg.model import pretrained
+    from fashionseg.model.config import Network
     from fashionseg.model.mask_rcnn import MaskRCNN
 
-    network = MaskRCNN(
+    config = Network(
         backbone="resnet50",
         weights="random",
         frozen_stages=0,
@@ -85,7 +86,12 @@ def compare(folder: Path, heads: str, side: int) -> None:
         rois=SETTINGS["rois"],
         seed=0,
         heads=heads,
+        weights_unused=[],
+        frozen_norm=True,
+        class_agnostic_masks=False,
+        anchor_ratios=[0.5, 1.0, 2.0],
     )
+    network = MaskRCNN(config)
     print(f"ours: {sum(np.prod(v.shape) for v in network.trainable_variables):,} learnable numbers")
     print(pretrained.load(network, folder / "network.pth"))
     golden = dict(np.load(folder / "network.npz"))

@@ -11,9 +11,10 @@ from test_mask_rcnn import SMALL, make_batch
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import backbones
-from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
+from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector
 from fashionseg.model.weights import read_state_dict
 from fashionseg.train.callbacks import Checkpoint, restore
+from networks import mask_rcnn
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lite0.json").read_text())
 STRIDES = [4, 8, 16, 32]
@@ -334,7 +335,7 @@ def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
     """Not by the names of their levels: these count from P1 or P2, whatever the stride."""
     folder = str(tmp_path / "preset")
     write_preset(kind, folder)
-    network = MaskRCNN(**{**SMALL, "backbone": folder, "frozen_stages": 1})
+    network = mask_rcnn(**{**SMALL, "backbone": folder, "frozen_stages": 1})
     assert [shape[1] for shape in network.backbone.compute_output_shape((1, 64, 64, 3))] == [16, 8, 4, 2]
     learned = [variable.trainable for variable in network.backbone.variables]
     assert {*learned} == {True, False}
@@ -345,7 +346,7 @@ def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
 
     described = json.loads(json.dumps(network.backbone.description))
     shutil.rmtree(folder)
-    larger = MaskRCNN(**{**SMALL, "backbone": described, "frozen_stages": 1, "side": 96})
+    larger = mask_rcnn(**{**SMALL, "backbone": described, "frozen_stages": 1, "side": 96})
     larger.load_weights(tmp_path / "model.weights.h5")
     assert [variable.trainable for variable in larger.backbone.variables] == learned
     for one, other in zip(network.backbone.get_weights(), larger.backbone.get_weights(), strict=True):
@@ -368,7 +369,7 @@ def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, 
     monkeypatch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
     monkeypatch.setattr(backbones, "RESNET_FILTERS", [64, 8, 8, 8])
     recipe = {**SMALL, "backbone": "resnet50", "frozen_stages": 2, "frozen_norm": frozen_norm}
-    network = MaskRCNN(**recipe)
+    network = mask_rcnn(**recipe)
     network.compile(keras.optimizers.SGD(1e-4), jit_compile=JIT)
     before = values(network.backbone)
     batch = make_batch()
@@ -395,7 +396,7 @@ def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, 
     keeper = Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
     keeper.set_model(network)
     keeper.on_epoch_end(0)
-    resumed = MaskRCNN(**recipe)
+    resumed = mask_rcnn(**recipe)
     resumed.compile(keras.optimizers.SGD(1e-4))
     resumed.optimizer.build(resumed.trainable_variables)
     restore(resumed, tmp_path / "checkpoint", tmp_path / "results")

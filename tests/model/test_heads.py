@@ -9,9 +9,10 @@ from test_mask_rcnn import SMALL, make_batch
 
 from fashionseg.model import convs, initializers, roi_heads
 from fashionseg.model.fpn import FeaturePyramid
-from fashionseg.model.mask_rcnn import HEADS, LOSSES, MaskRCNN
+from fashionseg.model.mask_rcnn import HEADS, LOSSES
 from fashionseg.model.roi_heads import MaskHead, RoIHeads
 from fashionseg.model.rpn import RegionProposals
+from networks import mask_rcnn
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
 
 def test_all_options_together_train(compiled):
     options = {"heads": "v2_group", "class_agnostic_masks": True, "anchor_ratios": [1.0, 2.0]}
-    network = MaskRCNN(**{**SMALL, **options})
+    network = mask_rcnn(**{**SMALL, **options})
     batch = make_batch()
     losses = compiled(lambda *arrays: network(dict(zip(batch, arrays, strict=True))))(*batch.values())
     assert set(losses) >= set(LOSSES)
@@ -112,7 +113,7 @@ def test_all_options_together_train(compiled):
 
 def test_old_files_still_fit(tmp_path):
     """The names in weights.h5 from before there were options: no stack of heads v1 may add to them or rename them."""
-    network = MaskRCNN(**SMALL)
+    network = mask_rcnn(**SMALL)
     network.save_weights(tmp_path / "now.weights.h5")
     names = []
     with h5py.File(tmp_path / "now.weights.h5") as file:

@@ -18,6 +18,7 @@ from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector, MaskRCNN
 from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
 from fashionseg.model.rpn import RegionProposals
+from networks import USUAL, mask_rcnn
 
 SMALL = {
     "backbone": "resnet50",
@@ -94,7 +95,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def network() -> MaskRCNN:
-    return MaskRCNN(**SMALL)
+    return mask_rcnn(**SMALL)
 
 
 def detect(network, batch, least_score):
@@ -112,7 +113,7 @@ def test_it_learns_boxes_classes_and_masks():
     """Fitted to one batch of six ellipses, it finds each, with its class, its mask and its attributes."""
     keras.utils.set_random_seed(1)
     attributes = {"attributes": "linear", "attribute_count": 3}
-    network = MaskRCNN(**{**SMALL, **attributes, "fpn_channels": 32})
+    network = mask_rcnn(**{**SMALL, **attributes, "fpn_channels": 32})
     network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
     batch = make_batch()
     history = network.fit(Repeated(batch, 75), epochs=2, verbose=0).history
@@ -243,7 +244,7 @@ def test_every_backend_begins_with_the_same_weights_and_samples(network):
 
 
 def test_attributes_on_the_mask_features_learn_from_foreground_alone():
-    network = MaskRCNN(**{**SMALL, "attributes": "conv", "attribute_count": 3})
+    network = mask_rcnn(**{**SMALL, "attributes": "conv", "attribute_count": 3})
     network.compile(jit_compile=JIT)
     batch = make_batch()
     first = network.test_on_batch(batch, return_dict=True)["attributes"]
@@ -257,7 +258,7 @@ def test_attributes_on_the_mask_features_learn_from_foreground_alone():
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(network, precision, compiled, tmp_path):
-    half = MaskRCNN(**{**SMALL, "precision": precision, "frozen_stages": 4})
+    half = mask_rcnn(**{**SMALL, "precision": precision, "frozen_stages": 4})
     network.save_weights(tmp_path / "model.weights.h5")
     half.load_weights(tmp_path / "model.weights.h5")
     assert {variable.dtype for variable in half.trainable_variables} == {"float32"}
@@ -288,7 +289,7 @@ def test_it_learns_in_16_bits(precision):
     keras.utils.set_random_seed(1)
     less = {"frozen_stages": 4, "fpn_channels": 8, "proposals": 16, "rois": 8}
     less |= {"backbone": "efficientnet_lite0", "weights": "imagenet"}
-    network = MaskRCNN(**{**SMALL, **less, "precision": precision})
+    network = mask_rcnn(**{**SMALL, **less, "precision": precision})
     network.compile(keras.optimizers.Adam(2e-3), jit_compile=JIT)
     assert (type(network.optimizer).__name__ == "LossScaleOptimizer") == (precision == "mixed_float16")
     before = [ops.convert_to_numpy(variable) for variable in network.trainable_variables]
@@ -308,7 +309,7 @@ def test_settings_of_other_projects_change_nothing(network):
     keras.config.set_image_data_format("channels_first")
     keras.config.set_floatx("float16")
     keras.config.set_epsilon(1e-3)
-    other = MaskRCNN(**SMALL)
+    other = mask_rcnn(**SMALL)
     other.set_weights(network.get_weights())
     assert keras.config.image_data_format() == "channels_last"
     np.testing.assert_array_equal(ops.convert_to_numpy(other.look(batch["images"])[0][0]), expected)
@@ -317,7 +318,7 @@ def test_settings_of_other_projects_change_nothing(network):
 def test_first_weights_follow_from_the_seed_alone(network):
     """Nothing is left that a backend, or what was built before, draws."""
     keras.utils.set_random_seed(5)
-    again, other = MaskRCNN(**SMALL), MaskRCNN(**{**SMALL, "seed": 8})
+    again, other = mask_rcnn(**SMALL), mask_rcnn(**{**SMALL, "seed": 8})
     for first, same, another in zip(*(model.trainable_variables for model in (network, again, other)), strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(first), ops.convert_to_numpy(same), err_msg=first.path)
         if len(first.shape) > 1:
@@ -341,7 +342,7 @@ def test_padding_changes_no_loss(network, compiled):
 
 def test_weights_round_trip(network, tmp_path):
     network.save_weights(tmp_path / "model.weights.h5")
-    other = MaskRCNN(**{**SMALL, "seed": 8})
+    other = mask_rcnn(**{**SMALL, "seed": 8})
     pairs = list(zip(other.weights, network.weights, strict=True))
     kernels = [pair for pair in pairs if len(pair[0].shape) > 1]
     assert not any(np.array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(two)) for one, two in kernels)
@@ -353,9 +354,10 @@ def test_weights_round_trip(network, tmp_path):
 OTHER_BACKEND = """
 import sys, numpy as np
 from fashionseg.model import backbones, roi_heads
+from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 folder, config, backbones.RESNETS, backbones.RESNET_FILTERS, roi_heads.DENSE = sys.argv[1], *eval(sys.argv[2])
-network = MaskRCNN(**config)
+network = MaskRCNN(Network(**config))
 network.load_weights(folder + "/model.weights.h5")
 detector = Detector(network, 0.1, 0.5)
 detector.compile(jit_compile=JIT)
@@ -369,7 +371,7 @@ def test_both_backends_give_the_same_numbers(network, tmp_path):
     np.savez(tmp_path / "batch.npz", **batch)
     other = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
     subprocess.run(
-        [sys.executable, "-c", OTHER_BACKEND, str(tmp_path), repr((SMALL, BLOCKS, FILTERS, DENSE))],
+        [sys.executable, "-c", OTHER_BACKEND, str(tmp_path), repr((USUAL | SMALL, BLOCKS, FILTERS, DENSE))],
         check=True,
         env={**os.environ, "KERAS_BACKEND": other},
         cwd=Path(__file__).parents[2],
@@ -418,7 +420,7 @@ def test_layers_are_serialisable(kind, config):
 
 def test_batches_of_one_size_are_traced_once(monkeypatch):
     """However many instances, whatever their true sizes: the Python code runs to build the graph alone."""
-    network = MaskRCNN(**{**SMALL, "frozen_stages": 4})
+    network = mask_rcnn(**{**SMALL, "frozen_stages": 4})
     looks = []
     look = network.look
     monkeypatch.setattr(network, "look", lambda images, *args: looks.append(images.shape) or look(images, *args))

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from test_pretrained import RANDOM, SMALL, MaskRCNN, zeros
+from test_pretrained import RANDOM, SMALL, zeros
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import anchors, backbones, initializers, pretrained, roi_heads
 from fashionseg.model.mask_rcnn import STRIDES
+from networks import mask_rcnn
 
 SIDE, CHANNELS, DENSE, CLASSES = 64, 16, 32, 5
 BLOCKS, FILTERS = [1, 2, 1, 1], [64, 16, 16, 16]
@@ -85,7 +86,7 @@ def network(file):
         patch.setattr(initializers, "_draw", lambda initializer, shape: np.zeros(shape, "float32"))
         for kind in RANDOM:
             patch.setattr(kind, "__call__", zeros)
-        network = MaskRCNN(**{**SMALL, "backbone": "resnet50_matterport", "heads": "matterport", "side": SIDE})
+        network = mask_rcnn(**{**SMALL, "backbone": "resnet50_matterport", "heads": "matterport", "side": SIDE})
     report = pretrained.load(network, file)
     assert not [*report.skipped, *report.fresh, *report.unused]
     return network

@@ -9,8 +9,9 @@ from keras import ops
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import backbones, initializers, pretrained, roi_heads, sampling
-from fashionseg.model.mask_rcnn import LOSSES, MaskRCNN
+from fashionseg.model.mask_rcnn import LOSSES
 from fashionseg.model.weights import read_state_dict
+from networks import mask_rcnn
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIDE = 128
@@ -48,7 +49,7 @@ def small():
         patch.setattr(initializers, "_draw", lambda initializer, shape: np.zeros(shape, "float32"))
         for kind in RANDOM:
             patch.setattr(kind, "__call__", zeros)
-        yield lambda **changes: MaskRCNN(**{**SMALL, **changes})
+        yield lambda **changes: mask_rcnn(**{**SMALL, **changes})
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])

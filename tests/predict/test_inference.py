@@ -21,9 +21,10 @@ from fashionseg.data import samples
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+from fashionseg.model.mask_rcnn import JIT, Detector
 from fashionseg.predict import inference, inspect, masks
 from fashionseg.predict.config import Predict
+from networks import USUAL, mask_rcnn
 
 
 def test_instances_are_coco_results_at_the_original_size():
@@ -56,7 +57,7 @@ def test_instances_are_coco_results_at_the_original_size():
     assert result["attribute_ids"] == result["attribute_scores"] == []
 
 
-RECIPE = {
+RECIPE = USUAL | {
     "backbone": "efficientnet_lite0", "weights": "random", "frozen_stages": 0, "side": 64, "classes": 2,
     "fpn_channels": 8, "anchor_side": 16, "proposals": 8, "detections": 4, "attributes": "none",
     "attribute_count": 0, "precision": "float32", "rois": 8, "seed": 0,
@@ -72,7 +73,7 @@ def trained(tmp_path_factory):
     """A folder as training leaves it; the network has random weights."""
     folder = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(4)
-    MaskRCNN(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
+    mask_rcnn(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
     files.write_json(folder / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     return folder
 
@@ -159,7 +160,7 @@ def test_what_is_no_picture_is_named(predictor, shape):
 def test_networks_with_and_without_attributes_are_not_merged(tmp_path):
     recipe, labels = {**RECIPE, "attributes": "linear", "attribute_count": 1}, [{"id": 5, "name": "lined"}]
     for name, network in (("with", recipe), ("without", {**recipe, "attributes": "none"})):
-        MaskRCNN(**network).save_weights(folder(tmp_path / name) / "mask_rcnn.weights.h5")
+        mask_rcnn(**network).save_weights(folder(tmp_path / name) / "mask_rcnn.weights.h5")
         description = {"network": network, "categories": CATEGORIES, "attributes": labels}
         files.write_json(tmp_path / name / "mask_rcnn.json", description)
     for names in (("with", "without"), ("without", "with")):
@@ -267,19 +268,19 @@ def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
     files.write_json(tmp_path / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     with pytest.raises(UserError, match=r"mask_rcnn\.weights\.h5 is missing; run `dvc repro train`"):
         inference.load(tmp_path)
-    MaskRCNN(**{**RECIPE, "classes": 3}).save_weights(tmp_path / "mask_rcnn.weights.h5")
+    mask_rcnn(**{**RECIPE, "classes": 3}).save_weights(tmp_path / "mask_rcnn.weights.h5")
     with pytest.raises(UserError, match=r"does not fit mask_rcnn\.json beside it"):
         inference.load(tmp_path)
-    MaskRCNN(**RECIPE).save_weights(tmp_path / "mask_rcnn.weights.h5")
+    mask_rcnn(**RECIPE).save_weights(tmp_path / "mask_rcnn.weights.h5")
     network, labels = inference.load(tmp_path)
-    assert (network.side, labels) == (64, Labels([40, 41], []))
+    assert (network.config.side, labels) == (64, Labels([40, 41], []))
 
 
 @pytest.mark.parametrize("start", ["head", "middle"])
 def test_damaged_weights_are_one_sentence(trained, tmp_path, start, monkeypatch):
     shutil.copytree(trained, tmp_path / "models")
-    network = MaskRCNN(**RECIPE)
-    monkeypatch.setattr(inference, "MaskRCNN", lambda **recipe: network)  # once is enough
+    network = mask_rcnn(**RECIPE)
+    monkeypatch.setattr(inference, "MaskRCNN", lambda config: network)  # once is enough
     weights = tmp_path / "models" / "mask_rcnn.weights.h5"
     whole = weights.read_bytes()
     random = np.random.default_rng(0)

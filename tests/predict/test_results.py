@@ -1,8 +1,8 @@
 """Predictions that do not fit are refused in one sentence."""
 
 import pytest
-from claims_scenes import PARAMS, document, prediction, rectangle
 
+from claims_scenes import PARAMS, document, prediction, rectangle
 from fashionseg.core.errors import UserError
 from fashionseg.evaluate import coco
 from fashionseg.predict.results import COCO_KEYS, KEYS, check

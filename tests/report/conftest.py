@@ -10,7 +10,9 @@ from fashionseg.report.page import Run
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """In the working directory, as the stage finds it."""
+    monkeypatch.chdir(tmp_path)
     return write(tmp_path, *documents())
 
 

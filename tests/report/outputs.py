@@ -1,5 +1,6 @@
 """A run's outputs as the stages write them, of rectangles, with names that would break a careless page."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -54,7 +55,7 @@ def documents():
 
 
 def write(folder: Path, document, found) -> Run:
-    """What convert, train, evaluate and tune leave."""
+    """What convert, train, evaluate and tune leave, and how it is drawn."""
     results, metrics = folder / "results", folder / "metrics"
     (folder / "train").mkdir(parents=True)
     for image in document["images"]:
@@ -68,10 +69,14 @@ def write(folder: Path, document, found) -> Run:
     files.write_json(metrics / "evaluate.json", values)
     files.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))
     files.write_csv(results / "data/sizes.csv", coco.size_table({"train": document, "val": document}))
+    if document["attributes"]:  # three pictures have no frequent ones
+        groups = {"supercategory": ["style & cut"], "attributes": [1], "F1": [0.75]}
+        files.write_csv(results / "evaluate/attribute_groups.csv", pd.DataFrame(groups))
     dropped = {"reason": ["a mask of <nothing>"], "count": [3], "first": ["train.csv:7"]}
     files.write_csv(results / "data/dropped.csv", pd.DataFrame(dropped))
+    logs = {"loss": [2.5, 1.25, 1], "mask": [1, 0.5, 0.25], "seconds": [60, 61, 62], "learning_rate": [1e-4] * 3}
     for subset in ("train", "eval"):
-        for name, logged in {"loss": [2.5, 1.25, 1], "mask": [1, 0.5, 0.25], "seconds": [60, 61, 62]}.items():
+        for name, logged in logs.items():
             table = "".join(f"{step}\t{value}\n" for step, value in enumerate(logged))
             files.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
     steps = np.arange(1, 10) / 10
@@ -88,4 +93,5 @@ def write(folder: Path, document, found) -> Run:
     files.write_json(metrics / "tune.json", {"value": 0.45, "score": 0.05})
     files.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
     sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")
-    return Run(results, metrics, folder / "split.csv", sections)
+    shutil.copytree(ROOT / "plots", folder / "plots")
+    return Run(folder / "plots/dvc.yaml", results, metrics, folder / "split.csv", sections)

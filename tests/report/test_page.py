@@ -1,6 +1,7 @@
 """The page holds what the stages wrote, needs nothing else, and is whole with whatever is missing."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -14,9 +15,9 @@ from outputs import NAMES, documents, write
 from PIL import Image
 from reading import read
 
-from fashionseg.report import page
+from fashionseg.report import page, plots
 
-SECTIONS = ["learning", "scores", "classes", "mistakes", "pictures", "attributes", "claims", "data", "run"]
+SECTIONS = ["learning", "scores", "classes", "mistakes", "pictures", "attributes", "post-processing", "data", "run"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -26,6 +27,12 @@ def headings(tree) -> list[str]:
 
 def cells(table) -> list[list[str]]:
     return [[cell.text for cell in row.all() if cell.tag in ("th", "td")] for row in table.all("tr")]
+
+
+def drawn(tree) -> dict[str, dict]:
+    """Vega-Lite of each chart by its caption."""
+    figures = tree.all("figure", class_="chart")
+    return {figure.all("figcaption")[0].children[0]: json.loads(figure.all("script")[0].text) for figure in figures}
 
 
 def test_everything_is_there_and_linked(run):
@@ -39,7 +46,8 @@ def test_everything_is_there_and_linked(run):
 def test_nothing_is_fetched(run):
     text = page.build(run)
     tree = read(text)
-    assert not re.search(r"https?:|url\(|@import|\bfetch\b|XMLHttp", re.sub(r"base64,[\w+/=]*", "", text))
+    own = re.sub(r"base64,[\w+/=]*", "", text.replace(plots.library(), ""))
+    assert not re.search(r"https?:|url\(|@import|\bfetch\b|XMLHttp", own)
     for node in tree.all():
         assert node.tag not in ("link", "iframe", "object", "embed")
         for name in ("src", "href", "srcset", "action"):
@@ -51,7 +59,10 @@ def test_nothing_is_fetched(run):
 
 def test_names_stay_names(run):
     tree = read(page.build(run))
-    assert len(tree.all("script")) == 1
+    assert [node.attributes["type"] for node in tree.all("script")[-2:]] == ["module"] * 2
+    assert {node.attributes["type"] for node in tree.all("script")[:-2]} == {"application/json"}
+    values = drawn(tree)["Instances by class, training and validation"]["data"]["values"]
+    assert [row["name"] for row in values if row["rev"] == "val_instances"] == NAMES
     assert not tree.all("main")[0].all("b")  # an attribute is called <b>bold</b>
     assert "<b>bold</b>" in tree.text
     assert "a mask of <nothing>" in tree.text
@@ -82,19 +93,31 @@ def test_the_headline_is_that_of_the_metrics(run, scores):
         "mask AP75": f"{scores['segm']['AP75']:.3f}",
         "box AP": f"{scores['bbox']['AP']:.3f}",
         "AP IoU+F1": f"{scores['iou_f1']['AP']:.3f}",
-        "claims": "0.450",
+        "score": "0.450",
         "training": "3 min",
     }
 
 
-def test_every_pair_of_the_confusion_is_counted(run):
-    (grid,) = read(page.build(run)).all("table", class_="shares")
-    pairs = pd.read_csv(run.results / "evaluate/confusion.csv", keep_default_na=False)
-    told = [cell.attributes["title"] for cell in grid.all("td") if "title" in cell.attributes]
-    counts = {title.rpartition(": ")[0]: int(re.search(r"(\d+) of", title)[1]) for title in told}
-    assert counts == (pairs["truth"] + " → " + pairs["predicted"]).value_counts().to_dict()
-    assert cells(grid)[0][-1] == "(missed)"
-    assert cells(grid)[-1][0] == "(invented)"
+def test_all_plots_are_shown_once(run):
+    tree = read(page.build(run))
+    assert set(drawn(tree)) == {plot.title for plot in plots.read_all(run.declared).values()}
+    assert len(tree.all(class_="chart")) == len(plots.read_all(run.declared))
+    assert "more" not in headings(tree)  # each has its place
+
+
+def test_a_plot_of_ones_own_is_shown_too(run):
+    with run.declared.open("a") as file:
+        file.write("- My own:\n    x: feature\n    y: {../results/tune/importance.csv: importance}\n")
+    tree = read(page.build(run))
+    assert headings(tree)[-2:] == ["more", "run"]
+    assert drawn(tree.all("section")[-2]).keys() == {"My own"}
+
+
+def test_the_most_frequent_mistakes_are_named(run):
+    confusion = run.results / "evaluate/confusion.csv"
+    confusion.write_text("truth,predicted,count\nhat,hat,9\nhat,(missed),2\nhat,scarf,3\n(invented),hat,1\n")
+    (table,) = read(page.build(run)).all("div", **{"aria-label": "Most frequent mistakes"})
+    assert cells(table)[1:] == [["hat taken for scarf", "3"], ["hat missed", "2"], ["hat invented", "1"]]
 
 
 def test_pictures_are_those_of_evaluate(run):
@@ -135,20 +158,18 @@ def test_what_is_missing_is_left_out(run, gone, lost):
     assert headings(read(page.build(run))) == [name for name in SECTIONS if name not in lost.split()]
 
 
-def test_tables_of_tune_are_shown(run):
-    tree = read(page.build(run))
-    lines = tree.all("path", class_="series")
-    shown = [["formula", "way", "value", "gain", "error"], ["precision", "<rule>", "0.4500", "0.0500", "0.0100"]]
-    assert shown in [cells(table) for table in tree.all("table")]
-    (run.results / "tune" / "thresholds.csv").unlink()
-    assert len(read(page.build(run)).all("path", class_="series")) == len(lines) - 2
-    for file in ("calibration", "importance", "ways"):
-        (run.results / "tune" / f"{file}.csv").unlink()
-    assert len(read(page.build(run)).all("path", class_="series")) == len(lines) - 3
+def test_the_rules_are_shown_with_their_scores(run):
+    shown = [
+        ["formula", "way", "cross-validated score", "gain", "error"],
+        ["precision", "<rule>", "0.4500", "0.0500", "0.0100"],
+    ]
+    assert shown in [cells(table) for table in read(page.build(run)).all("table")]
 
 
 def test_of_nothing_the_params_are_left(tmp_path, run):
-    empty = page.Run(tmp_path / "no", tmp_path / "no", tmp_path / "no", run.params)
+    shutil.copytree(run.declared.parent, tmp_path / "no/plots")
+    no = tmp_path / "no"
+    empty = page.Run(no / "plots/dvc.yaml", no, no, no / "split.csv", run.params)
     assert headings(read(page.build(empty))) == ["run"]
 
 
@@ -164,7 +185,7 @@ def test_without_truth_predictions_or_attributes(tmp_path, truth, found):
     assert "attributes" not in headings(tree)
     assert "scores" in headings(tree)
     if not truth:
-        assert tree.all(class_="card")[0].all("span")[0].text == "claims"
+        assert tree.all(class_="card")[0].all("span")[0].text == "score"
 
 
 def test_params_and_versions(run):
@@ -183,38 +204,52 @@ def test_the_same_run_is_the_same_page(run):
 
 @pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason=f"none of {', '.join(BROWSERS)} is installed")
 def test_in_a_browser(run, tmp_path):
-    """Sorts up and down, unknown values last; shows a picture large; logs no error; no wider than a phone."""
+    """Draws all plots, tells a bar's values; sorts up and down, unknown values last; shows a picture large; logs no
+    error; no wider than a phone."""
     probe = """
     const said = [];
     window.addEventListener("error", (event) => said.push(event.message));
+    window.addEventListener("unhandledrejection", (event) => said.push(String(event.reason)));
     document.addEventListener("securitypolicyviolation", (event) => said.push(event.violatedDirective));
-    const table = document.querySelector("#class-table");
-    const column = (place) => [...table.tBodies[0].rows].map((row) => row.cells[place].textContent);
-    const click = (place) => table.tHead.rows[0].cells[place].querySelector("button").click();
-    for (const place of [1, 1, 0, 0]) {
-      click(place);
-      said.push(table.querySelector("[aria-sort]").getAttribute("aria-sort") + " " + column(place).join("|"));
-    }
-    document.querySelectorAll(".pictures button")[1].click();
-    document.querySelector("dialog").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
-    const dialog = document.querySelector("dialog");
-    said.push(dialog.open + " " + dialog.firstElementChild.alt + " " + (dialog.firstElementChild.naturalWidth > 0));
-    said.push(document.documentElement.scrollWidth <= window.innerWidth);
-    const result = document.createElement("pre");
-    result.id = "said";
-    result.textContent = JSON.stringify(said);
-    document.body.append(result);
+    const plots = [...document.querySelectorAll(".plot")];
+    const check = () => {
+      if (plots.some((plot) => !plot.querySelector("svg [aria-roledescription]"))) return setTimeout(check, 50);
+      const bars = plots.find((plot) => plot.getAttribute("aria-label").includes("AP50"));
+      const bar = [...bars.querySelectorAll("[aria-roledescription=bar]")].at(-1);
+      bar.dispatchEvent(new PointerEvent("pointermove", { bubbles: true }));
+      said.push(document.querySelector("#vg-tooltip-element").innerText.replace(/\\s+/g, " "));
+      said.push(plots.every((plot) => plot.querySelector("svg").clientWidth <= document.body.clientWidth));
+      const table = document.querySelector("#class-table");
+      const column = (place) => [...table.tBodies[0].rows].map((row) => row.cells[place].textContent);
+      const click = (place) => table.tHead.rows[0].cells[place].querySelector("button").click();
+      for (const place of [1, 1, 0, 0]) {
+        click(place);
+        said.push(table.querySelector("[aria-sort]").getAttribute("aria-sort") + " " + column(place).join("|"));
+      }
+      document.querySelectorAll(".pictures button")[1].click();
+      document.querySelector("dialog").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+      const dialog = document.querySelector("dialog");
+      said.push(dialog.open + " " + dialog.firstElementChild.alt + " " + (dialog.firstElementChild.naturalWidth > 0));
+      said.push(document.documentElement.scrollWidth <= window.innerWidth);
+      const result = document.createElement("pre");
+      result.id = "said";
+      result.textContent = JSON.stringify(said);
+      document.body.append(result);
+    };
+    check();
     """
-    text = page.build(run)
     file = tmp_path / "page.html"
-    file.write_text(text.replace("</body>", f"<script>window.onload = () => {{{probe}}}</script></body>"))
+    before, _, after = page.build(run).rpartition("</body>")
+    file.write_text(f"{before}<script>{probe}</script></body>{after}")
     browser = next(filter(None, map(shutil.which, BROWSERS)))
     options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
     size = ("--window-size=500,900", "--virtual-time-budget=5000")
     done = subprocess.run([browser, *options, *size, file.as_uri()], capture_output=True, text=True, timeout=300)
-    (said,) = read(done.stdout).all(id="said")
+    said = re.search(r'<pre id="said">(.*?)</pre>', done.stdout)[1]
     names = ["<script>alert('x')</script>", "it's & co", "NA", "never there", 'shirt, "blouse"']
-    assert json.loads(said.text) == [
+    assert json.loads(html.unescape(said)) == [
+        "count 1 dAP 0 error missed",
+        True,
         "descending 0.500|0.400|0.000|0.000|-",
         "ascending 0.000|0.000|0.400|0.500|-",
         "ascending " + "|".join(names),

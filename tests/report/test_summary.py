@@ -16,6 +16,6 @@ def test_scores_and_places(tmp_path, monkeypatch, capsys):
         "masks  AP 0.457   AP50 0.800   AP75 -",
         "boxes  AP 0.457   AP50 0.800   AP75 -",
         "attributes  AP with F1 0.250   macro F1 of the frequent ones -",
-        "claims competition metric 0.700 on images not used to choose",
+        "score  0.700, the competition's, cross-validated",
     ]
     assert any(line.split() == ["submission", "submissions/submission.csv"] for line in lines)

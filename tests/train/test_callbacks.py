@@ -13,8 +13,7 @@ from dvc.repo import Repo
 from keras import ops
 from rich.console import Console
 
-from fashionseg.console import progress as console_progress
-from fashionseg.console.progress import Progress
+from fashionseg.console import progress
 from fashionseg.core.errors import UserError
 from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
 
@@ -203,12 +202,12 @@ def test_nan_stops_with_loss_and_step_and_no_checkpoint(tmp_path):
 
 
 def printed(monkeypatch, terminal, line_seconds=1e9, **kwargs):
-    monkeypatch.setattr(console_progress, "LINE_SECONDS", line_seconds)
+    monkeypatch.setattr(progress, "LINE_SECONDS", line_seconds)
     text = text_io.StringIO()
-    progress = Progress(2, 2, Console(file=text, force_terminal=terminal, width=130))
-    with progress.bar:
-        history = fit(compiled(), progress, **kwargs)
-    return text.getvalue(), history, progress.bar.tasks[0]
+    shown = progress.Progress(2, 2, Console(file=text, force_terminal=terminal, width=130))
+    with shown.bar:
+        history = fit(compiled(), shown, **kwargs)
+    return text.getvalue(), history, shown.bar.tasks[0]
 
 
 def test_without_a_terminal_a_line_an_epoch(monkeypatch):
@@ -236,7 +235,7 @@ def test_a_resumed_training_begins_in_the_midst_of_the_bar(monkeypatch):
 
 def test_the_terminal_is_cleared_up_after_an_error(monkeypatch):
     text = text_io.StringIO()
-    progress = Progress(2, 2, Console(file=text, force_terminal=True))
-    with pytest.raises(UserError), progress.bar:
-        fit(compiled(), StopOnNaN(name_of, name_of), progress, shift={(0, 1): float("nan")})
+    shown = progress.Progress(2, 2, Console(file=text, force_terminal=True))
+    with pytest.raises(UserError), shown.bar:
+        fit(compiled(), StopOnNaN(name_of, name_of), shown, shift={(0, 1): float("nan")})
     assert "\x1b[?25h" in text.getvalue()[-20:]  # the cursor is back

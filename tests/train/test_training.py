@@ -24,7 +24,7 @@ from fashionseg.convert.config import Images
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
-from fashionseg.model.config import Model
+from fashionseg.model.config import Model, Network
 from fashionseg.train import trainer
 from fashionseg.train.config import Train
 
@@ -37,7 +37,7 @@ def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attr
     values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", "resume": None, **train}
     return SimpleNamespace(
         seed=seed,
-        machine=params.Machine(workers, backend),
+        machine=params.Machine(workers, backend, allow_cpu=False),
         images=Images(64),
         model=Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, [1.0]),
         augment=Augment("standard"),
@@ -51,7 +51,7 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
         if not (folder / name).exists():
             files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "MaskRCNN", model)
+        patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(**kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(settings or config(), *documents, "images", "models", "results", "checkpoints")
@@ -143,24 +143,27 @@ def test_what_training_leaves(undisturbed):
     assert description["network"].items() >= network.items()
 
 
+NETWORK = Network(**vars(config().model), side=64, classes=2, attribute_count=0, rois=8, seed=3)
+
+
 def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
-    built = SimpleNamespace()
-    monkeypatch.setattr(trainer, "MaskRCNN", lambda **recipe: built.__dict__.update(recipe) or built)
+    monkeypatch.setattr(trainer, "MaskRCNN", lambda network: network)
     monkeypatch.setattr(
         trainer.pretrained, "load", lambda model, path, unused: f"{path} into {model.weights} but {unused}"
     )
-    assert trainer._start({"weights": "coco.pth"}, ["aux."]) is built
+    file = replace(NETWORK, weights="coco.pth", weights_unused=["aux."])
+    assert trainer._start(file) == replace(file, weights="random")
     assert capsys.readouterr().out == "coco.pth into random but ['aux.']\n"
-    assert trainer._start({"weights": "imagenet"}, []).weights == "imagenet"
+    assert trainer._start(NETWORK) is NETWORK
     assert not capsys.readouterr().out
 
 
 def test_a_backbone_from_a_preset_is_written_down_whole():
     model = SimpleNamespace(backbone=SimpleNamespace(description={"network": {}}))
-    own = {"backbone": "resnet50", "weights": "coco.pth"}
-    assert trainer._rebuilding(own, model) == {"backbone": "resnet50", "weights": "random"}
-    described = trainer._rebuilding({"backbone": "resnet_50_imagenet"}, model)
-    assert described == {"backbone": {"network": {}}, "weights": "random"}
+    own = replace(NETWORK, weights="coco.pth")
+    assert trainer._rebuilding(own, model) == replace(own, weights="random")
+    preset = replace(NETWORK, backbone="resnet_50_imagenet")
+    assert trainer._rebuilding(preset, model) == replace(preset, weights="random", backbone={"network": {}})
 
 
 def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):
@@ -364,6 +367,14 @@ def test_adamw_decays_weights_by_rate_times_decay():
         adamw.apply([ops.zeros((4, 5)), ops.zeros(5)], [layer.kernel, layer.bias])
     np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), start * (1 - 0.02 * 0.05) ** 3, rtol=1e-6)
     np.testing.assert_array_equal(ops.convert_to_numpy(layer.bias), 1)
+
+
+def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):
+    large = config()
+    large.images = Images(1024)
+    with pytest.raises(UserError, match=r"images\.side is 1024 and there is no GPU here.*machine\.allow_cpu=true"):
+        train(tmp_path, large)
+    assert not (tmp_path / "models").exists()
 
 
 if __name__ == "__main__":

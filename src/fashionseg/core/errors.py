@@ -1,12 +1,16 @@
 """What a user's mistake looks like: one sentence, no traceback."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+
+# What TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) call it.
+OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|[Oo]ut of memory")
 
 
 class UserError(Exception):
@@ -15,7 +19,7 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, or that the disk is full, as one line and ends the process with status 1.
+    """Prints a UserError, or that the disk or the memory is full, as one line and ends the process with status 1.
 
     So is a stage that runs beside other sources than the installed ones: what it leaves would be put down to its own.
     """
@@ -33,4 +37,11 @@ def reported() -> Iterator[None]:
             raise
         sys.exit(
             f"error: {error.strerror}{f' for {error.filename}' * bool(error.filename)}; make room, then run again."
+        )
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+            raise
+        sys.exit(
+            "error: out of memory; lower train.batch_size (predict.batch_size in predict), images.side or train.rois, "
+            "or set model.precision to mixed_bfloat16 (mixed_float16 on a T4)."
         )

@@ -12,7 +12,7 @@ MISSED, INVENTED = "(missed)", "(invented)"  # the brackets sort them before the
 
 
 def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
-    """One row a true instance or invented prediction: `truth` and `predicted`, class names.
+    """How often (`count`) instances of the class `truth` are predicted as `predicted`, the most frequent pair first.
 
     Of the predictions of SHOWN_SCORE or more each first takes an instance of its own class (`Matching.matched`); those
     left then take what is left of any class, from IoU 0.5 on and best score first. What remains is missed or invented.
@@ -27,12 +27,13 @@ def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
     predicted = np.full(len(matching.truth), MISSED, object)
     predicted[matched[found]] = names[matching.predictions.classes[found]]
     invented = names[matching.predictions.classes[shown & (matched < 0)]]
-    return pd.DataFrame(
+    pairs = pd.DataFrame(
         {
             "truth": [*names[matching.truth.classes], *[INVENTED] * len(invented)],
             "predicted": [*predicted, *invented],
         }
     )
+    return pairs.value_counts().reset_index()
 
 
 def breakdown(matching: Matching) -> pd.DataFrame:

@@ -1,7 +1,7 @@
-"""The network: the section `model` of params.yaml."""
+"""The section `model` of params.yaml, and all that a network is built from."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, Literal
 
 from fashionseg.core.fields import Count, Range
 
@@ -26,3 +26,21 @@ class Model:
     def __post_init__(self):
         if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
             raise ValueError(f"model.anchor_ratios should hold at least one number above 0, not {self.anchor_ratios}")
+
+
+@dataclass(frozen=True)
+class Network(Model):
+    """A network: the section `model` with what data and other sections say of it; models/mask_rcnn.json holds one.
+
+    backbone: a name, or the description that rebuilds one without the files it came from; side of the square images in
+    pixels; classes without the background; attribute_count of the attribute head; rois sampled for the heads, an image;
+    seed of the sampling.
+    """
+
+    backbone: str | dict[str, Any]
+    _: KW_ONLY
+    side: int
+    classes: int
+    attribute_count: int
+    rois: int
+    seed: int

@@ -1,13 +1,13 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 from keras import KerasTensor, ops
 
-from fashionseg.model import anchors, backbones, initializers, sampling
+from fashionseg.model import backbones, initializers, sampling
+from fashionseg.model.config import Network
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
@@ -30,13 +30,8 @@ LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `
 class MaskRCNN(keras.Model):
     """Calling it on a batch gives its losses, `fit` trains on their sum; `detect` gives instances.
 
-    Arguments: backbone, weights, frozen_stages and frozen_norm as `backbones.build` takes them; side of the square
-    images in pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
-    anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
-    and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
-    and losses always have 32; rois sampled for the heads, an image; seed of first weights and sampling, which are the
-    same on every backend; heads, a name of HEADS; class_agnostic_masks, one mask filter for all classes; anchor_ratios
-    of height to width.
+    Features may have 16 bits (config.precision); boxes, suppression, scores and losses always have 32. First weights
+    and samples follow from config.seed, the same on every backend.
 
     About heads v2: torchvision trains its batch norm on many GPUs. With the few images of a smaller machine the
     statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
@@ -49,55 +44,43 @@ class MaskRCNN(keras.Model):
     (B, N, A) uint8 0 or 1.
     """
 
-    def __init__(
-        self,
-        backbone: str | dict[str, Any],
-        weights: str,
-        frozen_stages: int,
-        side: int,
-        classes: int,
-        fpn_channels: int,
-        anchor_side: int,
-        proposals: int,
-        detections: int,
-        attributes: str,
-        attribute_count: int,
-        precision: str,
-        rois: int,
-        seed: int,
-        heads: str = "v1",
-        class_agnostic_masks: bool = False,
-        anchor_ratios: Sequence[float] = anchors.RATIOS,
-        frozen_norm: bool = True,
-    ):
+    def __init__(self, config: Network):
         _settle_keras()
-        super().__init__(dtype=precision, autocast=False)
-        self.side = side
-        with _policy(precision), initializers.seeded(seed, 0):
-            self.backbone = backbones.build(backbone, weights, frozen_stages, side, frozen_norm)
-            rpn_convs, rpn_width, box_convs, normed = HEADS[heads]
-            self.fpn = FeaturePyramid(fpn_channels, normed)
+        super().__init__(dtype=config.precision, autocast=False)
+        self.config = config
+        side, channels = config.side, config.fpn_channels
+        rpn_convs, rpn_width, box_convs, normed = HEADS[config.heads]
+        with _policy(config.precision), initializers.seeded(config.seed, 0):
+            self.backbone = backbones.build(
+                config.backbone, config.weights, config.frozen_stages, side, config.frozen_norm
+            )
+            self.fpn = FeaturePyramid(channels, normed)
             self.rpn = RegionProposals(
-                rpn_width or fpn_channels, STRIDES, anchor_side, proposals, rpn_convs, anchor_ratios
+                rpn_width or channels,
+                STRIDES,
+                config.anchor_side,
+                config.proposals,
+                convs=rpn_convs,
+                ratios=config.anchor_ratios,
             )
             self.roi_heads = RoIHeads(
-                classes,
-                fpn_channels,
+                config.classes,
+                channels,
                 STRIDES[:4],
-                rois,
-                detections,
-                attributes,
-                attribute_count,
-                box_convs,
-                normed,
-                class_agnostic_masks,
+                rois=config.rois,
+                detections=config.detections,
+                attributes=config.attributes,
+                attribute_count=config.attribute_count,
+                box_convs=box_convs,
+                normed=normed,
+                class_agnostic_masks=config.class_agnostic_masks,
             )
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        names = LOSSES if attributes == "none" else (*LOSSES, "attributes")
+        self.seed_generator = keras.random.SeedGenerator(config.seed)
+        names = LOSSES if config.attributes == "none" else (*LOSSES, "attributes")
         self.trackers = [keras.metrics.Mean(name) for name in names]
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
-        pyramid = [(None, side // stride, side // stride, fpn_channels) for stride in STRIDES]
-        with initializers.seeded(seed, 1):  # a stream of their own: another backbone changes no head
+        pyramid = [(None, side // stride, side // stride, channels) for stride in STRIDES]
+        with initializers.seeded(config.seed, 1):  # a stream of their own: another backbone changes no head
             self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
             self.rpn.build(pyramid)
             self.roi_heads.build(pyramid)

@@ -21,7 +21,7 @@ def export(models: str | Path, folder: str | Path, least_score: float, nms_iou: 
         )
     network, _ = inference.load(Path(models))
     detector = Detector(network, least_score, nms_iou)
-    images = keras.InputSpec(dtype="float32", shape=(None, network.side, network.side, 3))
+    images = keras.InputSpec(dtype="float32", shape=(None, network.config.side, network.config.side, 3))
     sizes = keras.InputSpec(dtype="int32", shape=(None, 2))
     with files.replacing(folder) as beside:
         detector.export(beside, "tf_saved_model", input_signature=[{"images": images, "sizes": sizes}], verbose=False)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from fashionseg.console.device import describe
 from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
+from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict import masks
 from fashionseg.predict.config import Predict
@@ -35,7 +37,7 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
         side = round(description["network"]["side"] * scale / STEP) * STEP
         if side < LEAST_SIDE:
             raise UserError(f"predict.scales: {scale} leaves {side} px of a picture; {LEAST_SIDE} are the least.")
-        network = MaskRCNN(**{**description["network"], "side": side})
+        network = MaskRCNN(Network(**{**description["network"], "side": side}))
         labels = Labels.of(description)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -71,7 +73,7 @@ class View:
 
     @property
     def side(self) -> int:
-        return self.detector.network.side
+        return self.detector.network.config.side
 
     def detect(self, batch: Batch) -> list[Detections]:
         """The detections of each image without padding, as arrays of `MaskRCNN.detect`'s names, of the picture the
@@ -106,9 +108,11 @@ class Predictor:
             sides = set()
             for scale in params.scales:
                 network, labels = load(folder, scale)
-                if network.side in sides:
-                    raise UserError(f"predict.scales: {scale} gives {network.side} px, as another does; leave one out.")
-                sides.add(network.side)
+                if network.config.side in sides:
+                    raise UserError(
+                        f"predict.scales: {scale} gives {network.config.side} px, as another does; leave one out."
+                    )
+                sides.add(network.config.side)
                 known[folder] = labels, network.roi_heads.attributes == "none"
                 detector = Detector(network, params.score, params.nms_iou)
                 detector.compile(jit_compile=JIT)
@@ -152,6 +156,7 @@ def predict(
     images_for: the folder of the pictures for a view of so many pixels.
     """
     predictor = Predictor(folders, params)
+    print(describe(predictor.views[0].detector.network.dtype_policy.name))
     pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
     records = document["images"]
     results = []

@@ -86,10 +86,10 @@ def steps(
     Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
     head moves the latter; the instances of at least `least_score`; the strongest channels of each pyramid level.
     """
-    picture = samples.resized(image, network.side)
+    picture = samples.resized(image, network.config.side)
     model = Steps(network, least_score)
     model.compile(jit_compile=JIT)
-    seen = model.predict_on_batch(padded([picture], network.side))
+    seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
     found = {name: values[0] for name, values in seen.pop("instances").items()}
     seen = {name: values[0] for name, values in seen.items()}
@@ -118,7 +118,7 @@ def steps(
     height, width = picture.shape[:2]
     for name, level in zip(LEVELS, pyramid, strict=True):
         level = level[0].astype("float32")  # features may be of 16 bits
-        cells = level[: -(-height * len(level) // network.side), : -(-width * len(level) // network.side)]
+        cells = level[: -(-height * len(level) // network.config.side), : -(-width * len(level) // network.config.side)]
         strongest = np.argsort(-cells.std(axis=(0, 1)))[:STRONGEST]
         maps = [overlay.heat(picture, cells[..., channel]) for channel in strongest]
         pictures[f"{name}, channels {', '.join(map(str, strongest))}"] = np.concatenate(maps, axis=1)

@@ -1,3 +1,39 @@
+// The charts, in the page's colours.
+const quiet = { labelColor: "var(--soft)", titleColor: "var(--soft)", titleFontWeight: "normal" };
+const config = {
+  background: "transparent",
+  font: "system-ui, sans-serif",
+  view: { stroke: null },
+  axis: {
+    ...quiet,
+    labelFontSize: 12,
+    titleFontSize: 12,
+    labelLimit: 150,
+    labelFlush: false,
+    labelSeparation: 6,
+    gridColor: "var(--rule)",
+    domainColor: "var(--rule)",
+    tickColor: "var(--rule)",
+  },
+  legend: { ...quiet, title: null, orient: "top", labelFontSize: 12, columns: 3, layout: { top: { anchor: "end" } } },
+  header: { labels: false },
+  text: { color: "var(--ink)" },
+  rule: { color: "var(--ink)" },
+};
+const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+// What a point or bar tells: its row of the table without what Vega put beside it.
+const formatTooltip = (row, safe) => {
+  const told = Object.entries(row).filter(([name]) => !/^rev$|_start$|_end$|_index$/.test(name));
+  const lines = told.map(([name, value]) => [name, typeof value === "number" ? +value.toPrecision(4) : value]);
+  return `<table>${lines.map((line) => `<tr><td>${line.map(safe).join("</td><td>")}</td></tr>`).join("")}</table>`;
+};
+// ast: without it Vega makes functions of text, which the page's policy forbids.
+const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, config };
+for (const place of document.querySelectorAll(".plot")) {
+  const spec = JSON.parse(place.nextElementSibling.textContent);
+  vegaEmbed(place, spec, { ...options, tooltip: { theme, formatTooltip } });
+}
+
 // Tables are sorted by a click on a heading: text from A on, numbers from the largest on, again for the reverse.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];

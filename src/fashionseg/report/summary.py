@@ -9,7 +9,6 @@ SEEN = [
     ("submission", "submissions/submission.csv"),
     ("overlays", "results/evaluate/pictures/"),
     ("training pictures", "results/preview/"),
-    ("plots", "dvc_plots/index.html"),
     ("model", "models/mask_rcnn.weights.h5"),
 ]
 
@@ -17,7 +16,7 @@ SEEN = [
 def show() -> None:
     """Prints the scores of the run in this folder and where its files lie."""
     scores = files.read_json("metrics/evaluate.json")
-    claims = files.read_json("metrics/tune.json")
+    tuned = files.read_json("metrics/tune.json")
     console = Console(highlight=False)
     for kind, word in (("segm", "masks"), ("bbox", "boxes")):
         shown = "   ".join(f"{name} {_number(scores[kind][name])}" for name in ("AP", "AP50", "AP75"))
@@ -25,7 +24,7 @@ def show() -> None:
     if "attributes" in scores:
         average, f1 = map(_number, (scores["iou_f1"]["AP"], scores["attributes"]["macro_f1"]))
         console.print(f"[bold]attributes[/]  AP with F1 {average}   macro F1 of the frequent ones {f1}")
-    console.print(f"[bold]claims[/] competition metric {claims['value']:.3f} on images not used to choose")
+    console.print(f"[bold]score[/]  {tuned['value']:.3f}, the competition's, cross-validated")
     for name, path in SEEN:
         console.print(f"  {name:<18} {path}")
     console.print("next: [bold]dvc exp run -S train.epochs=12[/], then [bold]make compare[/]")

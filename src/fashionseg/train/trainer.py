@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,19 +12,22 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
+from fashionseg.console.device import describe
 from fashionseg.console.progress import Progress
 from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import LEAST_AREA
 from fashionseg.model import backbones, pretrained
-from fashionseg.model.config import Model
+from fashionseg.model.config import Model, Network
+from fashionseg.model.device import accelerated
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, checkpoints_in, restore
 from fashionseg.train.config import Train
 
 MOMENTUM = 0.9
 DROP = 0.1  # of the learning rate after each of train.drops
+LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
 CODE = ("core", "data", "model", "train")  # packages that a training hangs on: those of its deps in dvc.yaml
 FILES = ("weights", "backbone")  # of the params `model`: may name a file, or a folder
@@ -48,6 +51,12 @@ def train(
     train.resume names the folder to go on from. Raises UserError while another training uses `checkpoints`, where there
     are no attributes to learn or is nothing to resume, and at a loss that is no number.
     """
+    print(describe(config.model.precision))
+    if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
+        raise UserError(
+            f"images.side is {config.images.side} and there is no GPU here, where a training would take weeks; "
+            "`make preset NAME=demo` has a size for CPUs, machine.allow_cpu=true goes on all the same."
+        )
     shared = {
         "images": images,
         "side": config.images.side,
@@ -65,16 +74,14 @@ def train(
         )
     batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
     validation = Batches(val_document, **shared)
-    recipe = {
-        **asdict(config.model),
-        "side": config.images.side,
-        "classes": len(labels["categories"]),
-        "attribute_count": len(labels["attributes"]),
-        "rois": config.train.rois,
-        "seed": config.seed,
-    }
-    unused = recipe.pop("weights_unused")
-    recipe |= {name: str(path) for name in FILES if (path := _named(config.model, name))}
+    network = Network(
+        **vars(config.model) | {name: str(path) for name in FILES if (path := _named(config.model, name))},
+        side=config.images.side,
+        classes=len(labels["categories"]),
+        attribute_count=len(labels["attributes"]),
+        rois=config.train.rois,
+        seed=config.seed,
+    )
     if batches.tiny:
         print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
     if batches.dropped:
@@ -87,27 +94,26 @@ def train(
             _adopt(paths.of_user(config.train.resume), folder, made_by)
         files.write_json(folder / MADE_BY, made_by, indent=1)
         keras.utils.set_random_seed(config.seed)
-        model = _start(recipe, unused)
+        model = _start(network)
         fit(model, batches, validation, config.train, folder, Path(results))
-        _save(model, {"network": _rebuilding(recipe, model), **labels}, folder, models)
+        _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         files.remove(folder)
 
 
-def _start(recipe: dict[str, Any], unused: Sequence[str]) -> keras.Model:
+def _start(network: Network) -> keras.Model:
     """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
-    begins with a name of `unused` may be left over."""
-    if recipe["weights"] in backbones.WEIGHTS:
-        return MaskRCNN(**recipe)
-    model = MaskRCNN(**{**recipe, "weights": "random"})
-    print(pretrained.load(model, recipe["weights"], unused))
+    begins with a name of `weights_unused` may be left over."""
+    if network.weights in backbones.WEIGHTS:
+        return MaskRCNN(network)
+    model = MaskRCNN(replace(network, weights="random"))
+    print(pretrained.load(model, network.weights, network.weights_unused))
     return model
 
 
-def _rebuilding(recipe: dict[str, Any], model: keras.Model) -> dict[str, Any]:
-    """The arguments that make the network anew, for its weights to be loaded, without the files it began from."""
-    own = recipe["backbone"] in backbones.OWN
-    backbone = recipe["backbone"] if own else model.backbone.description
-    return {**recipe, "weights": "random", "backbone": backbone}
+def _rebuilding(network: Network, model: keras.Model) -> Network:
+    """What makes the network anew, for its weights to be loaded, without the files it began from."""
+    own = network.backbone in backbones.OWN
+    return replace(network, weights="random", backbone=network.backbone if own else model.backbone.description)
 
 
 def fit(

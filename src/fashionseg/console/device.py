@@ -1,0 +1,35 @@
+"""What a stage computes on, as its first line."""
+
+import os
+import sys
+
+import keras
+
+
+def describe(precision: str) -> str:
+    """Device, its memory where it is known, backend and precision: "NVIDIA H100, 80 GB; jax 0.10.2; mixed_bfloat16"."""
+    backend = keras.backend.backend()
+    name = {"jax": _jax, "tensorflow": _tensorflow}[backend]() or _processor()
+    return f"{name}; {backend} {sys.modules[backend].__version__}; {precision}"
+
+
+def _jax() -> str | None:
+    import jax
+
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return None
+    memory = (device.memory_stats() or {}).get("bytes_limit")
+    return device.device_kind + (f", {memory / 1e9:.0f} GB" if memory else "")
+
+
+def _tensorflow() -> str | None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else None
+
+
+def _processor() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"CPU with {os.cpu_count()} cores, {memory / 1e9:.0f} GB"

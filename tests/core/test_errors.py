@@ -1,0 +1,41 @@
+"""What a user reads where something goes wrong, and that nothing else is taken for it."""
+
+import numpy as np
+import pytest
+
+from fashionseg.core.errors import UserError, reported
+
+
+class ResourceExhaustedError(Exception):
+    """TensorFlow's, by its name."""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("train.csv, row 3: no class."), "error: train.csv, row 3: no class."),
+        (
+            OSError(28, "No space left on device", "data/raw/a.jpg"),
+            "error: No space left on device for data/raw/a.jpg; make room, then run again.",
+        ),
+        (ResourceExhaustedError("{{node conv}} failed"), "error: out of memory; lower train.batch_size"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), "error: out of memory; lower"),
+        (MemoryError(), "error: out of memory; lower"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error, line):
+    with pytest.raises(SystemExit) as ended, reported():
+        raise error
+    assert ended.value.code.startswith(line)
+    assert "\n" not in ended.value.code
+
+
+def test_a_real_lack_of_memory_is_one_line():
+    with pytest.raises(SystemExit, match="error: out of memory"), reported():
+        np.ones((1 << 60,), np.uint8)
+
+
+@pytest.mark.parametrize("error", [OSError(2, "No such file"), RuntimeError("shapes differ"), KeyError("x")])
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(type(error)), reported():
+        raise error
