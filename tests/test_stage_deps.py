@@ -97,3 +97,8 @@ def test_a_param_repeats_what_reads_it(repo):
     assert set_to("evaluate", "pictures", 7) == {"evaluate", "report"}
     assert set_to("predict", "flip", True) == {"predict@val", "predict@test", "report"}
     assert set_to("predict", "models", ["first"]) == {"ensemble", "predict@val", "predict@test", "report"}
+
+
+def test_a_network_that_is_not_there_is_said_before_the_training(repo):
+    order = [stage.name for stage in repo.reproduce(dry=True, force=True)]
+    assert order.index("ensemble") < order.index("train")
