@@ -8,6 +8,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
   --no-header --quiet
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
+export LC_ALL := C.UTF-8
 FILE ?= submissions/submission.csv
 export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME  # recipes quote them as shell variables, whatever they hold
 

@@ -38,7 +38,9 @@ def competition(folder: Path, side: int) -> dict:
                 y / 7
             )
             (segmentation,) = rle.encode(mask).to_coco()
-            document["annotations"].append({"image_id": number, "category_id": 0, "segmentation": segmentation})
+            document["annotations"].append(
+                {"image_id": number, "category_id": 0, "segmentation": segmentation, "area": int(mask.sum())}
+            )
     return document
 
 

@@ -3,7 +3,8 @@
 import sys
 
 from fashionseg import params
-from fashionseg.convert import coco, competition, pictures
+from fashionseg.convert import coco, competition
+from fashionseg.convert.resizing import resizing
 from fashionseg.core import files
 from fashionseg.core.errors import reported
 
@@ -12,7 +13,7 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
     config = params.load("images", "machine")
     source = competition.read(raw)
     assigned = coco.read_split(split_table, source)
-    with pictures.resized(source, images_folder, config.images.side, config.machine.workers) as source:
+    with resizing(source, images_folder, config.images.side, config.machine.workers) as source:
         documents = coco.documents(source, assigned)
         with files.replacing(documents_folder) as beside:
             for subset, document in documents.items():

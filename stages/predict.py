@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import backend, files
+from fashionseg.core import backend, documents, files
 from fashionseg.core.errors import reported
 
 
@@ -13,7 +13,7 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
     backend.choose(settings.machine.backend)
     from fashionseg.predict import inference
 
-    truth = files.read_json(document)
+    truth = documents.read(document)
     folders = [Path(models), *(Path(others) / name for name in settings.predict.models)]
 
     def images_for(side: int) -> Path:

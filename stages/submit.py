@@ -1,19 +1,21 @@
-"""submit: Kaggle's CSV from the test predictions, checked line by line."""
+"""submit: Kaggle's CSV from the test predictions and the post-processing, checked line by line."""
 
 import sys
 
 from fashionseg import params
-from fashionseg.core import files
+from fashionseg.core import documents
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
 
 
-def main(document: str, predictions: str, claims: str, sample: str, path: str) -> None:
+def main(document: str, predictions: str, post_processing: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
-    test, order = files.read_json(document), submission.sample_ids(sample)
-    rows = submission.table(test, files.read_json(predictions), postprocess.read(claims, test), order, settings)
+    test, order = documents.read(document), submission.sample_ids(sample)
+    post = postprocess.read(post_processing, test)
+    detections = documents.read(predictions, documents.PREDICTIONS)
+    rows, dropped = submission.table(test, detections, post, order, settings)
     submission.write(path, rows, test, order, settings)
-    print(f"{submission.counted(rows, test)}: {path}")
+    print(f"{submission.summary(rows, dropped, test)}: {path}")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,12 @@ def test_a_stage_is_thin(name):
     assert len((ROOT / "stages" / f"{name}.py").read_text().splitlines()) <= 40
 
 
+@pytest.mark.parametrize("path", [*(ROOT / "stages").glob("*.py"), PACKAGE / "__main__.py"], ids=lambda path: path.stem)
+def test_stages_read_json_of_a_form(path):
+    """So that null, another type or a foreign id is one sentence that names the file; `documents.read` looks."""
+    assert "read_json" not in path.read_text()
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_params_are_what_it_loads(name):
     tree = ast.parse((ROOT / "stages" / f"{name}.py").read_text())

@@ -144,15 +144,23 @@ def test_split_reaches_the_documents(folder):
     assert len(documents["val"]["annotations"]) == 4
 
 
+def test_one_validation_image_is_refused_when_the_others_cannot_be_decoded(folder):
+    competition = read(folder.path)
+    table = pd.DataFrame({"image_id": sorted(competition.train_images), "subset": ["val"] * 2 + ["train"] * 28})
+    left = competition.without([competition.train_images["image001"]])
+    with pytest.raises(UserError, match="29 usable training images, of which 1 are held out to validate"):
+        coco.documents(left, table)
+
+
 def test_read_split_takes_only_a_split_of_these_images(folder, tmp_path):
     competition = read(folder.path)
     table = split.assign(competition, 5, 0, 0)
     path = tmp_path / "split.csv"
     files.write_csv(path, table)
     assert coco.read_split(path, competition).equals(table)
-    for wrong in (table[1:], table.replace("val", "test"), table.rename(columns={"subset": "fold"})):
+    for wrong in (table[1:], table.replace("val", "test")):
         files.write_csv(path, wrong)
         with pytest.raises(UserError, match="not a split of the images"):
             coco.read_split(path, competition)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.csv is missing"):
         coco.read_split(tmp_path / "nowhere.csv", competition)

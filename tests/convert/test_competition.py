@@ -8,6 +8,7 @@ from PIL import Image
 
 from fashionseg.convert.competition import read
 from fashionseg.core.errors import UserError
+from fashionseg.submit import submission
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -51,7 +52,7 @@ def test_mark_line_ends_blank_lines_and_floats_are_tolerated(folder):
 
 def test_ids_stay_text(folder):
     folder.picture("train/001.jpg")
-    folder.rows = ["001,1 3,40,30,0,115", "001,1 3,40,30,0,"] * 15
+    folder.rows = [f"001,{start} 3,40,30,0,{('', '115')[start % 2]}" for start in range(1, 31)]
     competition = read(folder.write())
     assert set(competition.instances["image_id"]) == {"001"}
     assert competition.instances["attribute_ids"].tolist()[:2] == [(115,), ()]
@@ -79,6 +80,7 @@ BAD_ROWS = [
     (",1 3 81 4,40,30,0,", "train/ lacks"),
     ("image000,1 3 81 4,40,30,0,116", "AttributesIds has an id"),
     ("image000,1 3 81 4,40,30,0,115.0", "AttributesIds are no whole numbers"),
+    ('image000,1 3 81 4,40,30,0,"[115, long]"', "AttributesIds are no whole numbers"),
     ("image000,1 3", "Height or Width is no whole number"),  # the file was cut
 ]
 
@@ -103,7 +105,7 @@ def test_many_bad_rows_are_a_broken_file(folder):
     with pytest.raises(UserError, match=r"4 of 60 rows .* 3 of them because: Height and Width .*train\.csv:22\)"):
         read(folder.write())
     folder.rows[20] = folder.rows[21]
-    assert sum(read(folder.write()).dropped.values()) == 3  # 5 % of 60
+    assert sum(read(folder.write()).dropped.values()) == 4  # 5 % of 60, and a repeated one
 
 
 def test_a_picture_without_header_is_dropped_with_its_rows(folder):
@@ -138,10 +140,15 @@ def test_exif_turns_are_ignored(folder):
         (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
         (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),
         (lambda f: (f.path / "label_descriptions.json").write_text("{"), "label_descriptions"),
-        (lambda f: (f.path / "label_descriptions.json").write_text("[]"), "'categories'"),
+        (lambda f: (f.path / "label_descriptions.json").write_text("[]"), r"it should be an object, not \[\]"),
         (
             lambda f: (f.path / "label_descriptions.json").write_text('{"categories": [{"id": "0", "name": "a"}]}'),
-            "'id'",
+            r"label_descriptions\.json: categories\[0\]\.id should be a whole number, not '0'",
+        ),
+        (lambda f: (f.path / "label_descriptions.json").write_text('{"categories": []}'), "names no categories"),
+        (
+            lambda f: (f.path / "label_descriptions.json").write_text('{"categories": [], "attributes": null}'),
+            "attributes should be a list, not None",
         ),
         (
             lambda f: (f.path / "label_descriptions.json").write_text(
@@ -150,9 +157,13 @@ def test_exif_turns_are_ignored(folder):
             "id 0 twice",
         ),
         (lambda f: (f.path / "sample_submission.csv").write_text("Image\nb\n"), r"sample_submission\.csv lacks"),
-        (lambda f: (f.path / "test/a.jpg").unlink(), r"lacks a\.jpg, which .*sample_submission\.csv:3"),
+        (lambda f: (f.path / "test/a.jpg").unlink(), r"test has no picture a, which .*sample_submission\.csv:3"),
         (lambda f: (f.path / "test/a.jpg").write_bytes(b""), "no whole picture"),
         (lambda f: [f.picture("train/Image000.jpg")], "Image000 and image000 differ in case"),
+        (
+            lambda f: [f.picture("train/image000.png")],
+            r"holds image000\.jpg and image000\.png, both of ImageId image000; remove one",
+        ),
     ],
 )
 def test_a_fault_of_a_whole_file_is_one_sentence(folder, change, sentence):
@@ -181,6 +192,37 @@ def test_grouped_rows_are_explained(folder):
     folder.rows = ['image000,"[\'1 3\', \'5 6\']",40,30,"[0, 6]","[[], []]"']
     with pytest.raises(UserError, match="groups the instances"):
         read(folder.write())
+
+
+@pytest.mark.parametrize("text", ["[115, 136]", "['115', '136']", "[115 136]", "(115, 136)", "115, 136"])
+def test_attribute_ids_as_other_programs_print_lists(folder, text):
+    expected = read(folder.path).instances
+    folder.rows = [row.replace("115,136", text) + "[]" * row.endswith(",") for row in folder.rows]
+    assert read(folder.write()).instances.equals(expected)
+
+
+def test_repeated_rows_are_dropped_and_counted(folder):
+    """They would halve the AP of a perfect network; one that differs in attributes alone is a fault like any other."""
+    expected = read(folder.path).instances
+    folder.rows *= 2
+    competition = read(folder.write())
+    assert competition.instances.equals(expected)
+    assert competition.dropped == {"repeats an earlier row": 60}
+    assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:62"
+    folder.rows = [*folder.rows[:60], folder.rows[0].replace("115,136", "340")]
+    assert read(folder.write()).dropped == {"image, class and pixels of an earlier row, with other AttributesIds": 1}
+    exploded = [row.replace('"115,136"', attribute) for row in folder.rows[:60] for attribute in ("115", "136")]
+    folder.rows = list(dict.fromkeys(exploded))
+    with pytest.raises(UserError, match=r"30 of 90 rows .* earlier row, with other AttributesIds"):
+        read(folder.write())
+
+
+def test_ids_that_look_like_nothing_are_ids_to_every_reader(folder):
+    (folder.path / "test/a.jpg").rename(folder.path / "test/NA.jpg")
+    folder.picture("test/null.jpg")
+    sample = folder.path / "sample_submission.csv"
+    sample.write_text("ImageId,EncodedPixels,ClassId,AttributesIds\nNA,1 1,0,\nb,1 1,0,\n,,,\nnull,1 1,0,\n")
+    assert read(folder.path).sample_ids == submission.sample_ids(sample) == ["NA", "b", "null"]
 
 
 def test_the_edition_of_2019_is_explained(folder):

@@ -17,33 +17,79 @@ CCP = Path(__file__).parents[2] / ".." / "shared" / "data" / "ccp"
 
 
 def drawn(images: int, seed: int, classes: int = 8) -> Competition:
-    """A competition of tables only: classes of very different frequency, some images without instances."""
+    """A competition of tables only: classes and attributes of very different frequency, some images without
+    instances."""
     random = np.random.default_rng(seed)
     frequency = 0.6 ** np.arange(classes)
     counts = random.integers(0, 9, images)
+    drawn = random.choice(classes, (2, counts.sum()), p=frequency / frequency.sum())
     instances = pd.DataFrame(
         {
             "image_id": np.repeat([f"{number:05}" for number in range(images)], counts),
-            "class_id": random.choice(classes, counts.sum(), p=frequency / frequency.sum()),
+            "class_id": drawn[0],
+            "attribute_ids": [(other,) if one == 0 else () for one, other in drawn.T.tolist()],
         }
     )
     names = {f"{number:05}": Path(f"{number:05}.jpg") for number in range(images)}
-    return Competition(Path("raw"), [], [], instances, names, {}, {}, pd.DataFrame())
+    labels = (
+        [{"id": number, "name": f"{kind} {number}"} for number in range(classes)] for kind in ("class", "attribute")
+    )
+    return Competition(Path("raw"), *labels, instances, names, {}, {}, pd.DataFrame())
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 40), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_folds_part_the_images(images, folds, seed):
     competition = drawn(images, seed)
-    if images < folds:
-        with pytest.raises(UserError, match="fewer than"):
-            split.assign(competition, folds, 0, seed)
-        return
-    tables = [split.assign(competition, folds, fold, seed) for fold in range(folds)]
+    tables, refusals = [], []
+    for fold in range(folds):
+        try:
+            tables.append(split.assign(competition, folds, fold, seed))
+        except UserError as error:
+            refusals.append(str(error))
+    few = "fewer than" if images < folds else "held out to validate; 2 are the least"
+    assert all(few in refusal for refusal in refusals)
     for table in tables:
         assert table["image_id"].tolist() == sorted(competition.train_images)
         assert set(table["subset"]) == {"train", "val"}
-    assert (sum((table["subset"] == "val").astype(int) for table in tables) == 1).all()
+    held = sum(((table["subset"] == "val").astype(int) for table in tables), start=np.zeros(images, int))
+    assert max(held) <= 1
+    assert images < folds or images - sum(held) <= folds - len(tables)  # a fold that is refused holds one at most
+
+
+def test_copies_stay_on_one_side():
+    competition = drawn(200, 4)
+    groups = {f"{number:05}": f"{number // 4 * 4:05}" for number in range(100)}  # 25 pictures under four ids each
+    subsets = split.assign(competition, 5, 1, 0, groups).set_index("image_id")["subset"]
+    assert all(subsets[name] == subsets[first] for name, first in groups.items())
+    assert (subsets == "val").sum() == pytest.approx(40, abs=4)
+    with pytest.raises(UserError, match="has 1 usable training pictures, fewer than"):
+        split.assign(competition, 5, 0, 0, dict.fromkeys(competition.train_images, "00000"))
+
+
+def test_shares_are_the_held_out_part_of_frequent_labels():
+    competition = drawn(1000, 3)
+    table = split.assign(competition, 5, 2, 0)
+    shares = split.shares(competition, table, 5).set_index("name")
+    held = competition.instances["image_id"].isin(table["image_id"][table["subset"] == "val"])
+    for number in range(6):
+        of_class = competition.instances["class_id"] == number
+        assert shares.loc[f"class {number}"].tolist() == [of_class.sum(), held[of_class].mean()]
+        with_it = competition.instances["attribute_ids"] == (number,)
+        assert shares.loc[f"attribute {number}"].tolist() == [with_it.sum(), held[with_it].mean()]
+        assert held[with_it].mean() == pytest.approx(0.2, abs=0.006)
+    assert shares["instances"].min() >= 50
+    assert shares["held"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(("images", "folds"), [(5, 5), (9, 5), (2, 2)])
+def test_one_validation_image_is_refused_before_the_training(images, folds):
+    """`tune` needs two, and comes after train, predict and evaluate."""
+    with pytest.raises(
+        UserError, match=r"raw has . usable training images, of which 1 are held out .* lower split\.folds"
+    ):
+        for fold in range(folds):
+            split.assign(drawn(images, 0), folds, fold, 0)
 
 
 def test_every_class_and_the_empty_images_get_their_share():

@@ -297,7 +297,7 @@ def test_names_are_those_of_the_batch(data):
 def test_pictures_alone(data, tmp_path):
     document, folder = data
     path = tmp_path / "test.json"
-    path.write_text(json.dumps({"images": document["images"]}))
+    path.write_text(json.dumps({"images": document["images"], "categories": CATEGORIES}))
     pictures = Pictures(path, folder, SIDE, 2)
     assert len(pictures) == 3
     assert pictures.records == document["images"]

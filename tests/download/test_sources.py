@@ -82,6 +82,30 @@ def test_local_follows_symbolic_links(folder, tmp_path):
     assert (tmp_path / "raw/train/image000.jpg").read_bytes() == (tmp_path / "elsewhere.jpg").read_bytes()
 
 
+def test_local_takes_pictures_of_any_suffix_and_passes_over_the_rest(folder, tmp_path, capsys):
+    for number, suffix in enumerate((".JPG", ".jpeg", ".png")):
+        (folder.path / f"train/image{number:03}.jpg").rename(folder.path / f"train/image{number:03}{suffix}")
+    (folder.path / "test/more.jpg").mkdir()
+    (folder.path / "train/gone.jpg").symlink_to("moved/gone.jpg")
+    (folder.path / "train/Thumbs.db").touch()
+    fetch_local(folder.path, tmp_path / "raw")
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("test/more.jpg", "train/gone.jpg", "train/Thumbs.db", "(3 in all)"))
+    competition = read(tmp_path / "raw")
+    assert (len(competition.train_images), len(competition.instances)) == (30, 60)
+    assert competition.train_images["image001"].name == "image001.jpeg"
+    assert competition.dropped == {}
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train"])
+def test_local_wants_files_and_folders(folder, tmp_path, name):
+    path = folder.path / name
+    path.rename(tmp_path / "elsewhere")
+    path.mkdir() if path.suffix else path.touch()
+    with pytest.raises(UserError, match=rf"lacks {name}"):
+        fetch_local(folder.path, tmp_path / "raw")
+
+
 def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
     fetch_local(folder.path, tmp_path / "raw")
     (folder.path / "train.csv").unlink()
@@ -92,6 +116,9 @@ def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
         fetch_local(None, tmp_path / "raw")
     with pytest.raises(UserError, match="lacks"):
         fetch_local(tmp_path / "nowhere", tmp_path / "raw")
+    folder.write()
+    with pytest.raises(UserError, match=r"lacks train\.csv, .*; .*/competition may be meant"):
+        fetch_local(folder.path.parent, tmp_path / "raw")
 
 
 class Kaggle(BaseHTTPRequestHandler):
@@ -216,6 +243,41 @@ def test_kaggle_without_credentials(kaggle, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="no valid credentials; put a token"):
         fetch_kaggle(tmp_path)
     assert capsys.readouterr().out == ""
+
+
+def packed(folder: Path, top: str = "", **others: bytes) -> bytes:
+    """An archive in another order than `contents`, with the files below `top`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in {**others, **dict(reversed(contents(folder).items()))}.items():
+            archive.writestr(top + name, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("top", ["", "imaterialist/", "data/2020/"])
+def test_kaggle_archives_with_folders_around_the_files(kaggle, folder, tmp_path, top):
+    """As other programs pack them, with what macOS adds."""
+    kaggle.archive = packed(folder.path, top, **{"__MACOSX/._train.csv": b"", "notes/train.csv": b""})
+    fetch_kaggle(tmp_path)
+    assert contents(tmp_path / "raw") == contents(folder.path)
+
+
+def test_kaggle_archives_in_an_archive_are_one_sentence(kaggle, folder, tmp_path):
+    shutil.rmtree(folder.path / "test")
+    kaggle.archive = packed(folder.path, **{"test.zip": b""})
+    with pytest.raises(UserError, match="lacks test; unpack all that is packed in it into a folder, and name that"):
+        fetch_kaggle(tmp_path)
+
+
+def test_kaggle_locked_archives_are_one_sentence(kaggle, folder, tmp_path):
+    locked = bytearray(packed(folder.path))
+    for header, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        at = -1
+        while (at := locked.find(header, at + 1)) >= 0:
+            locked[at + flags] |= 1
+    kaggle.archive = bytes(locked)
+    with pytest.raises(UserError, match=r"is broken .*password required.*; delete it and run again"):
+        fetch_kaggle(tmp_path)
 
 
 def test_kaggle_broken_or_incomplete_archive(kaggle, tmp_path):

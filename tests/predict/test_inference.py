@@ -1,4 +1,4 @@
-"""From the network's padded square back to the photograph."""
+"""COCO results at the original size from a network's padded images; TTA; export; inspection."""
 
 import contextlib
 import os
@@ -13,9 +13,10 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from fashionseg.__main__ import main
-from fashionseg.core import files
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
@@ -27,8 +28,8 @@ from fashionseg.predict.config import Predict
 from networks import USUAL, mask_rcnn
 
 
-def test_instances_are_coco_results_at_the_original_size():
-    found = {
+def test_coco_results_are_at_the_original_size():
+    detections = {
         "boxes": np.array([[0.25, 0.2, 0.75, 1], [0, 0, 1, 0.9]], np.float32),
         "scores": np.array([0.9, 0.6], np.float32),
         "classes": np.array([2, 1], np.int32),
@@ -39,7 +40,7 @@ def test_instances_are_coco_results_at_the_original_size():
     }
     labels, settings = Labels([40, 41], [7, 9, 30]), replace(SETTINGS, mask_threshold=0.5)
     with ThreadPoolExecutor(1) as pool:
-        results = inference.instances(200, 320, found, labels, settings, pool)
+        results = inference.coco_results(detections, (200, 320), labels, settings, pool)
     (result,) = results  # the second has no pixel above the threshold
     assert (result["category_id"], result["score"]) == (41, pytest.approx(0.9))
     assert result["bbox"] == [80, 40, 160, 160]
@@ -51,9 +52,9 @@ def test_instances_are_coco_results_at_the_original_size():
     assert result["margin"] == pytest.approx(0.85)
     assert 0.7 < result["mask_score"] <= 0.75  # a little less at the edge
     assert (result["attribute_ids"], result["attribute_scores"]) == ([9, 30], [0.8, 0.05])
-    del found["attributes"]
+    del detections["attributes"]
     with ThreadPoolExecutor(1) as pool:
-        (result,) = inference.instances(200, 320, found, labels, settings, pool)
+        (result,) = inference.coco_results(detections, (200, 320), labels, settings, pool)
     assert result["attribute_ids"] == result["attribute_scores"] == []
 
 
@@ -104,11 +105,11 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
 
 
-def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predictor, image):
+def test_a_flipped_view_of_a_flipped_image_equals_the_plain_view(predictor, image):
     (plain,) = predictor.views
     mirrored = inference.View(plain.detector, flipped=True)
-    (expected,) = plain.detect(padded([samples.resized(image, 64)], 64))
-    (found,) = mirrored.detect(padded([samples.resized(image, 64)[:, ::-1]], 64))
+    (expected,) = plain.detect(padded([pictures.resized(image, 64)], 64))
+    (found,) = mirrored.detect(padded([pictures.resized(image, 64)[:, ::-1]], 64))
     np.testing.assert_allclose(found["scores"], expected["scores"])
     np.testing.assert_allclose(found["boxes"], expected["boxes"] @ FLIP + [1, 0, 1, 0], atol=1e-6)
     np.testing.assert_allclose(found["masks"], expected["masks"][..., ::-1])
@@ -117,12 +118,12 @@ def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predi
 FLIP = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])  # x1 and x2 change places and sign
 
 
-def test_the_same_network_twice_changes_nothing(predictor, trained, image):
+def test_fusing_a_network_with_itself_changes_nothing(predictor, trained, image):
     twice = inference.Predictor([trained, trained], SETTINGS)
     assert twice(image) == predictor(image)
 
 
-def test_views_are_flips_and_scales_of_every_network(trained, image):
+def test_tta_views_are_flips_and_scales_of_each_network(trained, image):
     predictor = inference.Predictor([trained], replace(SETTINGS, flip=True, scales=[1.0, 1.5]))
     assert [(view.side, view.flipped) for view in predictor.views] == [(64, False), (64, True), (96, False), (96, True)]
     found = predictor(image)
@@ -130,8 +131,8 @@ def test_views_are_flips_and_scales_of_every_network(trained, image):
     assert all(instance["segmentation"]["size"] == [60, 80] for instance in found)
 
 
-def test_larger_views_look_at_the_originals(trained, image, tmp_path):
-    """In a stage as from an array: what is stored is small, a view of more pixels sees more."""
+def test_larger_views_read_the_original_images(trained, image, tmp_path):
+    """Stored images are small; a view with more pixels reads the originals."""
     record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
     for name, picture in (("raw", image), ("small", cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA))):
         cv2.imwrite(str(folder(tmp_path / name) / "a.png"), picture[..., ::-1])
@@ -144,27 +145,27 @@ def test_larger_views_look_at_the_originals(trained, image, tmp_path):
     assert found == [{"image_id": 3, **one} for one in predictor(image)]
 
 
-def test_scales_that_come_to_the_same_side_are_refused(trained):
-    with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another does"):
+def test_scales_of_the_same_side_are_errors(trained):
+    with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another scale does"):
         inference.Predictor([trained], replace(SETTINGS, scales=[1.0, 1.1]))
-    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 leaves 0 px of a picture; 64 are the least"):
+    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 gives images of 0 px; 64 are the least"):
         inference.Predictor([trained], replace(SETTINGS, scales=[0.01]))
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (60, 80, 4), (0, 80, 3)])
-def test_what_is_no_picture_is_named(predictor, shape):
+def test_a_wrong_image_array_is_an_error(predictor, shape):
     with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8 RGB\. Received: .*uint8"):
         predictor(np.zeros(shape, np.uint8))
 
 
-def test_networks_with_and_without_attributes_are_not_merged(tmp_path):
+def test_networks_with_and_without_attributes_are_not_fused(tmp_path):
     recipe, labels = {**RECIPE, "attributes": "linear", "attribute_count": 1}, [{"id": 5, "name": "lined"}]
     for name, network in (("with", recipe), ("without", {**recipe, "attributes": "none"})):
         mask_rcnn(**network).save_weights(folder(tmp_path / name) / "mask_rcnn.weights.h5")
         description = {"network": network, "categories": CATEGORIES, "attributes": labels}
         files.write_json(tmp_path / name / "mask_rcnn.json", description)
     for names in (("with", "without"), ("without", "with")):
-        with pytest.raises(UserError, match="only one knows attributes"):
+        with pytest.raises(UserError, match="only one has attributes"):
             inference.Predictor([tmp_path / name for name in names], SETTINGS)
 
 
@@ -173,7 +174,7 @@ def folder(path):
     return path
 
 
-def test_networks_of_other_labels_are_not_merged(trained, tmp_path):
+def test_networks_of_other_labels_are_not_fused(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "other")
     files.write_json(tmp_path / "other" / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES[::-1]})
     with pytest.raises(UserError, match=r"other was trained on other labels than .*models"):
@@ -185,7 +186,7 @@ def test_the_exported_network_gives_the_same_without_this_package(predictor, tra
     from fashionseg.predict.export import export
 
     export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
-    batch = padded([samples.resized(image, 64)] * 3, 64)
+    batch = padded([pictures.resized(image, 64)] * 3, 64)
     expected = predictor.views[0].detector.predict_on_batch(batch)
     np.savez(tmp_path / "batch.npz", **batch)
     code = (
@@ -227,17 +228,31 @@ def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     main(["inspect", str(trained), str(tmp_path / "photo.png"), str(tmp_path / "steps")])
     assert f"10 steps: {tmp_path / 'steps'}" in capsys.readouterr().out
-    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
-    assert len(pictures) == 10
-    assert all(picture.std() > 10 for picture in pictures)
-    with pytest.raises(UserError, match="is missing or no picture"):
+    drawn = [cv2.imread(str(path)) for path in sorted((tmp_path / "steps").iterdir())]
+    assert len(drawn) == 10
+    assert all(picture.std() > 10 for picture in drawn)
+    with pytest.raises(UserError, match=r"none\.png is no file; name a picture"):
         main(["inspect", str(trained), str(tmp_path / "none.png"), str(tmp_path / "steps")])
+
+
+@pytest.mark.parametrize("size", [(250, 200), (40, 50)])  # shrinks, grows
+def test_inspection_shows_what_the_network_saw(trained, tmp_path, monkeypatch, size):
+    """16 bits, and turned for the viewer: neither changes what training and prediction read."""
+    grey, exif = (np.arange(size[0])[:, None] * np.full((1, size[1]), 200)).astype(np.uint16), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(tmp_path / "photo.png", exif=exif)
+    given = []
+    monkeypatch.setattr(inspect, "steps", lambda network, image, names: given.append(image) or {})
+    (tmp_path / "steps").mkdir()
+    inspect.inspect(trained, str(tmp_path / "photo.png"), tmp_path / "steps")
+    seen = samples.read(tmp_path / "photo.png", *size, 64)
+    np.testing.assert_array_equal(pictures.resized(given[0], 64), seen)
 
 
 def test_what_is_drawn_is_what_the_network_finds(trained, image):
     """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
     network, _ = inference.load(trained)
-    batch = padded([samples.resized(image, 64)], 64)
+    batch = padded([pictures.resized(image, 64)], 64)
     steps, detector = inspect.Steps(network, 0.05), Detector(network, 0.05, inspect.NMS_IOU)
     for model in (steps, detector):
         model.compile(jit_compile=JIT)
@@ -263,7 +278,7 @@ def test_a_network_of_another_version_is_one_sentence(tmp_path):
 
 
 def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"holds no trained network: mask_rcnn\.json is missing; train, or copy one"):
+    with pytest.raises(UserError, match=r"has no trained network: mask_rcnn\.json is missing; train one, or copy one"):
         inference.load(tmp_path)
     files.write_json(tmp_path / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     with pytest.raises(UserError, match=r"mask_rcnn\.weights\.h5 is missing; run `dvc repro train`"):
@@ -301,10 +316,10 @@ def test_a_description_that_does_not_fit_its_network_is_one_sentence(tmp_path):
     for description, complaint in (
         ({"network": RECIPE}, r"another version of the network \('categories'\)"),
         ([1], "another version of the network"),
-        ({"network": RECIPE, "categories": CATEGORIES[:1]}, "names 1 categories, but its network tells 2 apart"),
+        ({"network": RECIPE, "categories": CATEGORIES[:1]}, "names 1 categories, but its network has 2"),
         (
             {"network": {**RECIPE, "attributes": "linear", "attribute_count": 3}, "categories": CATEGORIES},
-            "names 0 attributes, but its network tells 3 apart",
+            "names 0 attributes, but its network has 3",
         ),
     ):
         files.write_json(tmp_path / "mask_rcnn.json", description)

@@ -12,7 +12,7 @@ from fashionseg import params
 from fashionseg.convert import coco
 from fashionseg.core import files
 from fashionseg.evaluate import plots
-from fashionseg.evaluate.scores import report
+from fashionseg.evaluate.scores import compute_scores
 from fashionseg.report.page import Run
 
 ROOT = Path(__file__).parents[2]
@@ -60,11 +60,12 @@ def write(folder: Path, document, found) -> Run:
     (folder / "train").mkdir(parents=True)
     for image in document["images"]:
         cv2.imwrite(str(folder / image["file_name"]), np.full((SIDE, SIDE, 3), 40 * image["id"], np.uint8))
-    values, tables, evaluations = report(document, found, 0.5)
+    values, tables, evaluations = compute_scores(document, found, 0.5)
     for name, table in tables.items():
         files.write_csv(results / f"evaluate/{name}.csv", table)
     scores = plots.image_scores(evaluations["segm"])
-    drawn = plots.pictures(document, found, folder, scores, tables["wrong"], 24, results / "evaluate/pictures")
+    chosen = {"scores": scores, "wrong": tables["wrong"], "count": 24}
+    drawn = plots.draw_overlays(document, found, folder, results / "evaluate/pictures", **chosen)
     files.write_csv(results / "evaluate/pictures.csv", drawn)
     files.write_json(metrics / "evaluate.json", values)
     files.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))

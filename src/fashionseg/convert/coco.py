@@ -8,7 +8,8 @@ import pandas as pd
 from rich.progress import track
 
 from fashionseg.convert.competition import CHUNK, Competition
-from fashionseg.core import rle
+from fashionseg.convert.split import check_validation
+from fashionseg.core import rle, tables
 from fashionseg.core.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels; where COCO's small and medium instances end
@@ -19,14 +20,9 @@ Document = dict[str, Any]
 
 def read_split(path: str | Path, competition: Competition) -> pd.DataFrame:
     """The split stage's table; raises UserError where it is not one of exactly this competition's images."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run `dvc repro split`.") from None
-    fits = (
-        list(table.columns) == ["image_id", "subset"]
-        and table["subset"].isin(["train", "val"]).all()
-        and sorted(table["image_id"]) == sorted(competition.train_images)
+    table = tables.read(path, ["image_id", "subset"])[["image_id", "subset"]]
+    fits = table["subset"].isin(["train", "val"]).all() and sorted(table["image_id"]) == sorted(
+        competition.train_images
     )
     if not fits:
         raise UserError(f"{path} is not a split of the images of {competition.folder}; run `dvc repro split`.")
@@ -39,11 +35,13 @@ def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Docume
     split: columns image_id, subset, exactly the competition's training images. Image ids count from 1 over the sorted
     ids of train/ (and of test/), annotation ids from 1 in each document, category and attribute ids are those of the
     label file. area, bbox (x, y, w, h) and segmentation (compressed RLE) are pycocotools' own to the last character.
+    Raises UserError where no two images are left to validate.
     """
     image_ids = {name: number for number, name in enumerate(sorted(competition.train_images), 1)}
     subsets = dict(zip(split["image_id"], split["subset"], strict=True))
     labels = {"categories": competition.categories, "attributes": competition.attributes}
     made = {subset: {"info": {}, "images": [], "annotations": [], **labels} for subset in ("train", "val", "test")}
+    check_validation(sum(subsets[name] == "val" for name in image_ids), competition)
     for name, number in image_ids.items():
         made[subsets[name]]["images"].append(_image(competition, competition.train_images[name], number))
     for number, name in enumerate(sorted(competition.test_images), 1):

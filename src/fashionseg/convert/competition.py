@@ -4,10 +4,12 @@ A fault of a file as a whole raises UserError. A fault of one row or one trainin
 its first example, as long as few drop. Every test picture must be there: a submission has to name each.
 """
 
+import contextlib
 import dataclasses
-import warnings
+import math
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from rich.progress import track
 
-from fashionseg.core import files, rle
+from fashionseg.core import documents, pictures, rle, tables
 from fashionseg.core.errors import UserError
 
 TRAIN, LABELS, SAMPLE = "train.csv", "label_descriptions.json", "sample_submission.csv"
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds")
 TOLERATED = 0.05  # share of rows, or of pictures, that may drop; beyond it the file is broken, not the row
+REPEATED = "repeats an earlier row"
+LIST = re.compile(r"[\[({]?[\d\s,'\"]*[\])}]?")  # of whole numbers
 CHUNK = 10_000  # rows whose runs are in memory at once
-
-Image.MAX_IMAGE_PIXELS = None  # the competition's pictures of 90 million pixels are no attack
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Competition:
         """The competition less these training pictures and their rows; UserError where they are many."""
         gone = {path.stem: path for path in sorted(broken)}
         rows = self.instances[self.instances["image_id"].isin(gone)]
-        pictures = _drops("picture cannot be decoded", gone.values(), len(self.train_images), "pictures")
+        lost = _drops("picture cannot be decoded", gone.values(), len(self.train_images), "pictures")
         lines = _drops(
             "row of a picture that cannot be decoded", _lines(self.folder, rows, {}), len(self.instances), "rows"
         )
@@ -73,7 +74,7 @@ class Competition:
             self,
             instances=self.instances.drop(index=rows.index).reset_index(drop=True),
             train_images={name: path for name, path in self.train_images.items() if name not in gone},
-            drops=pd.concat([self.drops, pictures, lines], ignore_index=True),
+            drops=pd.concat([self.drops, lost, lines], ignore_index=True),
         )
 
 
@@ -81,38 +82,40 @@ def read(folder: str | Path) -> Competition:
     """Reads and checks a competition folder; raises UserError as the module's first lines say."""
     folder = Path(folder)
     categories, attributes = _labels(folder / LABELS)
-    table = _table(folder / TRAIN, COLUMNS)
+    table = tables.read(folder / TRAIN, COLUMNS)
     train, test = _pictures(folder / "train"), _test_pictures(folder)
     _no_collision([*train, *table["ImageId"].unique()], folder / TRAIN)
     _no_collision(test, folder / SAMPLE)
 
     paths = [*train.values(), *test.values()]
     with ThreadPoolExecutor(16) as pool:  # the disk is waited for, not the processor
-        headers = track(pool.map(_header, paths), "reading picture headers", total=len(paths))
+        headers = track(pool.map(_size, paths), "reading picture headers", total=len(paths))
         sizes = {path: size for path, size in zip(paths, headers, strict=True) if size}
     for path in test.values():
         if path not in sizes:
             raise UserError(f"{path} is no whole picture, but every test picture must be answered; get it again.")
     broken = [path for path in train.values() if path not in sizes]
-    pictures = _drops("picture has no readable header", broken, len(train), "pictures")
+    lost = _drops("picture has no readable header", broken, len(train), "pictures")
     train = {name: path for name, path in train.items() if path in sizes}
 
     instances, faults, details = _instances(
         table, categories, attributes, {name: sizes[path] for name, path in train.items()}
     )
-    bad = faults != ""
+    again = faults == REPEATED
+    bad = (faults != "") & ~again
     rows = _drops(faults[bad].tolist(), _lines(folder, instances[bad], details), len(table), "rows")
+    copies = _drops(REPEATED, _lines(folder, instances[again], {}), math.inf, "rows")  # nothing is lost with them
     return Competition(
         folder=folder,
         categories=categories,
         attributes=attributes,
-        instances=instances[~bad]
+        instances=instances[faults == ""]
         .astype({"height": "int64", "width": "int64", "class_id": "int64"})
         .reset_index(drop=True),
         train_images=train,
         test_images=test,
         sizes=sizes,
-        drops=pd.concat([pictures, rows], ignore_index=True),
+        drops=pd.concat([lost, rows, copies], ignore_index=True),
     )
 
 
@@ -138,72 +141,36 @@ def _drops(reasons: str | list[str], places: Iterable[Any], total: int, what: st
 
 
 def _labels(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    labels = files.read_json(path)
-    if not isinstance(labels, dict) or not labels.get("categories"):
-        raise UserError(f"{path} should hold an object with 'categories' and 'attributes', each a list of id and name.")
+    labels = {"attributes": [], **documents.read(path, documents.LABELS)}
+    if not labels["categories"]:
+        raise UserError(f"{path} names no categories; get it again.")
     for kind in ("categories", "attributes"):
-        entries = labels.setdefault(kind, [])
-        for entry in entries:
-            if not (isinstance(entry, dict) and type(entry.get("id")) is int and isinstance(entry.get("name"), str)):
-                raise UserError(f"{path}: {kind} holds {entry!r}; each entry needs a whole number 'id' and a 'name'.")
-        ids = [entry["id"] for entry in entries]
+        ids = [entry["id"] for entry in labels[kind]]
         if repeated := {id for id in ids if ids.count(id) > 1}:
             raise UserError(f"{path}: {kind} names id {min(repeated)} twice.")
     return labels["categories"], labels["attributes"]
 
 
-def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV as text, with `row`, the line each row stands on; lines without any value are left out."""
-    try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; the folder should hold the competition's files.") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty; it should start with {','.join(columns)}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        hint = "every row needs as many fields as the header, lists of ids in quotes"
-        raise UserError(f"{path} is no CSV: {' '.join(str(error).split())}; {hint}.") from None
-    table = table.fillna("").assign(row=np.arange(len(table)) + 2)
-    table = table[(table.drop(columns="row") != "").any(axis=1)].reset_index(drop=True)
-    _explain_other_layouts(path, table)
-    if lacking := [name for name in columns if name not in table]:
-        found = ", ".join(map(str, table.columns[:-1]))
-        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its first line names {found}.")
-    if table.empty:
-        raise UserError(f"{path} has no rows below its header.")
-    return table
-
-
-def _explain_other_layouts(path: Path, table: pd.DataFrame) -> None:
-    start = table.head(100).astype(str)
-    if start.apply(lambda cells: cells.str.startswith("[")).to_numpy().any():
-        raise UserError(
-            f"{path} groups the instances of an image into lists; one row an instance is expected: explode the lists."
-        )
-    dotted = "ImageId" in start and start["ImageId"].str.endswith(".jpg").any()
-    if dotted or ("ClassId" in start and start["ClassId"].str.fullmatch(r"\d+(_\d+)+").any()):
-        raise UserError(
-            f"{path} is in the form of the 2019 edition (ImageId with .jpg or ClassId as 6_115_136); expected is that "
-            "of 2020: ImageId without .jpg, ClassId a number, attribute ids in AttributesIds."
-        )
-
-
 def _pictures(folder: Path) -> dict[str, Path]:
-    """Id -> path of every .jpg in a folder, sorted by id; UserError where there is none."""
-    pictures = {path.stem: path for path in sorted(folder.glob("*.jpg"))}
-    if not pictures:
-        raise UserError(f"{folder} holds no picture; it should hold <ImageId>.jpg for each image.")
-    return pictures
+    """Id -> path of every picture in a folder, sorted by name; UserError where there is none or two have one id."""
+    found: dict[str, Path] = {}
+    for path in pictures.find(folder) if folder.is_dir() else []:
+        if (other := found.setdefault(path.stem, path)) != path:
+            raise UserError(f"{folder} holds {other.name} and {path.name}, both of ImageId {path.stem}; remove one.")
+    if not found:
+        raise UserError(
+            f"{folder} holds no picture; it should hold <ImageId>.jpg for each image, not in folders below."
+        )
+    return found
 
 
 def _test_pictures(folder: Path) -> dict[str, Path]:
-    table, there = _table(folder / SAMPLE, ["ImageId"]), _pictures(folder / "test")
+    table, there = tables.read(folder / SAMPLE, ["ImageId"]), _pictures(folder / "test")
     for name, row in zip(table["ImageId"], table["row"], strict=True):
         if name not in there:
-            raise UserError(f"{folder / 'test'} lacks {name}.jpg, which {folder / SAMPLE}:{row} names; get it again.")
+            raise UserError(
+                f"{folder / 'test'} has no picture {name}, which {folder / SAMPLE}:{row} names; get it again."
+            )
     return {name: there[name] for name in table["ImageId"].unique()}
 
 
@@ -219,13 +186,10 @@ def _no_collision(names: Iterable[str], path: Path) -> None:
             )
 
 
-def _header(path: Path) -> tuple[int, int] | None:
-    """(height, width) in stored pixel order, whatever EXIF says, without decoding; None where there is no picture."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError):
-        return None
+def _size(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(UserError):
+        return pictures.size(path)
+    return None
 
 
 def _instances(
@@ -272,6 +236,10 @@ def _instances(
         broken = rle.check_kaggle(rows["encoded"].tolist(), heights, widths)
         details |= {rows.index[at]: detail for at, detail in broken.items()}
     faults[list(details)] = "EncodedPixels is no mask"
+    sound = instances[faults == ""]
+    claim = ["image_id", "class_id", "encoded"]
+    faults[sound.index[sound.duplicated(claim)]] = "image, class and pixels of an earlier row, with other AttributesIds"
+    faults[sound.index[sound.duplicated([*claim, "attribute_ids"])]] = REPEATED
     return instances, faults, details
 
 
@@ -282,7 +250,5 @@ def _whole(texts: pd.Series) -> pd.Series:
 
 
 def _attribute_ids(text: str) -> tuple[int, ...] | None:
-    try:
-        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
-    except ValueError:
-        return None
+    """115,136 as the competition writes it, or as other programs print a list: [115, 136], ['115' '136']."""
+    return tuple(map(int, re.findall(r"\d+", text))) if LIST.fullmatch(text.strip()) else None

@@ -1,4 +1,5 @@
-"""Training and validation: whole images, every class in about the same share on both sides."""
+"""Training and validation: every class and frequent attribute in about the same share on both sides, no picture on
+both."""
 
 import warnings
 
@@ -8,29 +9,75 @@ from sklearn.model_selection import StratifiedGroupKFold
 from fashionseg.convert.competition import Competition
 from fashionseg.core.errors import UserError
 
-# A class that every image has once: the folds get even numbers of images, and images without instances are dealt too.
+# A label that every image has once: the folds get even numbers of images, and images without instances are dealt too.
 PICTURE = -1
+FREQUENT = 10  # instances a fold: attributes from here on are dealt out, and shares looked at
+LEAST_TO_VALIDATE = 2  # images: what to claim is cross-fitted on them
 
 
-def assign(competition: Competition, folds: int, fold: int, seed: int) -> pd.DataFrame:
+def assign(
+    competition: Competition, folds: int, fold: int, seed: int, groups: dict[str, str] | None = None
+) -> pd.DataFrame:
     """Columns image_id (sorted), subset ("train" | "val"): fold number `fold` of `folds` is held out.
 
-    scikit-learn's StratifiedGroupKFold over instances, grouped by image: each image goes to the fold where it evens out
-    the classes' shares best, rare and frequent classes weighing alike. Depends on the ids and classes and on the seed,
-    not on the order of the rows. Raises UserError where the numbers cannot be.
+    scikit-learn's StratifiedGroupKFold over instances and their frequent attributes, grouped by picture (`groups`: of
+    `duplicates.groups`): each goes to the fold where it evens out the shares of classes and attributes best, rare and
+    frequent ones weighing alike. Depends on ids, classes and attributes and on the seed, not on the order of the rows.
+    Raises UserError where the numbers cannot be.
     """
     images = sorted(competition.train_images)
     if folds < 2 or not 0 <= fold < folds:
         raise UserError(f"split.fold should be 0 to split.folds - 1 and split.folds 2 at least, not {fold} of {folds}.")
-    if len(images) < folds:
+    picture = {name: (groups or {}).get(name, name) for name in images}
+    if (different := len(set(picture.values()))) < folds:
         raise UserError(
-            f"{competition.folder} has {len(images)} usable training images, fewer than split.folds = {folds}."
+            f"{competition.folder} has {different} usable training pictures, fewer than split.folds = {folds}."
         )
-    instances = competition.instances.sort_values(["image_id", "class_id"])
-    groups = [*images, *instances["image_id"]]
-    classes = [PICTURE] * len(images) + instances["class_id"].tolist()
+    labels = _labels(competition, FREQUENT * folds)
+    names, numbers = [*images, *labels["image_id"]], [PICTURE] * len(images) + labels["label"].tolist()
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a class with fewer images than folds
-        _, held_out = list(splitter.split(groups, classes, groups))[fold]
-    held = {groups[at] for at in held_out}
+        _, held_out = list(splitter.split(names, numbers, [picture[name] for name in names]))[fold]
+    held = {names[at] for at in held_out}
+    check_validation(len(held), competition)
     return pd.DataFrame({"image_id": images, "subset": ["val" if name in held else "train" for name in images]})
+
+
+def check_validation(images: int, competition: Competition) -> None:
+    """Raises UserError where so few validation images would end the pipeline after the training."""
+    if images < LEAST_TO_VALIDATE:
+        raise UserError(
+            f"{competition.folder} has {len(competition.train_images)} usable training images, of which {images} are "
+            f"held out to validate; {LEAST_TO_VALIDATE} are the least: add pictures or lower split.folds."
+        )
+
+
+def shares(competition: Competition, table: pd.DataFrame, folds: int) -> pd.DataFrame:
+    """What is held out of each class and attribute with FREQUENT instances a fold or more, the least share first.
+
+    Columns name, instances, held (a share of them).
+    """
+    names = {entry["id"]: entry["name"] for entry in competition.categories}
+    names |= {_attribute(entry["id"]): entry["name"] for entry in competition.attributes}
+    labels = _labels(competition, FREQUENT * folds)
+    held = labels["image_id"].isin(table["image_id"][table["subset"] == "val"])
+    counted = held.groupby(labels["label"].map(names)).agg(instances="size", held="mean").rename_axis("name")
+    return counted[counted["instances"] >= FREQUENT * folds].sort_values("held", kind="stable").reset_index()
+
+
+def _labels(competition: Competition, frequent: int) -> pd.DataFrame:
+    """Columns image_id and label, sorted: a row for the class of each instance and for each of its attributes that
+    `frequent` instances have."""
+    instances = competition.instances
+    attributes = instances[["image_id", "attribute_ids"]].explode("attribute_ids").dropna()
+    of_attribute = attributes.groupby("attribute_ids")["image_id"].transform("size") >= frequent
+    labels = [
+        instances[["image_id", "class_id"]].rename(columns={"class_id": "label"}),
+        attributes[of_attribute].assign(label=lambda rows: _attribute(rows.pop("attribute_ids").astype("int64"))),
+    ]
+    return pd.concat(labels).sort_values(["image_id", "label"], ignore_index=True)
+
+
+def _attribute(number):
+    """Classes count from 0; attributes' labels are what is left, below PICTURE."""
+    return PICTURE - 1 - number

@@ -60,12 +60,12 @@ def write_csv(path: str | Path, table: pd.DataFrame) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises UserError where the file is missing or no JSON."""
+    """Raises UserError where the file is missing or no JSON; `documents.read` checks what it holds, too."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # other programs write a byte order mark
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # also for bytes that are no text
         raise UserError(f"{path} is no JSON file: {error}.") from None
 
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
-from fashionseg.core import files
+from fashionseg.core import documents
 from fashionseg.core.errors import UserError
 from fashionseg.data import augment, samples
 from fashionseg.data.labels import Labels
@@ -45,7 +45,7 @@ class Pictures(keras.utils.PyDataset):
         self, document: dict[str, Any] | str | Path, images: str | Path, side: int, batch_size: int, workers: int = 0
     ):
         super().__init__(workers=1)  # of Keras' own; 1 is none
-        document = document if isinstance(document, dict) else files.read_json(document)
+        document = document if isinstance(document, dict) else documents.read(document)
         self.records = document["images"]
         if not self.records:
             raise UserError("there is no image in the COCO document to make batches of; look at the split.")
@@ -127,7 +127,7 @@ class Batches(Pictures):
         shuffle: bool = False,
         workers: int = 0,
     ):
-        document = document if isinstance(document, dict) else files.read_json(document)
+        document = document if isinstance(document, dict) else documents.read(document)
         super().__init__(document, images, side, batch_size, workers)
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances

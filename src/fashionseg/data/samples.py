@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from fashionseg.core import rle
+from fashionseg.core import pictures, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data import augment
 from fashionseg.data.augment import Patch
@@ -35,23 +35,12 @@ def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
 
     Raises UserError where the file cannot be decoded or has another aspect than the record.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise UserError(f"{path} is missing or no whole picture; run `dvc repro convert` to write it again.")
+    image = pictures.read(path, side)
     scale = max(image.shape[:2]) / max(height, width)
     if max(abs(height * scale - image.shape[0]), abs(width * scale - image.shape[1])) > 1:
         found = " x ".join(map(str, image.shape[:2]))
         raise UserError(f"{path} is {found} pixels, which is no resized {height} x {width}; run `dvc repro convert`.")
-    return cv2.cvtColor(resized(image, side), cv2.COLOR_BGR2RGB)
-
-
-def resized(image: np.ndarray, side: int) -> np.ndarray:
-    """A picture (H, W, 3) uint8 whose long side becomes `side` pixels."""
-    scale = side / max(image.shape[:2])
-    if scale == 1:
-        return image
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return pictures.resized(image, side, (height, width))
 
 
 def sample(

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress, track
 
-from fashionseg.core import files, paths
+from fashionseg.core import files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
@@ -18,6 +18,7 @@ from fashionseg_demo import competition
 
 FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
 DEMO_IMAGES = 250
+SHOWN = 5  # entries that are named
 BLOCK = 4096  # bytes that a file system hands out at least
 
 
@@ -41,10 +42,17 @@ def _copy(path: str | None, folder: Path) -> None:
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
     source = paths.of_user(path)
-    if lacking := [name for name in (*FILES, *FOLDERS) if not (source / name).exists()]:
-        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; it should hold the competition's files.")
-    names = [source / name for name in FILES]
-    names += [picture for name in FOLDERS for picture in sorted((source / name).glob("*.jpg"))]
+    lacking = [name for name in FILES if not (source / name).is_file()]
+    lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
+    if lacking:
+        below = next((path.parent for path in sorted(source.glob("*/train.csv"))), None)
+        hint = f"{below} may be meant" if below else "it should hold the competition's files"
+        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
+    found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
+    if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
+        shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
+        print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
+    names = [*(source / name for name in FILES), *found]
     with files.replacing(folder) as beside:
         _check_room([(folder.parent, _blocks(file.stat().st_size for file in names))], f"the files of {source}")
         for name in FOLDERS:
@@ -96,14 +104,29 @@ def _blocks(sizes: Iterable[int]) -> int:
 def _unzip(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as zipped, files.replacing(folder) as beside, Progress() as progress:
-            members = zipped.infolist()
-            tops = {member.filename.partition("/")[0] for member in members}
-            if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
-                raise UserError(f"{archive} lacks {', '.join(lacking)}; is data.competition the right one?")
+            members = _members(zipped, archive)
             _check_room([(folder.parent, _blocks(member.file_size for member in members))], f"the files of {archive}")
             task = progress.add_task(f"unpacking {archive}", total=sum(member.file_size for member in members))
             for member in members:
                 zipped.extract(member, beside)
                 progress.advance(task, member.file_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: packed in unknown ways
         raise UserError(f"{archive} is broken ({error}); delete it and run again.") from None
+
+
+def _members(zipped: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
+    """The competition's files in an archive, named as they are to be unpacked: without the folders around train.csv."""
+    packed = [member for member in zipped.infolist() if not member.is_dir()]
+    roots = [m.filename.removesuffix(FILES[0]) for m in packed if Path(m.filename).name == FILES[0]]
+    root = min(roots, key=len, default="")
+    members = [member for member in packed if member.filename.startswith(root)]
+    for member in members:
+        member.filename = member.filename.removeprefix(root)
+    tops = {member.filename.partition("/")[0] for member in members}
+    if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
+        within = [name for name in tops if name.endswith(".zip")]
+        hint = "unpack all that is packed in it into a folder, and name that: data.source local, data.path"
+        raise UserError(
+            f"{archive} lacks {', '.join(lacking)}; {hint if within else 'is data.competition the right one?'}"
+        )
+    return [member for member in members if member.filename.partition("/")[0] in (*FILES, *FOLDERS)]

@@ -1,4 +1,4 @@
-"""A network at work on one picture, step by step, as pictures: `make inspect IMAGE=photo.jpg`."""
+"""Draws what a network computes for one image, step by step: `make inspect IMAGE=photo.jpg`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,23 +8,22 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-from fashionseg.core import files
+from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import samples
 from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 from fashionseg.predict import inference
 
-BEST = 50  # boxes drawn of each step, or nothing could be seen
+BEST = 50  # boxes drawn of each step; more would cover the image
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
-STRONGEST = 3  # channels drawn of each level, those that vary most
+STRONGEST = 3  # channels drawn of each pyramid level: those that vary most
 NMS_IOU = 0.5  # of the instances
 
 
 class Steps(keras.Model):
-    """What is drawn, computed as one graph: tensor by tensor, JAX would compile for most of a minute."""
+    """All that is drawn, computed as one graph: step by step, JAX would compile for most of a minute."""
 
     def __init__(self, network: MaskRCNN, least_score: float):
         super().__init__(autocast=False)
@@ -65,17 +64,16 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     Raises UserError where the file is missing or no picture.
     """
     network, _ = inference.load(models)
-    names = [category["name"] for category in files.read_json(models / "mask_rcnn.json")["categories"]]
-    bgr = cv2.imread(image, cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise UserError(f"{image} is missing or no picture; name one, as in make inspect IMAGE=photo.jpg.")
-    pictures = steps(network, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), names)
+    names = [category["name"] for category in documents.read(models / "mask_rcnn.json", documents.LABELS)["categories"]]
+    if not Path(image).is_file():
+        raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
+    drawn = steps(network, pictures.read(image, network.config.side), names)
     with files.replacing(folder) as beside:
         beside.mkdir(parents=True)
-        for number, (name, picture) in enumerate(pictures.items(), 1):
+        for number, (name, picture) in enumerate(drawn.items(), 1):
             file = beside / f"{number:02}_{name.partition(',')[0].replace(' ', '_')}.jpg"
             cv2.imwrite(str(file), overlay.titled(picture, name)[..., ::-1])
-    return len(pictures)
+    return len(drawn)
 
 
 def steps(
@@ -86,34 +84,34 @@ def steps(
     Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
     head moves the latter; the instances of at least `least_score`; the strongest channels of each pyramid level.
     """
-    picture = samples.resized(image, network.config.side)
+    picture = pictures.resized(image, network.config.side)
     model = Steps(network, least_score)
     model.compile(jit_compile=JIT)
     seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
     found = {name: values[0] for name, values in seen.pop("instances").items()}
     seen = {name: values[0] for name, values in seen.items()}
-    pictures = {
+    drawn = {
         "anchors": _anchors(picture, anchors, pyramid),
         "proposals before suppression": overlay.boxes(picture, seen["best"], seen["best_scores"]),
     }
     proposals, scores = seen["proposals"], seen["proposal_scores"]
-    pictures["proposals"] = overlay.boxes(picture, proposals[:BEST], scores[:BEST])
+    drawn["proposals"] = overlay.boxes(picture, proposals[:BEST], scores[:BEST])
 
     classes = seen["probabilities"].argmax(axis=1)
     foreground = np.flatnonzero((classes > 0) & (scores > 0))[:BEST]
     shades = np.concatenate([np.zeros(len(foreground)), seen["probabilities"].max(axis=1)[foreground]])
     both = np.concatenate([proposals[foreground], seen["moved"][foreground, classes[foreground]]])
-    pictures["refined boxes, blue before"] = overlay.boxes(picture, both, shades)
+    drawn["refined boxes, blue before"] = overlay.boxes(picture, both, shades)
 
     used = found["classes"] > 0
-    instances = overlay.Instances(
+    instances = overlay.DrawnInstances(
         found["boxes"][used],
         found["classes"][used].astype(int) - 1,
         list(found["masks"][used] > 0.5),
         found["scores"][used],
     )
-    pictures["instances"] = overlay.overlay(picture, instances, names)
+    drawn["instances"] = overlay.overlay(picture, instances, names)
 
     height, width = picture.shape[:2]
     for name, level in zip(LEVELS, pyramid, strict=True):
@@ -121,8 +119,8 @@ def steps(
         cells = level[: -(-height * len(level) // network.config.side), : -(-width * len(level) // network.config.side)]
         strongest = np.argsort(-cells.std(axis=(0, 1)))[:STRONGEST]
         maps = [overlay.heat(picture, cells[..., channel]) for channel in strongest]
-        pictures[f"{name}, channels {', '.join(map(str, strongest))}"] = np.concatenate(maps, axis=1)
-    return pictures
+        drawn[f"{name}, channels {', '.join(map(str, strongest))}"] = np.concatenate(maps, axis=1)
+    return drawn
 
 
 def _anchors(picture, anchors, pyramid):

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 import vl_convert
+import yaml
 from dvc_render import VegaRenderer
 from dvc_render.exceptions import DvcRenderError
 from pandas.errors import EmptyDataError
-from ruamel.yaml import YAML
 
 from fashionseg.core.errors import UserError
 
@@ -36,7 +36,7 @@ def read_all(path: Path) -> dict[str, Plot]:
     Raises UserError for a plot without x, a column, and y, columns by file.
     """
     plots = {}
-    for entry in YAML(typ="safe").load(path).get("plots", []):
+    for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("plots", []):
         for name, properties in entry.items() if isinstance(entry, dict) else ():
             try:
                 plot = _filled(name, properties, path.parent)

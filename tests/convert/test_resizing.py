@@ -11,29 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashionseg.convert import coco, pictures, split
+from fashionseg.convert import coco, resizing, split
 from fashionseg.convert.competition import Competition, read
 from fashionseg.core.errors import UserError
+from fashionseg.core.pictures import fit
 
 
 def resized(competition: Competition, folder: Path, side: int, workers: int = 1) -> Competition:
     """Resizes into `folder`/images."""
-    with pictures.resized(competition, folder / "images", side, workers) as left:
+    with resizing.resizing(competition, folder / "images", side, workers) as left:
         return left
-
-
-@pytest.mark.parametrize(
-    ("size", "side", "expected"),
-    [
-        ((40, 30), 64, (64, 48)),
-        ((3, 1000), 64, (1, 64)),
-        ((5214, 3676), 320, (320, 226)),
-        ((3676, 5214), 320, (226, 320)),
-        ((64, 64), 64, (64, 64)),
-    ],
-)
-def test_fit(size, side, expected):
-    assert pictures.fit(*size, side) == expected
 
 
 def drawn(height: int, width: int) -> Image.Image:
@@ -69,7 +56,7 @@ def test_pictures_are_resized(folder, tmp_path, height, width, mode, form, exif)
     with Image.open(tmp_path / "images/train/picture.jpg") as image:
         assert (image.format, image.mode) == ("JPEG", "RGB")
         assert max(image.size) == 128
-        assert image.size == pictures.fit(height, width, 128)[::-1]
+        assert image.size == fit(height, width, 128)[::-1]
         found = np.asarray(image)
     with Image.open(path) as image:
         whole = np.asarray(image.convert("RGB"))
@@ -83,6 +70,45 @@ def test_all_pictures_in_processes(folder, tmp_path):
     names = sorted(str(path.relative_to(tmp_path / "images")) for path in (tmp_path / "images").rglob("*.jpg"))
     assert names == ["test/a.jpg", "test/b.jpg", *(f"train/image{number:03}.jpg" for number in range(30))]
     assert [path.name for path in tmp_path.iterdir()] == ["competition", "images"]
+
+
+def test_other_suffixes_keep_their_names(folder, tmp_path):
+    for name in ("train/image000", "test/a"):
+        (folder.path / f"{name}.jpg").rename(folder.path / f"{name}.PNG")
+    left = resized(read(folder.path), tmp_path, 64)
+    documents = coco.documents(left, split.assign(left, 5, 0, 0))
+    named = [image["file_name"] for document in documents.values() for image in document["images"]]
+    assert {"train/image000.PNG", "test/a.PNG"} < set(named)
+    for folder_of_pictures in (folder.path, tmp_path / "images"):
+        assert sorted(named) == sorted(f"{p.parent.name}/{p.name}" for p in folder_of_pictures.glob("t*/*"))
+
+
+def test_damage_that_raises_unusual_errors_is_dropped_and_counted(folder, tmp_path):
+    """The decoder of AVIF, which sites hand out under any name, raises RuntimeError, early or late."""
+    path = folder.picture("train/image004.jpg", format="AVIF")
+    whole, contents = path.read_bytes(), {}
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        for step in (Image.open, lambda file: Image.open(file).load()):
+            try:
+                step(path)
+            except RuntimeError:
+                contents.setdefault(step is Image.open, path.read_bytes())
+                break
+            except OSError:
+                break
+    for early, reason in ((True, "picture has no readable header"), (False, "picture cannot be decoded")):
+        path.write_bytes(contents[early])
+        assert resized(read(folder.path), tmp_path, 64).dropped[reason] == 1
+
+
+def test_grey_of_16_bits_stays_grey(folder, tmp_path):
+    ramp = (np.arange(40)[:, None] * np.full((1, 30), 1600)).astype(np.uint16)
+    Image.fromarray(ramp).save(folder.path / "train/image000.jpg", "PNG")
+    assert resized(read(folder.path), tmp_path, 64).dropped == {}
+    with Image.open(tmp_path / "images/train/image000.jpg") as image:
+        shown = np.asarray(image.convert("L"))
+    assert 20 < np.median(shown) < 200
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
@@ -146,13 +172,13 @@ def interrupted(folder, tmp_path):
 @pytest.fixture
 def made(monkeypatch) -> list[str]:
     """Names of the pictures that are resized from here on."""
-    names, resize = [], pictures._resize
+    names, resize = [], resizing._resize
 
     def counted(source, *rest):
         names.append(f"{source.parent.name}/{source.name}")
         return resize(source, *rest)
 
-    monkeypatch.setattr(pictures, "_resize", counted)
+    monkeypatch.setattr(resizing, "_resize", counted)
     return names
 
 
@@ -188,7 +214,7 @@ def test_what_another_source_left_is_not_taken(folder, interrupted, made):
 
 
 def test_a_failure_after_the_resizing_keeps_the_pictures(folder, tmp_path, made):
-    with pytest.raises(RuntimeError), pictures.resized(read(folder.path), tmp_path / "images", 64, 1):
+    with pytest.raises(RuntimeError), resizing.resizing(read(folder.path), tmp_path / "images", 64, 1):
         raise RuntimeError
     assert not (tmp_path / "images").exists()
     assert len(made) == 32
@@ -198,7 +224,7 @@ def test_a_failure_after_the_resizing_keeps_the_pictures(folder, tmp_path, made)
 
 def test_two_at_once_are_refused(folder, tmp_path):
     with (
-        pictures.resized(read(folder.path), tmp_path / "images", 64, 1),
+        resizing.resizing(read(folder.path), tmp_path / "images", 64, 1),
         pytest.raises(UserError, match="another run holds"),
     ):
         resized(read(folder.path), tmp_path, 64)
@@ -206,7 +232,7 @@ def test_two_at_once_are_refused(folder, tmp_path):
 
 def test_what_other_code_left_is_not_taken(folder, interrupted, made, monkeypatch):
     other = interrupted / "other.py"
-    other.write_bytes(Path(pictures.__file__).read_bytes() + b"QUALITY = 60\n")
-    monkeypatch.setattr(pictures, "__file__", str(other))
+    other.write_bytes(Path(resizing.__file__).read_bytes() + b"QUALITY = 60\n")
+    monkeypatch.setattr(resizing, "__file__", str(other))
     resized(read(folder.path), interrupted, 64)
     assert len(made) == 32

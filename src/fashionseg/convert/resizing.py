@@ -9,40 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import joblib
-import numpy as np
 from PIL import Image
 from rich.progress import track
 
 from fashionseg.convert.competition import Competition
-from fashionseg.core import files
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 
 QUALITY = 95  # of the resized JPEGs
 
 
 @contextmanager
-def resized(competition: Competition, folder: str | Path, side: int, workers: int) -> Iterator[Competition]:
+def resizing(competition: Competition, folder: str | Path, side: int, workers: int) -> Iterator[Competition]:
     """Resizes all pictures to a long side of `side` pixels, JPEG, RGB; yields the competition without the training
     pictures that cannot be decoded. train/ and test/ appear under `folder` when the block ends without an error.
 
     Until then each picture stays in .<folder's name>.unfinished beside it, whatever happens, and the next call takes it
-    over if side, source (name, size and time of change) and this file are the same. Small pictures grow too, as the
-    model always sees a square of that side. Pixels keep their stored order: EXIF turns are ignored, as the masks ignore
-    them. Raises UserError where many pictures cannot be decoded, or one is a test picture, and while another call
-    works on `folder`.
+    over if side, source (name, size and time of change) and the code are the same. Small pictures grow too, as the
+    model always sees a square of that side. Raises UserError where many pictures cannot be decoded, or one is a test
+    picture, and while another call works on `folder`.
     """
     folder = Path(folder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     paths = [*competition.train_images.values(), *competition.test_images.values()]
     with files.locked(unfinished / "lock"):
-        code = Path(__file__).read_bytes()
+        code = b"".join(Path(file).read_bytes() for file in (__file__, pictures.__file__))
         targets = {path: unfinished / f"{_key(path, side, code)}.jpg" for path in paths}
         missing = [(path, target) for path, target in targets.items() if not target.exists()]
         if len(missing) < len(targets):
             print(f"{len(targets) - len(missing)} of {len(targets)} pictures are taken over from {unfinished}")
-        tasks = (joblib.delayed(_resize)(path, target, side) for path, target in missing)
+        tasks = (joblib.delayed(_resize)(path, target, side, competition.sizes[path]) for path, target in missing)
         done = joblib.Parallel(max(1, workers), return_as="generator_unordered")(tasks)
         broken = {path for path in track(done, f"resizing to {side} pixels", total=len(missing)) if path}
         for path in sorted(broken & set(competition.test_images.values())):
@@ -56,12 +53,6 @@ def resized(competition: Competition, folder: str | Path, side: int, workers: in
         files.remove(unfinished)
 
 
-def fit(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the long side at `side` and the aspect kept to the nearest pixel."""
-    long = max(height, width)
-    return max(1, (2 * height * side + long) // (2 * long)), max(1, (2 * width * side + long) // (2 * long))
-
-
 def _key(source: Path, side: int, code: bytes) -> str:
     """Of all that a resized picture follows from."""
     state = source.stat()
@@ -69,18 +60,12 @@ def _key(source: Path, side: int, code: bytes) -> str:
     return hashlib.sha256(code + described.encode()).hexdigest()[:32]
 
 
-def _resize(source: Path, target: Path, side: int) -> Path | None:
-    """Writes one picture; returns `source` where it cannot be decoded."""
+def _resize(source: Path, target: Path, side: int, size: tuple[int, int]) -> Path | None:
+    """Writes one picture of (height, width) `size`; returns `source` where it cannot be decoded."""
     try:
-        with Image.open(source) as image:
-            height, width = fit(image.height, image.width, side)
-            # A JPEG is decoded at 1/2, 1/4 or 1/8, never below twice the target: as good, and 2 to 6 times as fast.
-            image.draft("RGB", (2 * width, 2 * height))
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError):  # Pillow's own for broken JPEG, other formats and broken PNG
+        image = pictures.read(source, side)
+    except UserError:
         return source
-    shrinks = pixels.shape[0] >= height and pixels.shape[1] >= width
-    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     with files.replacing(target) as beside:
-        Image.fromarray(pixels).save(beside, quality=QUALITY)
+        Image.fromarray(pictures.resized(image, side, size)).save(beside, quality=QUALITY)
     return None

@@ -1,0 +1,95 @@
+"""The forms of the JSON files that stages read, checked where they are read."""
+
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+
+NAMED = {int: "a whole number", float: "a number", str: "text"}
+LABEL = {"id": int, "name": str, "supercategory?": str}
+LABELS = {"categories": [LABEL], "attributes?": [LABEL]}
+RUNS = {"size": (int, int), "counts": str}
+BOX = (float,) * 4
+IMAGE = {"id": int, "file_name": str, "height": int, "width": int}
+ANNOTATION = {
+    "image_id": int,
+    "category_id": int,
+    "segmentation": RUNS,
+    "area": float,
+    "bbox": BOX,
+    "attribute_ids?": [int],
+}
+COCO = {**LABELS, "images": [IMAGE], "annotations?": [ANNOTATION]}
+PREDICTIONS = [
+    {
+        "image_id": int,
+        "category_id": int,
+        "score": float,
+        "segmentation": RUNS,
+        "bbox": BOX,
+        **dict.fromkeys(("margin?", "agreement?", "mask_score?", "stability?"), float),
+        "mask?": str,
+        "attribute_ids?": [int],
+        "attribute_scores?": [float],
+    }
+]
+
+
+def read(path: str | Path, form: Any = COCO) -> Any:
+    """A JSON file of a form; raises UserError where it differs from it, as `files.read_json` does, and where an
+    annotation of a COCO document is of an image, a category or an attribute that the document lacks."""
+    value = files.read_json(path)
+    if fault := mismatch(value, form) or (_foreign(value) if form is COCO else ""):
+        raise UserError(f"{path}: {fault}; get it again, or run `dvc repro` if that wrote it.")
+    return value
+
+
+def mismatch(value: Any, form: Any) -> str:
+    """Where a JSON value first differs from a form and how, '' for nowhere.
+
+    A form is a type (float takes whole numbers, too), {key: form} where 'key?' may be missing, [form] for a list of
+    any length, or (form, form, ...) for one of that length.
+    """
+    fault = _mismatch(value, form)
+    return fault.removeprefix(".") if fault[:1] in ("", ".", "[") else f"it{fault}"
+
+
+def _mismatch(value: Any, form: Any) -> str:
+    if isinstance(form, dict):
+        if not isinstance(value, dict):
+            return _fault("an object", value)
+        for key, of_key in form.items():
+            name = key.removesuffix("?")
+            if name not in value:
+                if name == key:
+                    return f" has no '{name}'"
+            elif fault := _mismatch(value[name], of_key):
+                return f".{name}{fault}"
+    elif isinstance(form, list | tuple):
+        if not isinstance(value, list) or (isinstance(form, tuple) and len(value) != len(form)):
+            return _fault(f"a list of {len(form)}" if isinstance(form, tuple) else "a list", value)
+        for number, (item, of_item) in enumerate(zip(value, cycle(form), strict=False)):
+            if fault := _mismatch(item, of_item):
+                return f"[{number}]{fault}"
+    elif type(value) is not form and not (form is float and type(value) is int):
+        return _fault(NAMED[form], value)
+    return ""
+
+
+def _fault(expected: str, value: Any) -> str:
+    return f" should be {expected}, not {repr(value)[:60]}"
+
+
+def _foreign(document: dict[str, Any]) -> str:
+    known = {
+        name: {row["id"] for row in document.get(kind, [])}
+        for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
+    }
+    for number, annotation in enumerate(document.get("annotations", [])):
+        for name, ids in known.items():
+            found = annotation.get(name, [])
+            if foreign := set(found if isinstance(found, list) else [found]) - ids:
+                return f"annotations[{number}].{name} has {min(foreign)}, which the document lacks"
+    return ""

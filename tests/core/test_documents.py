@@ -1,0 +1,111 @@
+"""JSON that other programs or hands have been at is one sentence, whatever it holds."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from fashionseg.core import documents
+from fashionseg.core.errors import UserError
+
+RUNS = {"size": [4, 3], "counts": "01"}
+DOCUMENT = {
+    "info": {},
+    "images": [{"id": 1, "file_name": "train/a.jpg", "height": 4, "width": 3}],
+    "categories": [{"id": 6, "name": "pants", "supercategory": "lowerbody"}],
+    "attributes": [{"id": 115, "name": "long"}],
+    "annotations": [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 6,
+            "segmentation": RUNS,
+            "area": 1,
+            "bbox": [0, 0, 1.0, 1],
+            "attribute_ids": [115],
+        }
+    ],
+}
+
+
+def written(path, value) -> str:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_what_fits_is_read(tmp_path):
+    path = written(tmp_path / "a.json", DOCUMENT)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors begin a file
+    assert documents.read(path) == DOCUMENT
+    bare = {"images": [], "categories": []}
+    assert documents.read(written(path, bare)) == bare
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "sentence"),
+    [
+        ((), None, r"a\.json: it should be an object, not None; get it again"),
+        (("images",), {}, r"images should be a list, not \{\}"),
+        (("images", 0, "height"), True, r"images\[0\]\.height should be a whole number, not True"),
+        (("categories", 0, "name"), None, r"categories\[0\]\.name should be text, not None"),
+        (("attributes",), None, "attributes should be a list, not None"),
+        (("annotations", 0, "bbox"), [1, 2, 3], r"annotations\[0\]\.bbox should be a list of 4, not \[1, 2, 3\]"),
+        (
+            ("annotations", 0, "segmentation", "counts"),
+            [1, 2],
+            r"annotations\[0\]\.segmentation\.counts should be text",
+        ),
+        (("annotations", 0, "image_id"), 9, r"annotations\[0\]\.image_id has 9, which the document lacks"),
+        (("annotations", 0, "attribute_ids"), [115, 7], r"annotations\[0\]\.attribute_ids has 7, which"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, keys, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        documents.read(written(tmp_path / "a.json", changed(DOCUMENT, keys, value)))
+
+
+def test_what_is_missing_is_named(tmp_path):
+    document = copy.deepcopy(DOCUMENT)
+    del document["annotations"][0]["segmentation"]
+    with pytest.raises(UserError, match=r"annotations\[0\] has no 'segmentation'"):
+        documents.read(written(tmp_path / "a.json", document))
+    with pytest.raises(UserError, match=r"\[0\]\.score should be a number, not 'high'"):
+        prediction = {**DOCUMENT["annotations"][0], "score": "high"}
+        documents.read(written(tmp_path / "a.json", [prediction]), documents.PREDICTIONS)
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"a": "ü"}'.encode("latin-1"), '{"a": 1}'.encode("utf-16"), b"[" * 200_000, b"1" * 9000]
+)
+def test_no_json_is_one_sentence(tmp_path, raw):
+    (tmp_path / "a.json").write_bytes(raw)
+    with pytest.raises(UserError, match=r"a\.json is no JSON file"):
+        documents.read(tmp_path / "a.json")
+
+
+def changed(value, keys, new):
+    """A copy with another value at the place that the keys lead to."""
+    if not keys:
+        return new
+    value = copy.copy(value)
+    value[keys[0]] = changed(value[keys[0]], keys[1:], new)
+    return value
+
+
+def places(value, keys=()):
+    yield keys
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*keys, key))
+
+
+def test_any_value_in_any_place_is_read_or_refused_in_one_sentence(tmp_path):
+    random = np.random.default_rng(0)
+    values = [None, -1, 1.5, "", "x", [], {}, [None], True]
+    for keys in places(DOCUMENT):
+        document = changed(DOCUMENT, keys, values[random.integers(len(values))])
+        try:
+            documents.read(written(tmp_path / "a.json", document))
+        except UserError as error:
+            refused = str(error)
+    assert "\n" not in refused

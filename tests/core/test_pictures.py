@@ -1,0 +1,121 @@
+"""One rule for every picture: depth, mode, orientation, damage, whatever the suffix says."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionseg.core import pictures
+from fashionseg.core.errors import UserError
+
+RAMP = np.arange(120)[:, None] * np.ones((1, 100))  # 120 x 100, dark to light
+
+
+def encoded(pixels: np.ndarray, form: str, mode: str | None = None, **options) -> bytes:
+    file, image = io.BytesIO(), Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(file, form, **options)
+    return file.getvalue()
+
+
+def colours() -> np.ndarray:
+    return np.dstack([RAMP * 2, RAMP[::-1] * 2, RAMP + 60]).astype(np.uint8)
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((40, 30), 64, (64, 48)),
+        ((3, 1000), 64, (1, 64)),
+        ((5214, 3676), 320, (320, 226)),
+        ((3676, 5214), 320, (226, 320)),
+        ((64, 64), 64, (64, 64)),
+    ],
+)
+def test_fit(size, side, expected):
+    assert pictures.fit(*size, side) == expected
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG2000"])
+def test_of_16_bits_the_upper_8_count(tmp_path, form):
+    """A grey ramp that ends at 59,500 is nearly white there, and nowhere before."""
+    path = tmp_path / "grey.jpg"
+    path.write_bytes(encoded((RAMP * 500).astype(np.uint16), form))
+    expected = (RAMP * 500 // 256).astype(np.uint8)
+    np.testing.assert_array_equal(pictures.read(path), np.dstack([expected] * 3))
+    np.testing.assert_array_equal(pictures.read(path), cv2.imread(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "options"),
+    [
+        ("PNG", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "L", {}),
+        ("TIFF", "RGB", {}),
+        ("BMP", "RGB", {}),
+        ("JPEG", "RGB", {}),
+        ("JPEG", "RGB", {"exif": turned()}),
+        ("JPEG", "L", {}),
+    ],
+)
+def test_pixels_as_opencv_reads_them_without_turning(tmp_path, form, mode, options):
+    path = tmp_path / "picture"
+    path.write_bytes(encoded(colours(), form, mode, **options))
+    stored = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    found = pictures.read(path)
+    assert (found.dtype, pictures.size(path)) == (np.uint8, (120, 100))
+    np.testing.assert_array_equal(found, stored[..., ::-1])
+
+
+def test_a_jpeg_is_decoded_smaller_and_gets_the_aspect_of_the_whole(tmp_path):
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(encoded(cv2.resize(colours(), (367, 521)), "JPEG"))
+    small = pictures.read(path, side=30)
+    assert small.shape == (66, 46, 3)  # an eighth
+    assert pictures.resized(small, 30, (521, 367)).shape == (30, 21, 3)
+    assert pictures.resized(pictures.read(path), 30).shape == (30, 21, 3)
+    assert pictures.resized(small, 66) is small
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["AVIF", "JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000"])
+def test_damage_is_one_error_and_no_other(tmp_path, form):
+    """AVIF raises RuntimeError, PNG SyntaxError, others ValueError or OSError."""
+    path, random = tmp_path / "picture.jpg", np.random.default_rng(0)
+    whole = encoded(colours(), form)
+    damaged = [bytearray(whole) for _ in range(60)]
+    for number, content in enumerate(damaged):
+        content[number if number < 40 else random.integers(len(content))] ^= 1 + random.integers(255)
+    for content in (*damaged, whole[: len(whole) // 2], b""):
+        path.write_bytes(content)
+        for look in (pictures.size, pictures.read):
+            try:
+                look(path)
+            except UserError as error:
+                refused = str(error)
+    assert refused.startswith(f"{path} is missing or no whole picture (cannot identify")
+
+
+@pytest.mark.parametrize("pixels", [RAMP.astype(np.float32), RAMP.astype(np.int32)])
+def test_pixels_of_32_bits_are_refused(tmp_path, pixels):
+    (tmp_path / "a.tif").write_bytes(encoded(pixels, "TIFF"))
+    with pytest.raises(UserError, match="32 bits, of unknown scale"):
+        pictures.read(tmp_path / "a.tif")
+
+
+def test_pictures_are_found_by_any_suffix_and_nothing_else_is(tmp_path):
+    names = ["a.jpg", "b.JPG", "c.jpeg", "d.Png", "e.webp"]
+    for name in (*names, "Thumbs.db", ".DS_Store", "._a.jpg", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "gone.jpg").symlink_to("moved/gone.jpg")
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    assert [path.name for path in pictures.find(tmp_path)] == [*names, "link.jpg"]
