@@ -13,10 +13,10 @@ def test_what_git_does_not_track_is_found_from_a_checkout(tmp_path, monkeypatch,
     here.mkdir(parents=True, exist_ok=True)
     (tmp_path / "coco.pth").touch()
     monkeypatch.chdir(here)
-    assert paths.project() == tmp_path
+    assert paths.project().resolve() == tmp_path
     assert paths.of_user("coco.pth").resolve() == tmp_path / "coco.pth"
     assert paths.of_user(str(tmp_path / "coco.pth")) == tmp_path / "coco.pth"
-    assert paths.of_user("none/at.all") == tmp_path / "none/at.all"
+    assert paths.of_user("none/at.all").absolute() == tmp_path / "none/at.all"
     (here / "own").touch()  # what Git tracks is of the experiment
     assert paths.of_user("own") == Path("own")
 

@@ -7,11 +7,10 @@ EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC checks out queued and --temp 
 
 def project() -> Path:
     """The folder that the user works in: of a queued or --temp experiment the one that its checkout lies in."""
-    here = Path.cwd()
-    for folder in here.parents:
+    for folder in Path.cwd().parents:
         if folder.parts[-len(EXPERIMENTS) :] == EXPERIMENTS:
             return folder.parents[len(EXPERIMENTS) - 1]
-    return here
+    return Path()
 
 
 def of_user(path: str) -> Path:
