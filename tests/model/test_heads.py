@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 from test_mask_rcnn import SMALL, make_batch
 
-from fashionseg.model import convs, roi_heads
+from fashionseg.model import convs, initializers, roi_heads
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import HEADS, LOSSES
 from fashionseg.model.roi_heads import MaskHead, RoIHeads
@@ -22,6 +22,7 @@ def drawn_by_numpy(monkeypatch):
     def draw(_, shape, dtype=None, **__):
         return ops.convert_to_tensor(np.random.default_rng(0).normal(0, 0.1, shape), dtype)
 
+    monkeypatch.setattr(initializers, "_draw", lambda i, shape: np.random.default_rng(0).normal(0, 0.1, shape))
     for kind in (keras.initializers.VarianceScaling, keras.initializers.RandomNormal):
         monkeypatch.setattr(kind, "__call__", draw)
 

@@ -3,8 +3,9 @@
 from math import gcd
 
 import keras
-from keras import KerasTensor, initializers, layers, ops
+from keras import KerasTensor, layers, ops
 
+from fashionseg.model import initializers
 from fashionseg.model.device import accelerated
 
 GROUPS = 32  # at most; a divisor of the channels

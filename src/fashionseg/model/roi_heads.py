@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import convs, losses, targets
+from fashionseg.model import convs, initializers, losses, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.device import accelerated
 from fashionseg.model.nms import nms
@@ -39,10 +39,10 @@ class BoxHead(layers.Layer):
         self.conv_widths = list(conv_widths)
         self.normed = normed
         self.convs, self.norms = convs.stack(self.conv_widths, normed)
-        uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
+        uniform = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
         self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
         # The last layers begin near zero, as in Detectron: every class equally likely, every box as proposed.
-        near_zero = [keras.initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
+        near_zero = [initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
         self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
         self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=near_zero[1], dtype="float32")
 
@@ -79,13 +79,13 @@ class MaskHead(layers.Layer):
         self.class_agnostic = class_agnostic
         self.normed = normed
         self.convs, self.norms = convs.stack([channels] * 4, normed)
-        he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+        he = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation="relu", kernel_initializer=he)
 
     def build(self, shape):
         convs.build(self.convs, self.norms, (None, *shape[-3:]))
         self.upsample.build((None, MASK_SIDE, MASK_SIDE, self.channels))
-        near_zero = keras.initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
+        near_zero = initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
         filters = 1 if self.class_agnostic else self.classes + 1
         self.kernel = self.add_weight((filters, self.channels), near_zero, name="kernel")
         self.bias = self.add_weight((filters,), "zeros", name="bias")

@@ -7,7 +7,7 @@ from keras import KerasTensor, layers, ops
 
 from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import losses, targets
+from fashionseg.model import initializers, losses, targets
 from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
 
@@ -42,7 +42,7 @@ class RegionProposals(layers.Layer):
         self.proposals = proposals
         self.convs = convs
         self.ratios = list(ratios)
-        normal = keras.initializers.RandomNormal(stddev=0.01)
+        normal = initializers.RandomNormal(stddev=0.01)
         count = len(ratios)
         # The first one by itself, for the sake of files from when there was but one.
         self.conv, *self.more_convs = [
