@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 from test_mask_rcnn import SMALL, make_batch
 
-from fashionseg.model import convs, roi_heads
+from fashionseg.model import convs, device
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import HEADS, LOSSES, MaskRCNN
 from fashionseg.model.roi_heads import MaskHead, RoIHeads
@@ -86,7 +86,7 @@ def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
     classes, used = random.integers(1, 4, (2, 40)).astype("int32"), np.arange(40) < np.array([[18], [3]])
     found = {}
     for accelerated in (False, True):
-        monkeypatch.setattr(roi_heads, "accelerated", lambda accelerated=accelerated: accelerated)
+        monkeypatch.setattr(device, "accelerated", lambda accelerated=accelerated: accelerated)
 
         def of(p2, p3, rois, features):
             return heads._in_parts([p2, p3], rois, classes, features, ops.convert_to_tensor(used))

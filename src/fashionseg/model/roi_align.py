@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.device import accelerated
+from fashionseg.model import device
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
 PART_BYTES = 2**23  # gathered of an image at once: what is larger leaves the cache
@@ -71,7 +71,7 @@ def _weighted_sums(table, index, weights):
     """
     bins, around, channels = *index.shape[1:], table.shape[-1]
     # XLA makes one kernel of gathering and summing; a GPU has no use for parts then.
-    whole = accelerated() and keras.backend.backend() == "jax"
+    whole = device.accelerated() and keras.backend.backend() == "jax"
     step = bins if whole else max(1, PART_BYTES // (4 * around * channels))
     parts = [slice(first, first + step) for first in range(0, bins, step)]
 

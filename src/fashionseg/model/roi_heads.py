@@ -7,9 +7,8 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import convs, losses, targets
+from fashionseg.model import convs, device, losses, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
-from fashionseg.model.device import accelerated
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
@@ -279,7 +278,7 @@ class RoIHeads(layers.Layer):
                 return masks, nothing(part)[1]
             return masks, self.attribute_head(features[:, part], roi_features)
 
-        if accelerated():
+        if device.accelerated():
             return heads(slice(None))
         parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
         done = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(nothing, part)) for part in parts]

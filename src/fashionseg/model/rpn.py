@@ -48,8 +48,8 @@ class RegionProposals(layers.Layer):
         self.conv, *self.more_convs = [
             Conv2D(channels, activation="relu", kernel_initializer=normal) for _ in range(convs)
         ]
-        self.objectness = layers.Conv2D(count, 1, kernel_initializer=normal, dtype="float32")
-        self.deltas = layers.Conv2D(4 * count, 1, kernel_initializer=normal, dtype="float32")
+        self.objectness = Conv2D(count, 1, kernel_initializer=normal, dtype="float32")
+        self.deltas = Conv2D(4 * count, 1, kernel_initializer=normal, dtype="float32")
 
     def build(self, shapes):
         self.conv.build(shapes[0])
