@@ -138,38 +138,46 @@ def picture(side: int):
     return image, boxes.astype(np.float32), random.integers(1, CLASSES + 1, INSTANCES).astype(np.int32)
 
 
+def r50_fpn(options: argparse.Namespace, precision: str):
+    """Our network of options.side, options.proposals and options.rois, shaped as torchvision's."""
+    from fashionseg.model.config import Network
+    from fashionseg.model.mask_rcnn import MaskRCNN
+
+    return MaskRCNN(
+        Network(
+            backbone="resnet50",
+            weights="random",
+            frozen_stages=1,
+            side=options.side,
+            classes=CLASSES,
+            fpn_channels=256,
+            anchor_side=32,
+            proposals=options.proposals,
+            detections=DETECTIONS,
+            attributes="none",
+            attribute_count=0,
+            precision=precision,
+            rois=options.rois,
+            seed=0,
+            heads="v1",
+            weights_unused=[],
+            frozen_norm=True,
+            class_agnostic_masks=False,
+            anchor_ratios=[0.5, 1.0, 2.0],
+        )
+    )
+
+
 def ours(options: argparse.Namespace, task: str) -> Side:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for theirs
     import keras
     import numpy as np
 
-    from fashionseg.model.config import Network
-    from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+    from fashionseg.model.mask_rcnn import JIT, Detector
 
     keras.utils.set_random_seed(0)
-    config = Network(
-        backbone="resnet50",
-        weights="random",
-        frozen_stages=1,
-        side=options.side,
-        classes=CLASSES,
-        fpn_channels=256,
-        anchor_side=32,
-        proposals=options.proposals,
-        detections=DETECTIONS,
-        attributes="none",
-        attribute_count=0,
-        precision={"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision],
-        rois=options.rois,
-        seed=0,
-        heads="v1",
-        weights_unused=[],
-        frozen_norm=True,
-        class_agnostic_masks=False,
-        anchor_ratios=[0.5, 1.0, 2.0],
-    )
-    network = MaskRCNN(config)
+    network = r50_fpn(options, {"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision])
     image, boxes, classes = picture(options.side)
     batch = {
         "images": np.repeat(image[None], options.batch, 0),

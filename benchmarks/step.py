@@ -14,11 +14,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+import reference
+
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"  # it would ask for the GPU
 
-CLASSES = 46
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
@@ -73,25 +74,9 @@ def step(options: argparse.Namespace):
     import keras
 
     from fashionseg.model import device
-    from fashionseg.model.mask_rcnn import MaskRCNN
 
     device.accelerated = lambda: True  # so that the graph is a GPU's
-    network = MaskRCNN(
-        backbone="resnet50",
-        weights="random",
-        frozen_stages=1,
-        side=options.side,
-        classes=CLASSES,
-        fpn_channels=256,
-        anchor_side=32,
-        proposals=options.proposals,
-        detections=100,
-        attributes="none",
-        attribute_count=0,
-        precision=options.precision,
-        rois=options.rois,
-        seed=0,
-    )
+    network = reference.r50_fpn(options, options.precision)
     network.compile(keras.optimizers.SGD(1e-4, 0.9), jit_compile=True)
     network.optimizer.build(network.trainable_variables)
     images = options.batch
