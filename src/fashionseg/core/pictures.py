@@ -52,6 +52,8 @@ def read(path: str | Path, side: int | None = None) -> np.ndarray:
 
 def _unreadable(path: str | Path, error: Exception) -> UserError:
     """Any Exception is one: each decoder of Pillow has its own, as AVIF RuntimeError and PNG SyntaxError."""
+    if isinstance(error, MemoryError):
+        raise error  # which says nothing about the picture
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return UserError(
         f"{path} is missing or no whole picture ({reason}); get it again, or run `dvc repro convert` if that wrote it."
