@@ -1,7 +1,7 @@
-"""AP_IoU+F1 by the authors' package `fashionpedia` and by ours: the same numbers both ways, in one run.
+"""AP_IoU+F1 by the authors' package `fashionpedia` and by this project: the same values, in one run.
 
-Run as `python benchmarks/attributes.py`. Boxes of the reference's classes on small pictures: both ways spend alike on
-comparing masks, and this is about the rest.
+Run as `python benchmarks/attributes.py`. The masks are boxes on small images, since both spend the same time on the IoU
+of masks; the benchmark is about the rest.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from rich.table import Table
 from fashionseg.evaluate import attributes, matching
 
 IMAGES = 150
-TRUTH, FOUND = 7, 25  # instances an image: as many as in the competition, and a usual number of predictions
+TRUE, PREDICTED = 7, 25  # instances an image: as in the competition, and a usual number of predictions
 ATTRIBUTES = 294
 SIDE = 256  # pixels
 TARGET = 20  # times as fast
 
 
 def documents() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """COCO document and results; of the predictions every other is of an instance, somewhat moved."""
+    """COCO document and results; every second prediction is a true instance, moved a little."""
     random = np.random.default_rng(0)
 
     def instance(image_id: int, category_id: int, box: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
@@ -46,14 +46,12 @@ def documents() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     annotations, results = [], []
     for image_id in range(1, IMAGES + 1):
-        classes = random.integers(0, 46, TRUTH)
-        boxes = np.concatenate(
-            [random.integers(0, SIDE // 2, (TRUTH, 2)), random.integers(9, SIDE // 2, (TRUTH, 2))], 1
-        )
-        chosen = random.random((TRUTH, ATTRIBUTES)) < 4 / ATTRIBUTES
-        annotations += map(instance, [image_id] * TRUTH, classes, boxes, chosen)
-        for number in range(FOUND):
-            like = random.integers(TRUTH)
+        classes = random.integers(0, 46, TRUE)
+        boxes = np.concatenate([random.integers(0, SIDE // 2, (TRUE, 2)), random.integers(9, SIDE // 2, (TRUE, 2))], 1)
+        chosen = random.random((TRUE, ATTRIBUTES)) < 4 / ATTRIBUTES
+        annotations += map(instance, [image_id] * TRUE, classes, boxes, chosen)
+        for number in range(PREDICTED):
+            like = random.integers(TRUE)
             class_ = classes[like] if number % 2 else random.integers(46)
             box = np.maximum(boxes[like] + random.integers(-5, 6, 4), 1)
             flipped = chosen[like] ^ (random.random(ATTRIBUTES) < 1 / ATTRIBUTES)
@@ -77,13 +75,13 @@ def by_package(document: dict[str, Any], results: list[dict[str, Any]]) -> dict[
 
 
 def by_ours(document: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float]:
-    compared = matching.compare(document, results)
-    scores = attributes.evaluate(compared, attributes.with_attributes(document))
+    matched = matching.match(document, results)
+    scores = attributes.evaluate(matched, attributes.with_attributes(document))
     return attributes.aggregates(scores)["IoU and F1"]
 
 
 def timed(work: Callable[..., dict[str, float]], *arguments: Any) -> tuple[float, dict[str, float]]:
-    """Seconds of the processor, and the result."""
+    """Seconds of CPU time, and the result."""
     began = time.process_time()
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         result = work(*arguments)
@@ -91,14 +89,16 @@ def timed(work: Callable[..., dict[str, float]], *arguments: Any) -> tuple[float
 
 
 def main() -> None:
-    np.float = float  # noqa: NPY001  the package asks for it, and NumPy no longer has it
+    np.float = float  # noqa: NPY001  the package uses it, NumPy no longer has it
     inputs = documents()
     slow, theirs = timed(by_package, *inputs)
     rounds = [timed(by_ours, *inputs) for _ in range(5)]
     fast, ours = min(seconds for seconds, _ in rounds), rounds[0][1]
     for name, value in ours.items():
         assert np.isclose(value, theirs[name], rtol=0, atol=1e-9), f"{name}: {theirs[name]} there, {value} here"
-    table = Table("", "package", "ours", "times as fast", "target", title=f"{IMAGES} images, {FOUND} predictions each")
+    table = Table(
+        "", "package", "ours", "times as fast", "target", title=f"{IMAGES} images, {PREDICTED} predictions each"
+    )
     table.add_row("AP_IoU+F1, seconds", f"{slow:.2f}", f"{fast:.3f}", f"{slow / fast:.1f}", str(TARGET))
     Console().print(table)
 

@@ -1,7 +1,7 @@
-"""100 masks of 28 x 28 into a picture of 3000 x 2000 pixels as COCO run lengths: `python benchmarks/paste.py`.
+"""Pastes 100 soft masks of 28 x 28 into an image of 3000 x 2000 pixels as COCO RLE: `python benchmarks/paste.py`.
 
-Ours, within each box as runs, against torchvision's way: one float bitmap of the whole picture a mask, a threshold,
-then pycocotools.
+`ours` works within each box and with runs; torchvision makes one float bitmap of the whole image a mask, compares it
+with the threshold and encodes it by pycocotools.
 """
 
 import time
@@ -40,13 +40,13 @@ def at_full_size(masks: np.ndarray, boxes: np.ndarray) -> list[dict]:
     ]
 
 
-def measured(way, masks: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
-    """Seconds of processor time and MB at the peak."""
+def measured(method, masks: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
+    """Seconds of CPU time, and peak memory in MB."""
     began = time.process_time()
-    way(masks, boxes)
+    method(masks, boxes)
     seconds = time.process_time() - began
     tracemalloc.start()
-    way(masks, boxes)
+    method(masks, boxes)
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     return seconds, peak
@@ -59,7 +59,9 @@ def main() -> None:
     corners = random.uniform(0, (WIDTH * 0.7, HEIGHT * 0.7), (COUNT, 2))
     boxes = np.concatenate([corners, corners + random.uniform(40, (WIDTH * 0.4, HEIGHT * 0.4), (COUNT, 2))], axis=1)
     assert ours(masks, boxes) == at_full_size(masks, boxes)
-    (our_time, our_memory), (their_time, their_memory) = (measured(way, masks, boxes) for way in (ours, at_full_size))
+    (our_time, our_memory), (their_time, their_memory) = (
+        measured(method, masks, boxes) for method in (ours, at_full_size)
+    )
     print(
         f"ours {our_time:.3f} s, {our_memory:.0f} MB; at full size {their_time:.3f} s, {their_memory:.0f} MB: ", end=""
     )

@@ -1,6 +1,6 @@
-"""Masks as runs against masks as bitmaps: the same work both ways, in one run, on masks such as the competition has.
+"""Masks as runs compared with masks as bitmaps: the same work, in one run, on masks like those of the competition.
 
-Run as `python benchmarks/rle.py`. Both ways must give the same result; then each is timed, best of several rounds.
+Run as `python benchmarks/rle.py`. Both must give the same result; then each is timed, best of several rounds.
 """
 
 import time
@@ -15,15 +15,15 @@ from rich.table import Table
 from fashionseg.core import rle
 
 HEIGHT, WIDTH = 3000, 2000
-RUNS = 700  # a mask; real rows of pictures of this size have some hundreds
+RUNS = 700  # a mask; real rows of images of this size have some hundreds
 BATCH = 100  # masks
-BITMAPS = 8  # of them that the slow way does in a round
+BITMAPS = 8  # masks that are done as bitmaps in a round
 ROUNDS = 5
 SIDE = 1024  # long side of the submission's grid
 
 
 def strings(count: int) -> list[str]:
-    """EncodedPixels like a garment's: a run a column, edges as rough as in real rows (1.4 letters a COCO count)."""
+    """EncodedPixels of garments: one run a column, edges as rough as in real rows (1.4 letters a COCO count)."""
     random = np.random.default_rng(0)
     wave = np.sin(np.arange(RUNS) / 100)
     texts = []
@@ -73,7 +73,7 @@ def resize_runs(cocos: list[dict]) -> list[str]:
 
 
 def milliseconds(work: Callable[[list], list], masks: list) -> float:
-    """Of the processor for a mask, in the best of some rounds: other programs on the machine do not count."""
+    """CPU time of a mask, best of some rounds, so that other programs on the machine do not count."""
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.process_time()
@@ -93,7 +93,7 @@ def main() -> None:
         ("Kaggle string to COCO string, area, box", convert_bitmaps, convert_runs, texts, 12),
         (f"COCO string to long side {SIDE}", resize_bitmaps, resize_runs, cocos, 10),
     ):
-        assert bitmaps(masks[:BITMAPS]) == runs(masks[:BITMAPS]), f"{name}: the two ways differ"
+        assert bitmaps(masks[:BITMAPS]) == runs(masks[:BITMAPS]), f"{name}: the results differ"
         slow, fast = milliseconds(bitmaps, masks[:BITMAPS]), milliseconds(runs, masks)
         table.add_row(name, f"{slow:.2f}", f"{fast:.3f}", f"{slow / fast:.1f}", str(target))
     Console().print(table)

@@ -1,4 +1,4 @@
-"""The check of a whole submission against the usual way, a bitmap a row: the same faults both ways, in one run.
+"""The check of a whole submission compared with the usual check by bitmaps: both find the same errors, in one run.
 
 Run as `python benchmarks/submission.py`. 3,200 images and 25,600 rows, masks as rough as real ones at 1024 pixels.
 """
@@ -14,23 +14,23 @@ from rich.table import Table
 from fashionseg.submit import submission
 from fashionseg.submit.config import Submission
 
-IMAGES, CLAIMS, RUNS = 3200, 8, 200
-SLOW = 100  # images that the slow way does
+IMAGES, INSTANCES, RUNS = 3200, 8, 200
+SLOW = 100  # images that are checked by bitmaps
 HEIGHT, WIDTH = 1024, 683
 PARAMS = Submission(longest_side=1024, min_area=20, overlap="same_class")
 
 
 def rows(images: int) -> list[str]:
-    """CLAIMS claims an image, each a band of RUNS columns; of every hundredth image two share pixels."""
+    """INSTANCES rows an image, each a band of RUNS columns; in every hundredth image two share pixels."""
     random = np.random.default_rng(0)
     lines = []
     for image in range(images):
-        for claim in range(CLAIMS):
-            top = claim * 120 - 100 * (claim == 1 and image % 100 == 0)
-            columns = random.integers(0, WIDTH - RUNS) * (claim > 1) + np.arange(RUNS)
+        for number in range(INSTANCES):
+            top = number * 120 - 100 * (number == 1 and image % 100 == 0)
+            columns = random.integers(0, WIDTH - RUNS) * (number > 1) + np.arange(RUNS)
             lengths = 100 + random.integers(0, 20, RUNS)
             pairs = np.stack([columns * HEIGHT + top + 1, lengths], axis=1).ravel()
-            lines.append(f"{image:032x},{' '.join(map(str, pairs.tolist()))},{1 + claim // 2},")
+            lines.append(f"{image:032x},{' '.join(map(str, pairs.tolist()))},{1 + number // 2},")
     return lines
 
 
@@ -63,9 +63,9 @@ def main() -> None:
         faults = submission.check(path, document, None, PARAMS)
         fast = (time.process_time() - began) / IMAGES
     began = time.process_time()
-    found = bitmaps(lines[: SLOW * CLAIMS])
+    overlapping = bitmaps(lines[: SLOW * INSTANCES])
     slow = (time.process_time() - began) / SLOW
-    assert found == SLOW // 100 == len(faults) * SLOW // IMAGES, "the two ways differ"
+    assert overlapping == SLOW // 100 == len(faults) * SLOW // IMAGES, "the two checks differ"
     table = Table("check of a submission", title=f"{IMAGES} images, {len(lines)} rows of {RUNS} runs")
     for name in ("bitmaps, ms an image", "runs, ms an image", "times as fast", "all, seconds"):
         table.add_column(name, justify="right")

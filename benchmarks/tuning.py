@@ -1,6 +1,6 @@
-"""A sweep of thresholds over matched whole numbers against the metric taken anew from the masks for each threshold.
+"""A sweep of score thresholds over a table of candidates, compared with the metric of the masks at each threshold.
 
-python benchmarks/tuning.py                     both ways must give the same values; the masks in one round
+python benchmarks/tuning.py                     both must give the same scores; the masks are timed once
 python benchmarks/tuning.py --whole 1000 5700   seconds and memory of all of `tune` for so many images
 """
 
@@ -18,11 +18,11 @@ from fashionseg.core import rle
 from fashionseg.predict import masks
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.config import Submission, Tune
-from fashionseg.submit.postprocess import Rule, Thresholds
-from fashionseg.submit.tune.crossfit import tune
-from fashionseg.submit.tune.matching import Image, match
-from fashionseg.submit.tune.pool import Stock
-from fashionseg.submit.tune.tuner import FLOORS, Tuner
+from fashionseg.submit.postprocess import PostProcessing, Thresholds
+from fashionseg.submit.tune.candidate_table import CandidateTable
+from fashionseg.submit.tune.cross_validation import tune
+from fashionseg.submit.tune.matched_images import MatchedImage, match_images
+from fashionseg.submit.tune.tuner import SCORE_THRESHOLDS, Tuner
 
 IMAGES = 40
 CANDIDATES = 60  # an image, as `predict` keeps
@@ -32,8 +32,18 @@ SIDE = 1024  # of the submission's grid
 ATTRIBUTES = 294
 PARAMS = Submission(longest_side=SIDE, min_area=20, overlap="same_class")
 METRIC = Tune(formula="jaccard", average="image", f1="set", folds=5, trees=100, leaf=20)
-SOLID = masks.pack(np.ones((28, 28)))  # all that the sweep of scores needs of them
-RULE = Rule(None, 1.0, 1.0, PARAMS.min_area, Thresholds(0.5), Thresholds(0.5), None, list(range(CLASSES)))
+SOLID = masks.pack(np.ones((28, 28)))  # a soft mask; the sweep of scores does not read it
+POST = PostProcessing(
+    max_per_image=None,
+    nms_iou=1.0,
+    mask_overlap=1.0,
+    min_area=PARAMS.min_area,
+    score_thresholds=Thresholds(0.5),
+    attribute_thresholds=Thresholds(0.5),
+    attribute_pairs={},
+    selector=None,
+    categories=list(range(CLASSES)),
+)
 
 
 def garment(random: np.random.Generator) -> rle.Runs:
@@ -46,7 +56,7 @@ def garment(random: np.random.Generator) -> rle.Runs:
 
 
 def scene(images: int) -> tuple[dict, list[dict]]:
-    """A COCO document, and predictions: a half are the truth a little shifted, the others are nothing."""
+    """A COCO document, and predictions: half are the truth, a little shifted, half are false positives."""
     random = np.random.default_rng(0)
     annotations, predictions = [], []
     for image_id in range(images):
@@ -65,7 +75,7 @@ def scene(images: int) -> tuple[dict, list[dict]]:
             score = random.beta(4, 2) if right else random.beta(2, 4)
             row = base if right else {**base, "category_id": int(random.integers(0, CLASSES))}
             box = mask.boxes()[0].tolist()
-            known = {
+            more = {
                 "margin": 0.5,
                 "agreement": 1.0,
                 "mask": SOLID,
@@ -74,7 +84,7 @@ def scene(images: int) -> tuple[dict, list[dict]]:
                 "attribute_scores": [],
             }
             segmentation = mask.to_coco()[0]
-            predictions.append({**row, **known, "score": round(score, 6), "segmentation": segmentation, "bbox": box})
+            predictions.append({**row, **more, "score": round(score, 6), "segmentation": segmentation, "bbox": box})
     return {
         "images": [{"id": i, "file_name": f"{i}.jpg", "height": SIDE, "width": SIDE} for i in range(images)],
         "annotations": annotations,
@@ -83,50 +93,65 @@ def scene(images: int) -> tuple[dict, list[dict]]:
     }, predictions
 
 
-def from_masks(images: list[Image]) -> list[float]:
-    """For each threshold the claims of all images, laid beside the truth again."""
+def from_masks(images: list[MatchedImage]) -> list[float]:
+    """The metric at each threshold, by matching the masks of all images with the truth again."""
     values = []
-    for floor in FLOORS:
-        rule = replace(RULE, scores=Thresholds(float(floor)))
+    for threshold in SCORE_THRESHOLDS:
+        post = replace(POST, score_thresholds=Thresholds(float(threshold)))
         pairs = []
         for image in images:
-            kept = rule.chosen(image.found, rule.worth(image.found))
-            attributes = rule.attribute_sets([image.found.predictions[i] for i in kept])
+            kept = post.select(image.candidates, post.gains(image.candidates))
+            attributes = post.attribute_sets([image.candidates.predictions[i] for i in kept])
             pairs.append(
-                (kaggle_metric.Instances(image.found.masks[kept], image.found.classes[kept], attributes), image.truth)
+                (
+                    kaggle_metric.ImageInstances(
+                        image.candidates.masks[kept], image.candidates.classes[kept], attributes
+                    ),
+                    image.truth,
+                )
             )
-        values.append(kaggle_metric.value(kaggle_metric.tally(pairs, METRIC, ATTRIBUTES), METRIC))
+        values.append(kaggle_metric.score(kaggle_metric.count_matches(pairs, METRIC, ATTRIBUTES), METRIC))
     return values
 
 
-def from_numbers(images: list[Image]) -> list[float]:
-    """Images matched before know how many thresholds each candidate exceeds."""
-    tuner = Tuner(METRIC, PARAMS, RULE.categories, ATTRIBUTES, seed=0, workers=1)
-    stock = Stock.of(images, [tuner.agreed(image, RULE) for image in images])
-    pool = stock.pool(np.concatenate([image.found.scores for image in images]), RULE)
-    return [pool.value(pool.worth - floor, False, METRIC) for floor in FLOORS]
+def from_numbers(images: list[MatchedImage]) -> list[float]:
+    """The metric at each threshold from the table of candidates."""
+    tuner = Tuner(
+        params=METRIC,
+        submission=PARAMS,
+        categories=POST.categories,
+        attribute_count=ATTRIBUTES,
+        attribute_pairs={},
+        seed=0,
+        workers=1,
+    )
+    table = CandidateTable.of(images, [tuner.f1_levels(image, POST) for image in images])
+    ranked = table.ranked(np.concatenate([image.candidates.scores for image in images]), POST)
+    return [ranked.metric_score(ranked.scores - threshold, False, METRIC) for threshold in SCORE_THRESHOLDS]
 
 
-def match_once(images: list[Image]) -> None:
+def match_once(images: list[MatchedImage]) -> None:
     for image in images:
-        nothing = [frozenset()] * len(image.found.classes)
-        kaggle_metric.overlaps(kaggle_metric.Instances(image.found.masks, image.found.classes, nothing), image.truth)
+        candidates = image.candidates
+        no_attributes = [frozenset()] * len(candidates.classes)
+        instances = kaggle_metric.ImageInstances(candidates.masks, candidates.classes, no_attributes)
+        kaggle_metric.best_overlaps(instances, image.truth)
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, object]:
-    """Of the processor: other programs on the machine do not count."""
+    """CPU time, so that other programs on the machine do not count."""
     began = time.process_time()
     result = work()
     return time.process_time() - began, result
 
 
 def main() -> None:
-    images = match(*scene(IMAGES), PARAMS)
+    images = match_images(*scene(IMAGES), PARAMS)
     plain, expected = seconds(lambda: from_masks(images))
     matched, _ = seconds(lambda: match_once(images))
-    swept, found = min((seconds(lambda: from_numbers(images)) for _ in range(5)), key=lambda pair: pair[0])
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    title = f"{len(FLOORS)} thresholds, {IMAGES} images of {CANDIDATES} candidates, seconds"
+    swept, scores = min((seconds(lambda: from_numbers(images)) for _ in range(5)), key=lambda pair: pair[0])
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+    title = f"{len(SCORE_THRESHOLDS)} thresholds, {IMAGES} images of {CANDIDATES} candidates, seconds"
     table = Table("a sweep", title=title)
     for name in ("from masks", "from numbers", "times as fast", "matching, once", "times as fast with it"):
         table.add_column(name, justify="right")
@@ -138,7 +163,7 @@ def main() -> None:
 
 
 def repeated(images: int) -> tuple[dict, list[dict]]:
-    """Masks of IMAGES images again and again, as so many take long to draw, each time with new scores."""
+    """The masks of IMAGES images repeated, with new scores each time: drawing so many masks would take long."""
     random = np.random.default_rng(1)
     document, predictions = scene(IMAGES)
     of_image: dict[int, list[list[dict]]] = {i: [[], []] for i in range(IMAGES)}
@@ -160,12 +185,12 @@ def repeated(images: int) -> tuple[dict, list[dict]]:
 def whole(images: int) -> None:
     document, predictions = repeated(images)
     began = time.perf_counter(), time.process_time()
-    tune(document, predictions, METRIC, PARAMS, seed=0, workers=2)
+    tune(document, predictions, {}, METRIC, PARAMS, seed=0, workers=2)
     wall, own = time.perf_counter() - began[0], time.process_time() - began[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"{images} images, {len(predictions)} predictions: {wall:.0f} s, {own:.0f} s of the processor and what two "
-        f"workers took, at most {peak:.1f} GB"
+        f"{images} images, {len(predictions)} predictions: {wall:.0f} s, of them {own:.0f} s of CPU in this process "
+        f"beside two workers, peak memory {peak:.1f} GB"
     )
 
 

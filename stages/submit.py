@@ -1,4 +1,4 @@
-"""submit: Kaggle's CSV from the test predictions, checked line by line."""
+"""submit: Kaggle's CSV from the test predictions and the post-processing, checked line by line."""
 
 import sys
 
@@ -8,13 +8,14 @@ from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
 
 
-def main(document: str, predictions: str, claims: str, sample: str, path: str) -> None:
+def main(document: str, predictions: str, post_processing: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
     test, order = documents.read(document), submission.sample_ids(sample)
-    found = documents.read(predictions, documents.PREDICTIONS)
-    rows = submission.table(test, found, postprocess.read(claims, test), order, settings)
+    post = postprocess.read(post_processing, test)
+    detections = documents.read(predictions, documents.PREDICTIONS)
+    rows, dropped = submission.table(test, detections, post, order, settings)
     submission.write(path, rows, test, order, settings)
-    print(f"{submission.counted(rows, test)}: {path}")
+    print(f"{submission.summary(rows, dropped, test)}: {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""tune: what to claim, chosen on the validation images."""
+"""tune: chooses the post-processing of predictions on the validation images."""
 
 import sys
 from pathlib import Path
@@ -7,27 +7,28 @@ from fashionseg import params
 from fashionseg.core import documents, files
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess
-from fashionseg.submit.tune.crossfit import tune
+from fashionseg.submit.tune.cross_validation import tune
 
 
-def main(document: str, predictions: str, claims: str, tables: str, metrics: str) -> None:
+def main(training: str, document: str, predictions: str, post_processing: str, tables: str, metrics: str) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
-    chosen, way, values, made = tune(
+    tuned = tune(
         documents.read(document),
         documents.read(predictions, documents.PREDICTIONS),
+        postprocess.attribute_pairs(documents.read(training)),
         settings.tune,
         settings.submission,
-        settings.seed,
-        settings.machine.workers,
+        seed=settings.seed,
+        workers=settings.machine.workers,
     )
-    postprocess.write(claims, chosen, {"formula": settings.tune.formula, "way": way, "values": values})
-    for name, table in made.items():
+    formula = settings.tune.formula
+    notes = {"formula": formula, "strategy": tuned.strategy, "values": tuned.scores}
+    postprocess.write(post_processing, tuned.post, notes)
+    for name, table in tuned.tables.items():
         files.write_csv(Path(tables) / f"{name}.csv", table)
-    files.write_json(metrics, values, indent=1)
-    print(made["ways"].round(4).to_string(index=False))
-    print(
-        f"best for {settings.tune.formula}: {way}; such a choice is worth {values['value']:.4f} on new images: {claims}"
-    )
+    files.write_json(metrics, tuned.scores, indent=1)
+    print(tuned.tables["strategies"].round(4).to_string(index=False))
+    print(f"{formula}: strategy {tuned.strategy}, cross-validated score {tuned.scores['value']:.4f}: {post_processing}")
 
 
 if __name__ == "__main__":

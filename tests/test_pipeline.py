@@ -130,6 +130,14 @@ def test_the_submission_holds_every_test_image(pipeline):
     assert rows["ImageId"].drop_duplicates().tolist() == sample["ImageId"].tolist()
 
 
+def test_only_attributes_seen_in_training_can_be_submitted(pipeline):
+    seen = {}
+    for annotation in read(pipeline / "data/coco/train.json")["annotations"]:
+        seen.setdefault(str(annotation["category_id"]), set()).update(annotation["attribute_ids"])
+    pairs = read(pipeline / "results/postprocessing.json")["attribute_pairs"]
+    assert {category: set(ids) for category, ids in pairs.items()} == {c: ids for c, ids in seen.items() if ids}
+
+
 def test_pictures_are_on_the_disk_once(pipeline):
     """DVC's cache links them; that takes `hardlink` as the first of cache.type, else it copies on most file systems."""
     for path in (*(pipeline / "data/raw").rglob("*.jpg"), *(pipeline / "data/images").rglob("*.jpg")):

@@ -18,40 +18,40 @@ def preset(name: str) -> None:
 
 
 def check(path: str, document: str, sample: str | None) -> None:
-    """every fault of a submission; with answers in the COCO document its score, too"""
+    """every error of a submission; with the truth in the COCO document its score, too"""
     from fashionseg.submit import submission
 
     settings = params.load("tune", "submission")
-    answers = submission.answers(document)
+    truth = submission.read_document(document)
     order = submission.sample_ids(sample) if sample else None
-    faults = submission.check(path, answers, order, settings.submission)
+    faults = submission.check(path, truth, order, settings.submission)
     print("\n".join(map(str, faults)) or f"{path} is valid")
     if faults:
-        raise UserError(f"{path} has {len(faults)} faults.")
-    if answers.get("annotations"):
-        value = submission.score(path, answers, settings.tune, settings.submission)
-        print(f"{settings.tune.formula} {value:.5f} (average: {settings.tune.average}, f1: {settings.tune.f1})")
+        raise UserError(f"{path} has {len(faults)} errors.")
+    if truth.get("annotations"):
+        score = submission.score_file(path, truth, settings.tune, settings.submission)
+        print(f"{settings.tune.formula} {score:.5f} (average: {settings.tune.average}, f1: {settings.tune.f1})")
 
 
 def compare(first: str, second: str, document: str) -> None:
-    """how many claims of two submissions differ, class by class"""
+    """how many instances of two submissions differ, class by class"""
     from fashionseg.submit import submission
 
-    print(submission.compare(first, second, submission.answers(document)).to_string(index=False))
+    print(submission.compare(first, second, submission.read_document(document)).to_string(index=False))
 
 
 def send(path: str, document: str, sample: str, message: str) -> None:
-    """a submission to Kaggle, once it is found faultless"""
+    """a submission to Kaggle, after a check that it has no errors"""
     from fashionseg.submit.send import send, zipped
     from fashionseg.submit.submission import check, sample_ids
 
     settings = params.load("data", "submission", "sending")
     if settings.data.source == "demo":
-        raise UserError("data.source is demo: Kaggle knows none of its pictures; nothing was sent.")
+        raise UserError("data.source is demo: Kaggle has none of its images; nothing was sent.")
     if not message:
         raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
     if faults := check(path, documents.read(document), sample_ids(sample), settings.submission):
-        raise UserError(f"{path} has {len(faults)} faults, the first: {faults[0]}; nothing was sent.")
+        raise UserError(f"{path} has {len(faults)} errors, the first: {faults[0]}; nothing was sent.")
     print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 
 

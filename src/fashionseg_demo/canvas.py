@@ -1,8 +1,8 @@
-"""A picture that keeps its truth while it is painted, and the shapes to paint on it.
+"""A canvas that keeps the true masks while an image is painted, and the shapes to paint.
 
-Shapes are in units of about a head, x to the right and y down. What is painted hides what lies below it, in the picture
-and in the truth; only a part (sleeve, pocket, collar) leaves its garment whole, so that masks of different classes
-overlap as in the real data and masks of one class never do.
+Shapes are in units of about a head, x to the right and y down. What is painted hides what lies below it, in the image
+and in the masks. Only a part (sleeve, pocket, collar) does not cut its garment's mask, so that masks of different
+classes overlap as in the real data and masks of one class never do.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from fashionseg_demo.cloths import Cloth
 
 SUPERSAMPLING = 3
 
-Shape = list[np.ndarray]  # polygons (n, 2) of x, y; their union counts
+Shape = list[np.ndarray]  # the union of polygons (n, 2) of x, y
 
 
 def outline(text: str) -> np.ndarray:
@@ -23,7 +23,7 @@ def outline(text: str) -> np.ndarray:
 
 
 def smooth(points: np.ndarray, closed: bool = True, rounds: int = 2) -> np.ndarray:
-    """An outline, or an open line between its ends, with the corners cut `rounds` times (Chaikin 1974)."""
+    """A closed outline, or an open line with fixed ends, whose corners are cut `rounds` times (Chaikin 1974)."""
     for _ in range(rounds):
         ahead = np.roll(points, -1, axis=0)
         cut = np.stack([0.75 * points + 0.25 * ahead, 0.25 * points + 0.75 * ahead], 1).reshape(-1, 2)
@@ -32,14 +32,14 @@ def smooth(points: np.ndarray, closed: bool = True, rounds: int = 2) -> np.ndarr
 
 
 def stretch(points: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Twelve points along a line between two fractions of its length."""
+    """Twelve points on a line, evenly spaced between two fractions of its length."""
     length = np.r_[0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
     where = np.linspace(start, end, 12) * length[-1]
     return np.stack([np.interp(where, length, points[:, axis]) for axis in (0, 1)], 1)
 
 
 def tube(points: np.ndarray, *radii: float) -> Shape:
-    """A band about a line, its radii spread evenly along it; a quadrangle a step, so that bends leave no holes."""
+    """A band around a line, of radii spread evenly along it: one quadrangle a step, so that bends have no holes."""
     tangent = np.gradient(points, axis=0)
     tangent /= np.hypot(*tangent.T)[:, None]
     at = np.linspace(0, 1, len(points))
@@ -48,13 +48,14 @@ def tube(points: np.ndarray, *radii: float) -> Shape:
     return [np.array(corners) for corners in zip(left[:-1], left[1:], right[1:], right[:-1], strict=True)]
 
 
-def ellipse(x: float, y: float, across: float, down: float, start: float = 0, end: float = 360) -> np.ndarray:
+def ellipse(x: float, y: float, across: float, down: float, *, start: float = 0, end: float = 360) -> np.ndarray:
+    """An ellipse by its centre and half axes, or its arc between two angles in degrees, clockwise from the right."""
     angle = np.radians(np.linspace(start, end, 28))
     return np.stack([x + across * np.cos(angle), y + down * np.sin(angle)], 1)
 
 
 def box(x: float, y: float, across: float, down: float) -> np.ndarray:
-    """A rectangle by its centre and half sizes."""
+    """A rectangle by its centre, half width and half height."""
     return np.array([(x - across, y - down), (x + across, y - down), (x + across, y + down), (x - across, y + down)])
 
 
@@ -63,13 +64,13 @@ def flipped(points: np.ndarray) -> np.ndarray:
 
 
 def closed(right: np.ndarray, *between: np.ndarray) -> np.ndarray:
-    """A right profile from top to bottom and its mirror image; `between` joins them at the hem."""
+    """A right profile from top to bottom and its mirror image, joined at the hem by the points `between`."""
     return np.vstack([right, *between, flipped(right)[::-1]])
 
 
 @dataclass(eq=False)
 class Item:
-    """An instance of the truth: its class, its attributes and the pixels that are still seen of it, (H, W) bool."""
+    """A true instance: class name, attribute names and visible pixels (H, W) bool."""
 
     name: str
     attributes: tuple[str, ...]
@@ -77,7 +78,7 @@ class Item:
 
 
 class Canvas:
-    """A picture with its truth."""
+    """An image (3, H, W) with its true instances."""
 
     def __init__(self, height: int, width: int):
         self.image = np.zeros((3, height, width), np.float32)
@@ -86,7 +87,7 @@ class Canvas:
         self.place = np.eye(2, 3, dtype=np.float32)  # units -> pixels
 
     def item(self, name: str, *attributes: str) -> Item:
-        """A new instance; it has no pixels before `paint` gives it some."""
+        """Adds an instance, without pixels until `paint` gives it some."""
         self.items.append(Item(name, attributes, np.zeros(self.folds.shape, bool)))
         return self.items[-1]
 
@@ -95,8 +96,8 @@ class Canvas:
     ):
         """Covers the shape with the cloth.
 
-        Its pixels go to `item` and to the garment `whole` that the item is part of, and are taken from all others.
-        `clip` leaves out what lies outside the pixels seen of `whole`.
+        Its pixels are added to `item` and to the garment `whole` that the item is a part of, and removed from all other
+        instances. `clip`: only within the visible pixels of `whole`.
         """
         polygons = [polygon @ self.place[:, :2].T + self.place[:, 2] for polygon in shape]
         corners = np.vstack(polygons)
@@ -109,7 +110,7 @@ class Canvas:
         for polygon in polygons:  # corners in 1/16 of a fine pixel
             corners = np.round(((polygon - (left, top)) * SUPERSAMPLING - 0.5) * 16).astype(np.int32)
             cv2.fillPoly(fine, [corners], 255, shift=4)
-        within = cv2.erode(fine, np.ones((5, 5), np.uint8))  # the rest is a dark rim
+        within = cv2.erode(fine, np.ones((5, 5), np.uint8))  # outside of it is a dark rim
         alpha, within = (
             cv2.resize(part, size, interpolation=cv2.INTER_AREA) / np.float32(255) for part in (fine, within)
         )

@@ -1,4 +1,4 @@
-"""What the demo's shapes are covered with: colours, patterns, weaves."""
+"""Cloths of the demo: colours, patterns, weaves."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def palette(text: str) -> list[np.ndarray]:
-    """Colours (3, 1, 1), RGB 0..255, from hexadecimal codes; planes first, as that is 15 times as fast to mix."""
+    """Colours (3, 1, 1), RGB 0..255, from hexadecimal codes; channels first, which mixes 15 times as fast."""
     return [np.float32([*bytes.fromhex(code)]).reshape(3, 1, 1) for code in text.split()]
 
 
@@ -15,7 +15,7 @@ def palette(text: str) -> list[np.ndarray]:
 
 
 def phase(u: np.ndarray) -> np.ndarray:
-    """Place within the period, -0.5..0.5 (several times as fast as %)."""
+    """Position within the period, -0.5..0.5 (several times as fast as %)."""
     return u - np.rint(u)
 
 
@@ -46,7 +46,7 @@ WEAVES: dict[str, Field] = {  # brightness; u, v in units
 
 
 class Cloth(NamedTuple):
-    """What covers a shape: two colours mixed by a pattern, lit by a weave."""
+    """Two colours mixed by a pattern, times the brightness of a weave; period and weave in units."""
 
     colour: np.ndarray
     other: np.ndarray = WHITE
@@ -56,11 +56,11 @@ class Cloth(NamedTuple):
     turned: bool = False
 
     def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Colours (3, h, w) at the places u, v (h, w), in units."""
+        """Colours (3, h, w) at the positions u, v (h, w), in units."""
         across, along = (v, u) if self.turned else (u, v)
         weight = PATTERNS[self.pattern](across / self.period, along / self.period).astype(np.float32)
         return (self.colour + weight * (self.other - self.colour)) * WEAVES[self.weave](u, v)
 
     def trim(self, factor: float, weave: str = "smooth") -> "Cloth":
-        """The plain cloth of a part that has to be seen: darker, or lighter on a dark garment."""
+        """A plain cloth for a part, visible on this one: darker, or lighter where this one is dark."""
         return Cloth(self.colour * factor + (130 if self.colour.mean() < 90 else 0), weave=weave)

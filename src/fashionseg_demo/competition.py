@@ -1,7 +1,7 @@
-"""Draws a small competition, people in clothes, so that everything runs without a download.
+"""Draws a small competition of people in clothes, so that everything runs without a download.
 
-Here are its files and its scenes; people are in demo_figures, shapes and the truth in demo_canvas, cloths in
-demo_cloths.
+This module writes the files and draws the scenes; `figures` draws the people, `canvas` the shapes and the true masks,
+`cloths` the colours and patterns.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from fashionseg_demo.figures import Figure
 
 LABELS = Path(__file__).with_name("label_descriptions.json")
 TEST_FRACTION = 0.2
-LEAST_CORE = 50  # pixels of an instance whose eight neighbours belong to it too; slivers are not in the truth
+MIN_CORE = 50  # pixels of an instance whose eight neighbours belong to it too; with fewer it is left out of the truth
 SIZES = [(320, 240), (320, 214), (320, 256), (320, 320), (240, 320), (256, 320)]  # height, width
 FRAMINGS = [6.9, 5.5, 4.6]  # units from top to bottom: the whole figure, to the knees, to the hips
 MUTED = palette("c9d3d6 b7c4b1 d8cfc0 a9b4c2 c7b7a3 9aa5a0 8f9aa8 e3ddd3 bfb5c9 737f85")
@@ -28,7 +28,7 @@ MUTED = palette("c9d3d6 b7c4b1 d8cfc0 a9b4c2 c7b7a3 9aa5a0 8f9aa8 e3ddd3 bfb5c9 
 
 
 def furnish(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A wall, a floor and things that are no clothes, out of focus."""
+    """A wall, a floor and things that are not clothes, out of focus."""
     unit = 45
     height, width = np.array(canvas.folds.shape) / unit
     canvas.place = np.array([[unit, 0, 0], [0, unit, 0]], np.float32)
@@ -62,7 +62,7 @@ def furnish(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a camera makes of it, (H, W, 3) uint8: uneven light, a colour cast, noise."""
+    """The image as a camera takes it, (H, W, 3) uint8 RGB: uneven light, a colour cast, noise."""
     height, width = image.shape[1:]
     y, x = np.ogrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
@@ -74,7 +74,7 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[Item]]:
-    """One picture, (H, W, 3) uint8 RGB, and its instances, back to front."""
+    """One image (H, W, 3) uint8 RGB and its true instances, back to front."""
     height, width = SIZES[rng.integers(len(SIZES))]
     canvas = Canvas(height, width)
     furnish(canvas, rng)
@@ -89,12 +89,12 @@ def draw_picture(rng: np.random.Generator) -> tuple[np.ndarray, list[Item]]:
         canvas.place = np.column_stack([turn, (x, rng.uniform(1.6, 1.8) * unit)]).astype(np.float32)
         Figure(canvas, rng).draw()
     square = np.ones((3, 3), np.uint8)
-    items = [item for item in canvas.items if cv2.erode(item.seen.astype(np.uint8), square).sum() >= LEAST_CORE]
+    items = [item for item in canvas.items if cv2.erode(item.seen.astype(np.uint8), square).sum() >= MIN_CORE]
     return photograph(canvas.image, rng), items
 
 
 def _write_picture(folder: Path, seed: int, number: int) -> tuple[str, list[tuple]]:
-    """Draws one picture into the folder; its id and, an instance each: mask, height, width, class, attributes."""
+    """Draws one image into the folder. Returns its id and, of each instance, mask, height, width, class, attributes."""
     rng = np.random.default_rng([seed, number])
     image, items = draw_picture(rng)
     image_id = hashlib.md5(f"{seed}/{number}".encode(), usedforsecurity=False).hexdigest()
@@ -108,10 +108,10 @@ def _write_picture(folder: Path, seed: int, number: int) -> tuple[str, list[tupl
 def draw_competition(
     folder: Path, seed: int, images: int = 250, progress: Callable[[Iterable], Iterable] = iter
 ) -> None:
-    """Writes a competition of `images` pictures, one in five of them for the test, into `folder`.
+    """Writes a competition of `images` images, a fifth of them test images, into `folder`.
 
-    The same seed gives the same bytes, on however many processes: a picture follows from the seed and its number.
-    `progress` wraps the numbers on their way, as `rich.progress.track` does.
+    The same seed gives the same bytes with any number of processes: each image depends on the seed and its number only.
+    `progress` wraps the iteration over the images, as `rich.progress.track`.
     """
     labels = files.read_json(LABELS)
     class_ids = {category["name"]: category["id"] for category in labels["categories"]}

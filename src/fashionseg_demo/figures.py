@@ -1,7 +1,7 @@
-"""The demo's people: what they may wear, and how each garment is drawn. The base of the neck is their (0, 0)."""
+"""The people of the demo: what they wear, and how each garment is drawn; (0, 0) is the base of the neck."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -66,12 +66,13 @@ STAR = outline("0 .83  .08 1.04  .3 1.05  .13 1.19  .19 1.41  0 1.29  -.19 1.41 
 
 @dataclass(frozen=True)
 class Style:
-    """What a kind of garment may look like; one of each is chosen."""
+    """The options of a kind of garment; one of each is chosen. attributes: those that all of the kind have."""
 
     name: str
     colours: Sequence[np.ndarray]
     patterns: tuple[str, ...]
     weaves: tuple[str, ...]
+    _: KW_ONLY
     lengths: tuple[str, ...]
     sleeves: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -80,23 +81,36 @@ class Style:
 SHORT, LONG, NONE = "short (length)", "wrist-length", "sleeveless"
 HIP, MINI, ABOVE, KNEE, BELOW, MIDI = "hip (length)", "mini (length)", *list(HEMS)[3:]
 STYLES = {
-    "shirt": Style("shirt, blouse", PASTEL, (PLAIN, STRIPE, CHECK), ("smooth",), (HIP,), (LONG, SHORT),
-                   ("single breasted", "regular (fit)")),
-    "top": Style("top, t-shirt, sweatshirt", BRIGHT, (PLAIN, STRIPE, DOT), ("smooth",), ("above-the-hip (length)",),
-                 (SHORT, SHORT, NONE), ("no opening",)),
-    "sweater": Style("sweater", KNIT, (PLAIN, CHEVRON), ("knit",), (HIP,), (LONG,), ("no opening", "loose (fit)")),
-    "blazer": Style("jacket", DARK, (PLAIN,), ("smooth",), (HIP,), (LONG,), ("blazer", "single breasted")),
-    "puffer": Style("jacket", BRIGHT + DARK, (PLAIN,), ("quilted",), (HIP,), (LONG,),
-                    ("puffer (jacket)", "zip-up", "quilted")),
-    "coat": Style("coat", WOOL, (PLAIN, PLAIN, CHECK), ("smooth",), (ABOVE, KNEE, BELOW), (LONG,), ()),
-    "dress": Style("dress", BRIGHT + PASTEL, (FLORAL, DOT, PLAIN, STRIPE), ("smooth", "pleat"), (MINI, KNEE, MIDI),
-                   (NONE, SHORT, "elbow-length"), ("no opening", "flare")),
-    "pants": Style("pants", DENIM + DARK, (PLAIN, PLAIN, PLAIN, CHECK), ("denim",), ("maxi (length)",), (NONE,),
-                   ("fly (opening)", "normal waist")),
-    "shorts": Style("shorts", DENIM + WOOL, (PLAIN, PLAIN, STRIPE), ("denim",), (MINI, ABOVE), (NONE,),
-                    ("fly (opening)", "normal waist")),
-    "skirt": Style("skirt", BRIGHT + KNIT, (PLAIN, CHECK, DOT), ("smooth", "pleat"), (MINI, KNEE, MIDI), (NONE,),
-                   ("no opening", "normal waist")),
+    "shirt": Style("shirt, blouse", PASTEL, (PLAIN, STRIPE, CHECK), ("smooth",),
+                   lengths=(HIP,), sleeves=(LONG, SHORT),
+                   attributes=("single breasted", "regular (fit)")),
+    "top": Style("top, t-shirt, sweatshirt", BRIGHT, (PLAIN, STRIPE, DOT), ("smooth",),
+                 lengths=("above-the-hip (length)",), sleeves=(SHORT, SHORT, NONE),
+                 attributes=("no opening",)),
+    "sweater": Style("sweater", KNIT, (PLAIN, CHEVRON), ("knit",),
+                     lengths=(HIP,), sleeves=(LONG,),
+                     attributes=("no opening", "loose (fit)")),
+    "blazer": Style("jacket", DARK, (PLAIN,), ("smooth",),
+                    lengths=(HIP,), sleeves=(LONG,),
+                    attributes=("blazer", "single breasted")),
+    "puffer": Style("jacket", BRIGHT + DARK, (PLAIN,), ("quilted",),
+                    lengths=(HIP,), sleeves=(LONG,),
+                    attributes=("puffer (jacket)", "zip-up", "quilted")),
+    "coat": Style("coat", WOOL, (PLAIN, PLAIN, CHECK), ("smooth",),
+                  lengths=(ABOVE, KNEE, BELOW), sleeves=(LONG,),
+                  attributes=()),
+    "dress": Style("dress", BRIGHT + PASTEL, (FLORAL, DOT, PLAIN, STRIPE), ("smooth", "pleat"),
+                   lengths=(MINI, KNEE, MIDI), sleeves=(NONE, SHORT, "elbow-length"),
+                   attributes=("no opening", "flare")),
+    "pants": Style("pants", DENIM + DARK, (PLAIN, PLAIN, PLAIN, CHECK), ("denim",),
+                   lengths=("maxi (length)",), sleeves=(NONE,),
+                   attributes=("fly (opening)", "normal waist")),
+    "shorts": Style("shorts", DENIM + WOOL, (PLAIN, PLAIN, STRIPE), ("denim",),
+                    lengths=(MINI, ABOVE), sleeves=(NONE,),
+                    attributes=("fly (opening)", "normal waist")),
+    "skirt": Style("skirt", BRIGHT + KNIT, (PLAIN, CHECK, DOT), ("smooth", "pleat"),
+                   lengths=(MINI, KNEE, MIDI), sleeves=(NONE,),
+                   attributes=("no opening", "normal waist")),
 }  # fmt: skip
 
 
@@ -110,7 +124,7 @@ class Garment:
 
 
 class Figure:
-    """A person; `draw` paints the layers in the order in which they lie."""
+    """A person; `draw` paints the layers from back to front."""
 
     def __init__(self, canvas: Canvas, rng: np.random.Generator):
         self.canvas, self.rng, self.paint = canvas, rng, canvas.paint
@@ -133,20 +147,22 @@ class Figure:
         return options[self.rng.integers(len(options))]
 
     def two(self, colours: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Two colours far enough apart for a pattern to be seen."""
+        """Two colours that differ enough for a visible pattern."""
         one, other = self.pick(colours), self.pick(colours)
         return one, other if np.abs(one - other).mean() > 70 else WHITE if one.mean() < 140 else INK
 
     def garment(self, kind: str) -> Garment:
         style = STYLES[kind]
         pattern, weave, length, sleeve = map(self.pick, (style.patterns, style.weaves, style.lengths, style.sleeves))
-        cloth = Cloth(*self.two(style.colours), pattern, weave, self.rng.uniform(0.24, 0.4), self.chance(0.4))
+        colours = self.two(style.colours)
+        period, turned = self.rng.uniform(0.24, 0.4), self.chance(0.4)
+        cloth = Cloth(*colours, pattern, weave, period=period, turned=turned)
         seen = ("pleat",) if weave == "pleat" else ()
         item = self.canvas.item(style.name, *style.attributes, "symmetrical", pattern, length, *seen)
         return Garment(kind, item, cloth, length, sleeve)
 
     def profile(self, bottom: float, ease: float, hem: float | None = None, top: float = 0.85) -> np.ndarray:
-        """The body's right side with cloth `ease` away from it; from the waist on it widens to `hem`."""
+        """The right side of the body at a distance of `ease`; below the waist it widens to `hem`."""
         y = np.linspace(top, bottom, 10)
         body = [self.shoulder, self.shoulder * 0.84, self.waist, self.hip]
         x = np.interp(y, [0.4, 0.8, 1.7, 2.25], body) + ease
@@ -208,7 +224,7 @@ class Figure:
             self.paint(mitten, glove, self.canvas.item("glove"))
 
     def stand(self, stockings: bool) -> None:
-        """Legs and what is on them."""
+        """Legs, tights, socks and shoes."""
         tights, socks, boots = stockings and self.chance(0.35), self.chance(0.55), self.chance(0.25)
         sock, shoe = Cloth(*self.two(BRIGHT + PASTEL), self.pick((PLAIN, STRIPE)), period=0.2), self.pick(BRIGHT + WOOL)
         both = [quadrangle for leg in self.legs.values() for quadrangle in tube(leg, 0.3, 0.2, 0.13)]
@@ -357,7 +373,7 @@ class Figure:
 
     def bag(self, x: float, y: float, size: float = 1, strap: bool = False) -> None:
         item, cloth = self.canvas.item("bag, wallet"), Cloth(self.pick(BRIGHT + WOOL))
-        handle = ellipse(x, y - 0.25, 0.28, 0.5, 180)
+        handle = ellipse(x, y - 0.25, 0.28, 0.5, start=180)
         if strap:
             handle = np.array([(-np.sign(x) * 0.45, 0.25), (0, 1), (x, y)])
         self.paint(tube(handle, 0.05), cloth.trim(0.6), item)
@@ -372,7 +388,7 @@ class Figure:
             self.paint([ellipse(side * 0.15, -0.62, 0.04, 0.05)], Cloth(INK))
             self.paint(tube(np.array([(side * 0.08, -0.76), (side * 0.22, -0.75)]), 0.02), self.hair)
             self.paint([ellipse(side * 0.26, -0.46, 0.07, 0.05)], Cloth(self.skin.colour * BLUSH))
-        self.paint(tube(ellipse(0, -0.42, 0.11, 0.08, 20, 160), 0.025), Cloth(LIPS))
+        self.paint(tube(ellipse(0, -0.42, 0.11, 0.08, start=20, end=160), 0.025), Cloth(LIPS))
         self.paint([smooth(FRINGE * [self.pick((-1, 1)), 1])], self.hair)
         if self.chance(0.28):
             item, lenses = self.canvas.item("glasses"), self.pick((INK, PASTEL[1]))

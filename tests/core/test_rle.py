@@ -33,7 +33,7 @@ shapes = st.tuples(sides, sides)
 
 @st.composite
 def bitmaps(draw, shape=shapes):
-    """Half of them noise, half rectangles, which have runs over whole columns."""
+    """Noise, or rectangles, whose runs may span whole columns."""
     height, width = draw(shape)
     if draw(st.booleans()):
         return draw(arrays(bool, (height, width)))
@@ -73,7 +73,7 @@ def pillow(bitmap: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def assert_same(runs: rle.Runs, expected: list[np.ndarray]) -> None:
-    """The same pixels, as the runs in the one form that a mask has."""
+    """The same pixels, and the same runs: sorted and merged."""
     assert len(runs) == len(expected)
     for row, bitmap in enumerate(expected):
         np.testing.assert_array_equal(runs.decode(row), bitmap)
@@ -97,7 +97,7 @@ def check_against_libraries(masks: list[np.ndarray]) -> None:
 
 @given(st.lists(bitmaps(), max_size=5))
 @settings(max_examples=50, deadline=None)
-def test_as_pycocotools_and_kaggle(masks):
+def test_equal_to_pycocotools_and_kaggle(masks):
     check_against_libraries(masks)
 
 
@@ -134,7 +134,7 @@ def test_uncompressed_counts(masks, data):
                 counts.append(0)
             counts[-1] += len(list(group))
         for place in data.draw(st.lists(st.integers(0, len(counts)), max_size=2)):
-            counts[place:place] = [0, 0]  # allowed, says nothing
+            counts[place:place] = [0, 0]  # allowed, changes nothing
         plain.append({"size": list(mask.shape), "counts": counts})
     assert_same(rle.from_coco(plain), masks)
     mixed = [coco(mask) if row % 2 else found for row, (mask, found) in enumerate(zip(masks, plain, strict=True))]
@@ -153,18 +153,18 @@ def test_set_operations(masks):
     for crowd, operation in ((False, first.union), (True, first.intersection)):
         merged = [coco_mask.merge([coco(a), coco(b)], intersect=crowd)["counts"].decode() for a, b in masks]
         assert [found["counts"] for found in operation(second).to_coco()] == merged
-    assert first.iou(second).tolist() == [coco_mask.iou([coco(a)], [coco(b)], [0]).item() for a, b in masks]
+    assert first.elementwise_iou(second).tolist() == [coco_mask.iou([coco(a)], [coco(b)], [0]).item() for a, b in masks]
 
 
 @pytest.mark.parametrize("other", [np.ones((3, 4)), np.ones((4, 4))])
-def test_set_operations_want_one_size(other):
+def test_set_operations_refuse_different_sizes(other):
     with pytest.raises(ValueError, match="masks differ in number or size"):
         rle.encode(np.ones((4, 3))).union(rle.encode(other))
 
 
 @given(st.lists(st.tuples(bitmaps(), st.integers(1, 30), st.integers(1, 30)), max_size=4))
 @settings(max_examples=60, deadline=None)
-def test_resize_as_pillow(cases):
+def test_resize_equals_pillow(cases):
     runs = many([mask for mask, _, _ in cases])
     resized = runs.resize(np.array([height for _, height, _ in cases]), np.array([width for _, _, width in cases]))
     assert_same(resized, [pillow(*case) for case in cases])
@@ -172,14 +172,14 @@ def test_resize_as_pillow(cases):
 
 @given(st.integers(1, 9000), st.integers(1, 3000), st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_resize_lines_of_real_lengths(old, new, seed):
+def test_resize_real_lengths(old, new, seed):
     line = np.random.default_rng(seed).random((old, 1)) < 0.5
     assert_same(rle.encode(line).resize(new, 1), [pillow(line, new, 1)])
     assert_same(rle.encode(line.T).resize(1, new), [pillow(line.T, 1, new)])
 
 
-def test_resize_where_floating_point_decides():
-    """Sides where whole-number arithmetic and Pillow part ways: one in five of those that a submission's grid meets."""
+def test_resize_rounds_as_pillow_sums():
+    """Sizes where whole-number arithmetic and Pillow differ: one in five of the sizes of the competition."""
     random, parted = np.random.default_rng(0), 0
     for longest in range(1000, 6000, 40):
         old = int(random.integers(longest // 3, longest + 1))
@@ -193,13 +193,13 @@ def test_resize_where_floating_point_decides():
 @pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="OpenCV 4 rounds positions to 1/65536 of a pixel")
 @given(bitmaps(st.tuples(st.integers(1, 40), st.integers(1, 40))), st.integers(1, 60), st.integers(1, 60))
 @settings(max_examples=50, deadline=None)
-def test_resize_as_opencv(mask, height, width):
+def test_resize_equals_opencv(mask, height, width):
     expected = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     assert_same(rle.encode(mask).resize(height, width), [expected.reshape(height, width)])
 
 
-def test_cost_is_that_of_the_runs():
-    """A mask of ten thousand million pixels, of which no bitmap would fit."""
+def test_cost_depends_on_runs_not_on_pixels():
+    """A mask of 10^10 pixels, too large for a bitmap."""
     side = 100_000
     runs = rle.from_kaggle([f"{side * 49_940 + 1} {side * 20} {side * 80_000 + 50_001} 1000"], [side], [side])
     assert runs.boxes().tolist() == [[49_940, 0, 30_061, side]]
@@ -223,7 +223,7 @@ def test_paste_and_crop(masks, top, left, height, width):
 
 @given(st.lists(bitmaps(), min_size=1, max_size=6), st.data())
 @settings(max_examples=40, deadline=None)
-def test_choose(masks, data):
+def test_indexing(masks, data):
     runs, last = many(masks), len(masks) - 1
     rows = data.draw(st.lists(st.integers(0, last), max_size=6))
     assert_same(runs[np.array(rows, int)], [masks[row] for row in rows])
@@ -233,7 +233,16 @@ def test_choose(masks, data):
     assert runs.rows.tolist() == [row for row in range(len(runs)) for _ in runs[row].starts]
 
 
-def test_no_masks():
+def test_the_example_of_the_header():
+    bitmap = np.array([[0, 0, 1], [1, 0, 0], [1, 0, 0]])
+    runs = rle.from_kaggle(["2 2 7 1"], [3], [3])
+    assert runs.decode(0).tolist() == bitmap.tolist()
+    assert rle.encode(bitmap).to_kaggle() == ["2 2 7 1"]
+    assert (runs.starts.tolist(), runs.lengths.tolist()) == ([1, 6], [2, 1])
+    assert_same(rle.from_coco([{"size": [3, 3], "counts": [1, 2, 3, 1, 2]}]), [bitmap])
+
+
+def test_zero_masks():
     for runs in (rle.from_kaggle([], [], []), rle.from_coco([]), rle.concatenate([])):
         assert_same(runs, [])
         assert_same(runs.resize(3, 3).paste(0, 0, 2, 2).union(runs), [])
@@ -241,22 +250,22 @@ def test_no_masks():
         assert runs.boxes().shape == (0, 4)
 
 
-def test_encode_takes_any_number_but_0_for_the_mask():
+def test_encode_takes_nonzero_pixels():
     values = np.array([[0, 255, 0.5], [-1, 0, 2]])
     assert_same(rle.encode(values), [values != 0])
 
 
-FAULTY = {  # on a mask of 4 x 5
+INVALID = {  # on a mask of 4 x 5
     "1 2 3": "an odd number of values, 3",
     "7": "an odd number of values, 1",
-    "1 two": "'two' is no whole number",
-    "1 2.0": "'2.0' is no whole number",
-    "1_0 2": "'1_0' is no whole number",
-    "1 ٢": "'٢' is no whole number",
-    "1,2": "'1,2' is no whole number",
-    "1\t2": "'1\t2' is no whole number",
-    "5-3 1": "'5-3' is no whole number",
-    "- 1": "'-' is no whole number",
+    "1 two": "'two' is not a whole number",
+    "1 2.0": "'2.0' is not a whole number",
+    "1_0 2": "'1_0' is not a whole number",
+    "1 ٢": "'٢' is not a whole number",
+    "1,2": "'1,2' is not a whole number",
+    "1\t2": "'1\t2' is not a whole number",
+    "5-3 1": "'5-3' is not a whole number",
+    "- 1": "'-' is not a whole number",
     "1 99999999999999999999 -1 1": "goes past the last pixel",
     "0 2": "the run at 0 starts before pixel 1",
     "-3 5": "the run at -3 starts before pixel 1",
@@ -272,28 +281,28 @@ FAULTY = {  # on a mask of 4 x 5
 }
 
 
-@pytest.mark.parametrize("text", FAULTY)
-def test_faulty_kaggle_string(text):
+@pytest.mark.parametrize("text", INVALID)
+def test_invalid_kaggle_string(text):
     assert list(rle.check_kaggle([text], [4], [5])) == [0]
     with pytest.raises(rle.RunError) as caught:
         rle.from_kaggle(["1 2", "", text, "7"], [4] * 4, [5] * 4)
     assert caught.value.row == 2
-    assert FAULTY[text] in caught.value.reason
+    assert INVALID[text] in caught.value.reason
     assert str(caught.value) == f"row 2: {caught.value.reason}"
 
 
-def test_faulty_strings_are_found_among_sound_ones():
-    """Whatever stands before a string, its own fault is told, and sound ones are never blamed."""
-    strings = [text for faulty in FAULTY for text in (faulty, "1 20", "")]
+def test_invalid_strings_are_found_among_valid_ones():
+    """Each invalid string gets its own error, whatever stands before it; valid ones get none."""
+    strings = [text for faulty in INVALID for text in (faulty, "1 20", "")]
     found = rle.check_kaggle(strings, np.full(len(strings), 4), np.full(len(strings), 5))
     assert sorted(found) == list(range(0, len(strings), 3))
     for row, reason in found.items():
-        assert FAULTY[strings[row]] in reason
+        assert INVALID[strings[row]] in reason
     assert rle.check_kaggle(strings[1:3], [4, 4], [5, 5]) == {}
 
 
-def test_forgiven_kaggle_strings():
-    """Spaces too many; runs that touch or cross the end of a column."""
+def test_unusual_but_valid_kaggle_strings():
+    """Extra spaces; runs that touch; a run over the end of a column."""
     runs = rle.from_kaggle(["  1 2  3 6 ", " ", "", "1 20"], [4] * 4, [5] * 4)
     assert runs.to_kaggle() == ["1 8", "", "", "1 20"]
 
@@ -314,7 +323,7 @@ def test_forgiven_kaggle_strings():
         [],
     ],
 )
-def test_faulty_coco_counts(counts):
+def test_invalid_coco_counts(counts):
     sound = coco(np.ones((4, 5)))
     with pytest.raises(rle.RunError, match=r"row 1: the counts are not those of 4 x 5 pixels"):
         rle.from_coco([sound, {"size": [4, 5], "counts": counts}, sound])

@@ -4,7 +4,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from fashionseg.draw import overlay
-from fashionseg.draw.overlay import Instances
+from fashionseg.draw.overlay import DrawnInstances
 
 NAMES = ["shirt, blouse", "dress", "bag, wallet"]
 
@@ -15,15 +15,15 @@ def grey(height, width):
 
 def one(box, side=28, label=0, score=None):
     scores = None if score is None else np.array([score])
-    return Instances(np.array([box], np.float32), np.array([label]), [np.ones((side, side), np.uint8)], scores)
+    return DrawnInstances(np.array([box], np.float32), np.array([label]), [np.ones((side, side), np.uint8)], scores)
 
 
 def changed(picture, before):
     return (picture != before).any(axis=2)
 
 
-def test_the_fill_is_exactly_on_the_mask():
-    """On a picture that is drawn at its own size: inside the outline the tint, outside of box and label nothing."""
+def test_the_fill_covers_exactly_the_mask():
+    """On an image drawn at its own size: tinted inside the outline, unchanged outside of box and label."""
     image = grey(800, 600)
     picture = overlay.overlay(image, one((100, 200, 300, 500), label=1), NAMES)
     assert picture.shape == image.shape
@@ -39,7 +39,7 @@ def test_the_fill_is_exactly_on_the_mask():
 
 def test_masks_are_stretched_over_their_boxes():
     triangle = np.tril(np.ones((56, 56), np.uint8))
-    instances = Instances(np.array([[0, 0, 800, 800]]), np.array([0]), [triangle])
+    instances = DrawnInstances(np.array([[0, 0, 800, 800]]), np.array([0]), [triangle])
     y, x = np.mgrid[:800, :800]
     picture = overlay.overlay(grey(800, 800), instances, NAMES)
     near = np.abs(y - x) < 30
@@ -56,8 +56,8 @@ def test_small_pictures_are_enlarged_and_large_ones_not():
     assert overlay.overlay(grey(1024, 700), one((10, 10, 30, 30)), NAMES).shape == (1024, 700, 3)
 
 
-def test_without_instances_the_picture_stays():
-    nothing = Instances(np.zeros((0, 4)), np.zeros(0, int), [])
+def test_without_instances_the_image_is_unchanged():
+    nothing = DrawnInstances(np.zeros((0, 4)), np.zeros(0, int), [])
     np.testing.assert_array_equal(overlay.overlay(grey(800, 600), nothing, NAMES), grey(800, 600))
 
 
@@ -74,7 +74,7 @@ def test_without_instances_the_picture_stays():
 )
 @pytest.mark.parametrize("score", [None, 0.87])
 def test_boxes_at_the_border_draw(box, score):
-    """The label stays whole: as many of its letters' pixels as in the middle of the picture."""
+    """The label stays complete: it changes as many pixels as in the middle of the image."""
     label = np.count_nonzero(
         changed(overlay.overlay(grey(800, 600), one((300, 400, 301, 401), score=score), NAMES), grey(800, 600))
     )
@@ -82,7 +82,7 @@ def test_boxes_at_the_border_draw(box, score):
     assert np.count_nonzero(changed(picture, grey(800, 600))) >= 0.8 * label
 
 
-def test_labels_make_room_for_each_other():
+def test_labels_do_not_overlap():
     taken = []
     for _ in range(4):
         overlay._label(grey(400, 400), "shirt 0.50", (100, 100, 300, 300), (255, 0, 0), taken)
@@ -99,12 +99,12 @@ def test_coco_annotations_and_batches_are_drawn_alike():
     left, top, width, height = cv2.boundingRect(mask)
     rle = coco_mask.encode(np.asfortranarray(mask))
     rle["counts"] = rle["counts"].decode()
-    of_coco = Instances.of_coco([{"category_id": 24, "segmentation": rle, "score": 0.5}], {24: 2}, 160, 120)
+    of_coco = DrawnInstances.of_coco([{"category_id": 24, "segmentation": rle, "score": 0.5}], {24: 2}, 160, 120)
     np.testing.assert_array_equal(of_coco.boxes, [[left, top, left + width, top + height]])
     np.testing.assert_array_equal(of_coco.masks[0], mask[top : top + height, left : left + width])
     assert of_coco.classes.tolist() == [2]
     assert of_coco.scores.tolist() == [0.5]
-    half = Instances.of_coco([{"category_id": 24, "segmentation": rle}], {24: 2}, 80, 60)
+    half = DrawnInstances.of_coco([{"category_id": 24, "segmentation": rle}], {24: 2}, 80, 60)
     np.testing.assert_allclose(half.boxes * 2, of_coco.boxes, atol=2)
     assert half.scores is None
 
@@ -116,13 +116,13 @@ def test_coco_annotations_and_batches_are_drawn_alike():
         "masks": np.stack([cv2.resize(of_coco.masks[0], (56, 56)), np.zeros((56, 56), np.uint8)])[None],
     }
     (picture,) = overlay.batch_overlays(batch, NAMES)
-    expected = overlay.overlay(grey(160, 120), Instances(of_coco.boxes, of_coco.classes, of_coco.masks), NAMES)
+    expected = overlay.overlay(grey(160, 120), DrawnInstances(of_coco.boxes, of_coco.classes, of_coco.masks), NAMES)
     assert picture.shape == expected.shape
     assert changed(picture, expected).mean() < 0.03  # the outlines differ by the resolution of the mask
 
 
 def test_no_annotations():
-    assert len(Instances.of_coco([], {}, 10, 10).boxes) == 0
+    assert len(DrawnInstances.of_coco([], {}, 10, 10).boxes) == 0
 
 
 def test_class_colours_are_distinct_and_stable():
@@ -142,10 +142,10 @@ def test_side_by_side():
 
 def test_notes_follow_the_name():
     image, found = grey(800, 800), one((300, 300, 500, 500), label=1, score=0.5)
-    noted = Instances(found.boxes, found.classes, found.masks, found.scores, notes=["mini, plain +2"])
+    noted = DrawnInstances(found.boxes, found.classes, found.masks, found.scores, notes=["mini, plain +2"])
     plain, long = (changed(overlay.overlay(image, each, NAMES), image)[270:299].sum() for each in (found, noted))
     assert long > 2 * plain
-    empty = Instances(found.boxes, found.classes, found.masks, found.scores, notes=[""])
+    empty = DrawnInstances(found.boxes, found.classes, found.masks, found.scores, notes=[""])
     np.testing.assert_array_equal(overlay.overlay(image, empty, NAMES), overlay.overlay(image, found, NAMES))
 
 
@@ -158,7 +158,7 @@ def test_boxes_are_drawn_from_blue_to_red():
     assert overlay.boxes(grey(80, 60), where[:0], np.zeros(0)).shape == (800, 600, 3)
 
 
-def test_heat_is_the_map_stretched_over_the_picture():
+def test_heat_maps_are_stretched_over_the_image():
     heated = overlay.heat(grey(60, 90), np.array([[0.0, 2.0], [0.0, 2.0]])).astype(int)
     assert heated.shape == (60, 90, 3)
     assert heated[30, 5, 2] > heated[30, 5, 0]

@@ -1,4 +1,4 @@
-"""What the network is fed with, drawn."""
+"""Previews of training batches."""
 
 import cv2
 import numpy as np
@@ -26,6 +26,6 @@ def test_each_picture_is_drawn_once_with_its_masks(tmp_path, count):
     drawn = [np.array(Image.open(file)) for file in sorted((tmp_path / "preview").iterdir())]
     assert len(drawn) == min(count, 5)
     for number, picture in enumerate(drawn):
-        assert abs(picture[2, 2].astype(int) - 50 * number).max() < 12  # the picture itself, outside of the mask
+        assert abs(picture[2, 2].astype(int) - 50 * number).max() < 12  # unchanged outside of the mask
         middle = picture[len(picture) // 2, len(picture) // 2].astype(int)
         assert abs(middle - 50 * number).max() > 12  # tinted by the mask

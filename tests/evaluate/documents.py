@@ -42,13 +42,13 @@ def random_document(
     attributes: list[int],
     images: int = 12,
     truth: int = 8,
-    found: int = 14,
+    predicted: int = 14,
     ties: bool = True,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A COCO document and results near its truth, many an instance.
 
-    used: the categories that occur; truth, found: at most so many instances an image. Scores and attribute sets tie
-    often, unless scores are told not to.
+    used: the categories that occur; truth, predicted: the most instances of an image. Attribute sets are often
+    equal, and scores too where `ties`.
     """
     random = np.random.default_rng(seed)
 
@@ -66,7 +66,7 @@ def random_document(
             for _ in range(random.integers(0, truth + 1))
         ]
         annotations += there
-        for _ in range(random.integers(0, found + 1)):
+        for _ in range(random.integers(0, predicted + 1)):
             like = there[random.integers(len(there))] if there else rectangle(image_id, used[0], box())
             category_id = random.choice(used) if random.random() < 0.2 else like["category_id"]
             x, y, w, h = like["bbox"]

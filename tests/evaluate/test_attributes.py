@@ -18,8 +18,8 @@ GROUPS = {"APo": range(13), "APa": range(13, 27), "APp": range(27, 46)}  # FPEva
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
-def evaluated(document: dict[str, Any], results: list[dict[str, Any]]) -> attributes.Scores:
-    return attributes.evaluate(matching.compare(document, results), attributes.with_attributes(document))
+def evaluated(document: dict[str, Any], results: list[dict[str, Any]]) -> attributes.PrecisionRecall:
+    return attributes.evaluate(matching.match(document, results), attributes.with_attributes(document))
 
 
 def reference(document: dict[str, Any], results: list[dict[str, Any]], monkeypatch) -> Any:
@@ -39,14 +39,14 @@ def reference(document: dict[str, Any], results: list[dict[str, Any]], monkeypat
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equal_to_the_reference(seed, monkeypatch):
+def test_equal_to_fpeval(seed, monkeypatch):
     """Classes of all three groups, with attributes and without; 294 attributes, then so few that all may be present."""
     ids = np.arange(0, 588, 2) if seed % 2 else np.arange(3, 8)
     document, results = random_document(seed, list(range(46)), [0, 1, 5, 14, 20, 30, 31, 45], ids.tolist())
     theirs = reference(document, results, monkeypatch)
     scores = evaluated(document, results)
     ours = attributes.aggregates(scores)
-    compared = 0
+    matched_all = 0
     for mode, values in zip(ours, (theirs.results, theirs.resultDet, theirs.resultF1), strict=True):
         for name, value in values.items():
             if name in GROUPS:
@@ -54,13 +54,13 @@ def test_equal_to_the_reference(seed, monkeypatch):
             else:
                 here = ours[mode][name]
             assert here == pytest.approx(value if value > -1 else np.nan, abs=1e-9, nan_ok=True), (mode, name)
-            compared += value > 0.01
-    assert compared > 40
+            matched_all += value > 0.01
+    assert matched_all > 40
     assert sum(map(len, ours.values())) == sum(map(len, (theirs.results, theirs.resultDet, theirs.resultF1))) - 7
 
 
 def plain_f1(first: set[int], second: set[int], every: set[int]) -> float:
-    """Mean of the F1 of being present and of being absent, of those that are in question at all."""
+    """Mean of the F1 of present and of absent attributes; an F1 of nothing is left out."""
     values = []
     for a, b in ((first, second), (every - first, every - second)):
         if a or b:
@@ -122,7 +122,7 @@ def test_equal_to_the_definition(seed):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12))
-def test_f1_is_scikit_learns(seed, count):
+def test_f1_equals_scikit_learn(seed, count):
     random = np.random.default_rng(seed)
     first, second = random.random((2, 7, count)) < random.random((2, 7, 1))
     expected = [f1_score(a, b, average="macro") for a, b in zip(first, second, strict=True)]
@@ -130,7 +130,7 @@ def test_f1_is_scikit_learns(seed, count):
 
 
 def test_weights_of_the_headline():
-    """One class with attributes, all wrong, and one without, all right: one to ten, and half."""
+    """A class with attributes, all wrong, and one without, all right: AP 1/11, plain mean 1/2."""
     box = (10, 10, 60, 60)
     truth = [rectangle(1, 7, box, attribute_ids=[1, 2]), rectangle(1, 9, box)]
     document = document_of(truth, 1, [7, 9], [1, 2, 3, 4])
@@ -145,7 +145,7 @@ def test_weights_of_the_headline():
     [([1], [2], True), ([], [2], False), ([1], [], False), ([1], None, False), ([1], "nothing predicted", True)],
 )
 def test_measurable(true, predicted, expected):
-    """Without attributes in the truth, or in any of the predictions (no attribute head), there is nothing to say."""
+    """Not without attributes in the truth, nor where no prediction has any (no attribute head)."""
     document = document_of([rectangle(1, 7, (1, 1, 9, 9), attribute_ids=true)], 1, [7], [1, 2])
     result = rectangle(1, 7, (1, 1, 9, 9), score=0.5, attribute_ids=predicted)
     if predicted is None:
@@ -153,7 +153,7 @@ def test_measurable(true, predicted, expected):
     assert attributes.measurable(document, [] if predicted == "nothing predicted" else [result]) is expected
 
 
-def test_weak_attributes_do_not_count():
+def test_attributes_below_the_score_do_not_count():
     result = {"attribute_ids": [3, 8, 9], "attribute_scores": [0.5, 0.49, 0.9]}
     assert matching.shown_attributes(result, 0.5) == [3, 9]
     assert matching.shown_attributes({"attribute_ids": [3]}, 0.5) == [3]
@@ -161,14 +161,14 @@ def test_weak_attributes_do_not_count():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_f1_by_attribute_is_scikit_learns(seed):
+def test_f1_by_attribute_equals_scikit_learn(seed):
     ids = list(range(10, 20))
     document, results = random_document(seed, [1, 2], [1, 2], ids, images=30)
-    compared = matching.compare(document, results)
-    table = attributes.by_attribute(compared, document)
-    found = compared.matched >= 0
-    true = compared.truth.attributes[compared.matched[found]]
-    predicted = compared.predictions.attributes[found]
+    matched_all = matching.match(document, results)
+    table = attributes.by_attribute(matched_all, document)
+    found = matched_all.matched >= 0
+    true = matched_all.truth.attributes[matched_all.matched[found]]
+    predicted = matched_all.predictions.attributes[found]
     values = precision_recall_fscore_support(true, predicted, zero_division=np.nan, average=None)
     places = [ids.index(id_) for id_ in table["id"]]
     for name, expected in zip(("precision", "recall", "F1", "matched"), values, strict=True):
@@ -183,10 +183,10 @@ def test_f1_by_attribute_is_scikit_learns(seed):
     assert attributes.macro_f1(table.head(0)) is None
 
 
-def test_frequent_from_ten_instances_on():
-    """Attribute 1 ten times, 2 nine times; found and right, but for the one instance without 2, which is lost."""
+def test_frequent_attributes_have_ten_instances():
+    """Attribute 1 ten times, 2 nine times; all predicted right but the instance without 2, which is missed."""
     truth = [rectangle(i, 7, (10, 10, 60, 60), attribute_ids=[1] + [2] * (i > 1)) for i in range(1, 11)]
     document = document_of(truth, 10, [7], [1, 2])
-    table = attributes.by_attribute(matching.compare(document, [{**row, "score": 0.9} for row in truth[1:]]), document)
+    table = attributes.by_attribute(matching.match(document, [{**row, "score": 0.9} for row in truth[1:]]), document)
     assert table[["id", "truth", "matched", "frequent"]].values.tolist() == [[1, 10, 9, True], [2, 9, 9, False]]
     assert attributes.macro_f1(table) == 1

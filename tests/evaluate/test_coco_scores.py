@@ -1,4 +1,4 @@
-"""COCO scores: what is perfect is 1, what is shifted is less, what is unknown is refused."""
+"""COCO scores of perfect, shifted and missing predictions; unknown ids are errors."""
 
 import json
 from typing import Any
@@ -73,7 +73,7 @@ def test_classes_keep_their_scores_in_any_order_of_ids(document, perfect):
     assert table["predictions"].to_dict() == {7: 2, 3: 0}
 
 
-def test_a_shift_costs_what_its_iou_says(document, perfect):
+def test_ap_of_shifted_predictions(document, perfect):
     """IoU 39 / 41 of one of two classes passes all thresholds; 20 rows down, IoU 1 / 3, none."""
     perfect[0] = instance(1, 3, (5, 4, 40, 40), score=0.9)
     assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 1
@@ -81,7 +81,7 @@ def test_a_shift_costs_what_its_iou_says(document, perfect):
     assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 0.5
 
 
-def test_masks_are_judged_by_their_own_area(document, perfect):
+def test_masks_are_sized_by_their_own_area(document, perfect):
     """A small mask within a large box is a small detection for segm: loadRes alone would take the box's area."""
     lost = {**instance(2, 3, (0, 0, 10, 10)), "bbox": [0, 0, 60, 60], "score": 0.99}
     evaluations = coco.evaluate(document, [*perfect, lost])
@@ -89,7 +89,7 @@ def test_masks_are_judged_by_their_own_area(document, perfect):
     assert coco.summary(evaluations["bbox"])["APm"] < 1
 
 
-def test_nothing_predicted_is_zero_and_writable(document):
+def test_without_predictions_ap_is_0(document):
     evaluations = coco.evaluate(document, [])
     scores = coco.summary(evaluations["segm"])
     assert (scores["AP"], scores["AR100"], scores["APl"]) == (0, 0, None)
@@ -98,13 +98,13 @@ def test_nothing_predicted_is_zero_and_writable(document):
 
 
 @pytest.mark.parametrize(("key", "value"), [("image_id", 99), ("category_id", 0)])
-def test_unknown_ids_are_refused(document, perfect, key, value):
+def test_unknown_ids_are_errors(document, perfect, key, value):
     perfect[1][key] = value
     with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {key} {value}, which the COCO document lacks"):
         coco.evaluate(document, perfect)
 
 
-def test_picture_scores_and_choice(document, perfect):
+def test_image_scores_and_choice_of_overlays(document, perfect):
     from fashionseg.evaluate import plots
 
     del perfect[1]
@@ -112,12 +112,12 @@ def test_picture_scores_and_choice(document, perfect):
     assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
     stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
     assert plots.image_scores(coco.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
-    chosen = plots._chosen({i: -i for i in range(20)}, 8)
+    chosen = plots._best_and_worst({i: -i for i in range(20)}, 8)
     assert chosen == {"best": list(range(8)), "worst": list(range(19, 11, -1))}
-    assert plots._chosen({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}
+    assert plots._best_and_worst({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}
 
 
-def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
+def test_overlays_are_drawn(document, perfect, tmp_path):
     import cv2
 
     from fashionseg.evaluate import plots
@@ -129,7 +129,8 @@ def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
         [(0, 1, "shirt", 0.9, 0.3, "", 0.0), (1, 1, "shirt", 0.8, 0.3, "", 0.0)],
         columns=["prediction", "image_id", "name", "score", "IoU", "other", "other_IoU"],
     )
-    table = plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
+    chosen = {"scores": {1: 0.5, 2: 1.0}, "wrong": wrong, "count": 4}
+    table = plots.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["01_best_2.jpg", "02_worst_1.jpg", "03_wrong_1.jpg"] == table["file"].tolist()
     assert table["kind"].tolist() == ["best", "worst", "wrong"]
@@ -138,7 +139,7 @@ def test_pictures_are_drawn_beside_truth(document, perfect, tmp_path):
     with pytest.raises(
         UserError, match=r"1\.jpg is missing or no whole picture .*; get it again, or run `dvc repro convert`"
     ):
-        plots.pictures(document, perfect, tmp_path, {1: 0.5, 2: 1.0}, wrong, 4, tmp_path / "out")
+        plots.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5
     assert drawn.shape[1] > drawn.shape[0]

@@ -18,13 +18,13 @@ def documents(seed, **more):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
-def test_matched_as_pycocotools_does(seed):
-    """At IoU 0.5 the same predictions have found the same instances."""
+def test_matches_equal_pycocotools(seed):
+    """At IoU 0.5 the same predictions match the same instances."""
     document, results = documents(seed, images=5, ties=False)
-    compared = matching.compare(document, results)
+    matched_all = matching.match(document, results)
     order = sorted(range(len(results)), key=lambda i: (results[i]["image_id"], -results[i]["score"]))
     true = sorted(document["annotations"], key=lambda a: a["image_id"])
-    ours = {(order[p], true[t]["id"]) for p, t in enumerate(compared.matched) if t >= 0}
+    ours = {(order[p], true[t]["id"]) for p, t in enumerate(matched_all.matched) if t >= 0}
     theirs = set()
     for image in coco.evaluate(document, results)["segm"].evalImgs if results else []:
         if image and image["aRng"] == [0, 1e10]:
@@ -34,22 +34,22 @@ def test_matched_as_pycocotools_does(seed):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
-def test_every_overlap_is_pycocotools(seed):
+def test_every_iou_equals_pycocotools(seed):
     document, results = documents(seed, images=4)
-    compared = matching.compare(document, results)
+    matched_all = matching.match(document, results)
     true = sorted(document["annotations"], key=lambda a: a["image_id"])
     found = sorted(results, key=lambda r: (r["image_id"], -r["score"]))
-    predictions, truth = compared.pairs
+    predictions, truth = matched_all.pairs
     both = {(p, t) for p, r in enumerate(found) for t, a in enumerate(true) if r["image_id"] == a["image_id"]}
     assert set(zip(predictions.tolist(), truth.tolist(), strict=True)) == both
     for prediction, annotation in both:
         masks = [found[prediction]["segmentation"]], [true[annotation]["segmentation"]]
-        assert compared.overlaps(np.array(prediction), np.array(annotation)) == coco_mask.iou(*masks, [0])[0, 0]
+        assert matched_all.iou_between(np.array(prediction), np.array(annotation)) == coco_mask.iou(*masks, [0])[0, 0]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["hit", "miss", "ignored"]), max_size=60), st.integers(0, 5), st.integers(2, 4))
-def test_average_precision_is_cocos(kinds, missed, rows):
+def test_average_precision_equals_coco(kinds, missed, rows):
     """pycocotools' own accumulation of one class, in each of several rows at once."""
     kinds = np.array([np.roll(kinds, row) for row in range(rows)]).reshape(rows, -1)
     count = (kinds[0] == "hit").sum() + missed
@@ -110,22 +110,22 @@ def test_batches_hold_each_group_once():
 
 def test_batches_are_split_without_loss(monkeypatch):
     document, results = documents(5)
-    whole = matching.compare(document, results).matched
+    whole = matching.match(document, results).matched
     monkeypatch.setattr(matching, "BATCH_CELLS", 1)
-    np.testing.assert_array_equal(matching.compare(document, results).matched, whole)
+    np.testing.assert_array_equal(matching.match(document, results).matched, whole)
 
 
-def test_more_predictions_than_a_byte_counts():
+def test_more_than_255_predictions():
     """pycocotools' area fails on lists longer than 255."""
     document = document_of([rectangle(1, 3, (10, 10, 60, 60))], 1, CATEGORIES, [])
     results = [rectangle(1, 3, (10, 10, 60, 1 + n % 60), score=n / 300) for n in range(300)]
-    compared = matching.compare(document, results)
-    assert compared.predictions.areas.max() == 3600
-    assert (compared.matched >= 0).sum() == 1
+    matched_all = matching.match(document, results)
+    assert matched_all.predictions.areas.max() == 3600
+    assert (matched_all.matched >= 0).sum() == 1
 
 
 @pytest.mark.parametrize("ids", [[5], [1, 2, 6]])
-def test_unknown_attributes_are_refused(ids):
+def test_unknown_attributes_are_errors(ids):
     from fashionseg.core.errors import UserError
 
     document = document_of([], 1, CATEGORIES, [1, 2])

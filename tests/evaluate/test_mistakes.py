@@ -20,40 +20,40 @@ def test_equal_to_tidecv(case):
     truth = [rectangle(image, class_, box) for image, class_, *box in case["truth"]]
     document = document_of(truth, max(row[0] for row in case["truth"]), [3, 4, 8], [])
     results = [rectangle(image, class_, box, score=score) for image, class_, *box, score in case["found"]]
-    table = mistakes.breakdown(matching.compare(document, results)).set_index("error")
+    table = mistakes.breakdown(matching.match(document, results)).set_index("error")
     assert table["count"].to_dict() == case["count"]
     assert (100 * table["dAP"]).to_dict() == pytest.approx(case["dAP"], abs=1e-3)
     assert coco.summary(coco.evaluate(document, results)["segm"])["AP50"] == pytest.approx(case["ap"] / 100, abs=1e-5)
 
 
-def test_nothing_and_nothing_else():
-    """No truth: every prediction is background; no predictions: every instance is missed."""
+def test_without_truth_or_predictions():
+    """Without truth every prediction is background; without predictions every instance is missed."""
     box = (10, 10, 60, 60)
     empty = document_of([], 1, [3], [])
-    invented = mistakes.breakdown(matching.compare(empty, [rectangle(1, 3, box, score=0.9)]))
+    invented = mistakes.breakdown(matching.match(empty, [rectangle(1, 3, box, score=0.9)]))
     assert invented["count"].tolist() == [0, 0, 0, 0, 1, 0]
-    missed = mistakes.breakdown(matching.compare(document_of([rectangle(1, 3, box)], 1, [3], []), []))
+    missed = mistakes.breakdown(matching.match(document_of([rectangle(1, 3, box)], 1, [3], []), []))
     assert missed["count"].tolist() == [0, 0, 0, 0, 0, 1]
-    assert mistakes.breakdown(matching.compare(empty, []))["count"].sum() == 0
-    assert mistakes.confusion(matching.compare(empty, []), empty).empty
+    assert mistakes.breakdown(matching.match(empty, []))["count"].sum() == 0
+    assert mistakes.confusion(matching.match(empty, []), empty).empty
 
 
-def test_a_class_without_truth_has_no_part_in_the_mean():
-    """Taken for a class that nowhere occurs: AP50 is 0 of one class, and 1 when the class is mended."""
+def test_classes_without_truth_do_not_count_in_the_mean():
+    """Predicted as a class without truth: AP50 is 0, and 1 when the class is corrected."""
     box = (10, 10, 60, 60)
     document = document_of([rectangle(1, 3, box)], 1, [3, 4], [])
-    table = mistakes.breakdown(matching.compare(document, [rectangle(1, 4, box, score=0.9)])).set_index("error")
+    table = mistakes.breakdown(matching.match(document, [rectangle(1, 4, box, score=0.9)])).set_index("error")
     assert (table["count"]["class"], table["dAP"]["class"]) == (1, 1)
     assert table["count"].sum() == 1
 
 
 @pytest.mark.parametrize(("strays", "expected"), [(0, 0.5), (1, 0)])
 def test_a_class_of_missed_instances_alone(strays, expected):
-    """Not asked for, it has no part in the mean; but with predictions of the class its AP stays 0, as in tidecv."""
+    """Without its truth it does not count in the mean; with predictions of the class its AP stays 0, as in tidecv."""
     a, b, c = (0, 0, 40, 40), (50, 50, 40, 40), (0, 60, 40, 40)
     document = document_of([rectangle(1, 3, a), rectangle(1, 4, b)], 1, [3, 4], [])
     results = [rectangle(1, 3, a, score=0.9)] + [rectangle(1, 4, c, score=0.9)] * strays
-    table = mistakes.breakdown(matching.compare(document, results)).set_index("error")
+    table = mistakes.breakdown(matching.match(document, results)).set_index("error")
     assert (table["count"]["missed"], table["dAP"]["missed"]) == (1, expected)
 
 
@@ -92,12 +92,12 @@ def plain_confusion(document, results) -> Counter:
 @given(st.integers(0, 10**6))
 def test_confusions_by_definition(seed):
     document, results = random_document(seed, [3, 4, 8], [3, 4, 8], list(range(4)), images=4, ties=False)
-    table = mistakes.confusion(matching.compare(document, results), document)
+    table = mistakes.confusion(matching.match(document, results), document)
     assert table.set_index(["truth", "predicted"])["count"].to_dict() == plain_confusion(document, results)
 
 
 def test_confusion_by_hand():
-    """Found, mistaken, missed, invented and too weak to be shown; the own class comes before the better score."""
+    """Matched, confused, missed, false positive and below SHOWN_SCORE; the own class comes before the higher score."""
     a, b, c = (0, 0, 40, 40), (50, 50, 40, 40), (0, 60, 40, 40)
     document = document_of([rectangle(1, 3, a), rectangle(1, 4, b), rectangle(1, 8, c)], 2, [3, 4, 8], [])
     results = [
@@ -108,7 +108,7 @@ def test_confusion_by_hand():
         rectangle(2, 3, a, score=0.7),
         rectangle(2, 3, b, score=0.7),
     ]
-    table = mistakes.confusion(matching.compare(document, results), document)
+    table = mistakes.confusion(matching.match(document, results), document)
     assert table.columns.tolist() == ["truth", "predicted", "count"]
     assert table.iloc[0].tolist() == ["(invented)", "class 3", 2]
     assert sorted(table.iloc[1:].itertuples(index=False, name=None)) == [
@@ -140,7 +140,7 @@ def plain_wrong(document, results) -> list:
 @given(st.integers(0, 10**6))
 def test_confident_mistakes_by_definition(seed):
     document, results = random_document(seed, [3, 4, 8], [3, 4, 8], list(range(4)), images=5, ties=False)
-    table = mistakes.confident(matching.compare(document, results), document)
+    table = mistakes.confident_mistakes(matching.match(document, results), document)
     ordered = sorted(results, key=lambda result: (result["image_id"], -result["score"]))
     expected = plain_wrong(document, results)
     assert len(table) == len(expected)
@@ -154,7 +154,7 @@ def test_confident_mistakes_by_definition(seed):
 def test_the_best_on_another_class_is_named():
     document = document_of([rectangle(7, 4, (0, 0, 40, 40)), rectangle(7, 3, (0, 0, 40, 10))], 7, [3, 4], [])
     results = [rectangle(7, 3, (0, 0, 40, 40), score=0.9), rectangle(2, 3, (0, 0, 40, 40), score=0.8)]
-    table = mistakes.confident(matching.compare(document, results), document)
+    table = mistakes.confident_mistakes(matching.match(document, results), document)
     assert table.to_dict("records") == [
         dict(prediction=1, image_id=7, name="class 3", score=0.9, IoU=0.25, other="class 4", other_IoU=1.0),
         dict(prediction=0, image_id=2, name="class 3", score=0.8, IoU=0.0, other="", other_IoU=0.0),

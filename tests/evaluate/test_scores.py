@@ -1,4 +1,4 @@
-"""The report as a whole: what is there with attributes and without, and that every plot finds its columns."""
+"""Metrics and tables with and without attributes, and the columns that the plots of dvc.yaml need."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from documents import document_of, random_document, rectangle
 from ruamel.yaml import YAML
 
-from fashionseg.evaluate.scores import report
+from fashionseg.evaluate.scores import compute_scores
 
 ROOT = Path(__file__).parents[2]
 COCO = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
@@ -24,7 +24,7 @@ def without(rows):
 
 def test_with_attributes():
     document, results = random(images=30)
-    metrics, tables, _ = report(document, results, 0.5)
+    metrics, tables, _ = compute_scores(document, results, 0.5)
     assert {name: set(values) for name, values in metrics.items()} == {
         "segm": COCO,
         "bbox": COCO,
@@ -38,24 +38,24 @@ def test_with_attributes():
     assert by_class["AP_IoU_F1"].mean() == pytest.approx(metrics["iou_f1"]["AP_plain"], abs=1e-4)
 
 
-def test_scores_below_the_threshold_are_no_attributes():
+def test_attributes_below_the_score_do_not_count():
     document, results = random()
     weak = [{**r, "attribute_ids": [2, 3, 5, 7, 9], "attribute_scores": [0.1] * 5} for r in results]
     none = [{**r, "attribute_scores": [0.9] * len(r["attribute_ids"])} for r in results]
-    assert report(document, weak, 0.5)[0]["attributes"] == {"macro_f1": 0}
-    assert report(document, none, 0.5)[0] == report(document, results, 0.5)[0]
+    assert compute_scores(document, weak, 0.5)[0]["attributes"] == {"macro_f1": 0}
+    assert compute_scores(document, none, 0.5)[0] == compute_scores(document, results, 0.5)[0]
 
 
 @pytest.mark.parametrize("side", ["truth", "predictions", "both"])
 def test_without_attributes(side):
-    """Neither scores nor rows that would read like a model that finds no attribute."""
+    """No scores and no rows, which would look like those of a model that finds no attributes."""
     document, results = random()
     if side != "predictions":
         document = {**document, "annotations": without(document["annotations"]), "attributes": []}
         results = [{**result, "attribute_ids": []} for result in results]
     if side != "truth":
         results = without(results)
-    metrics, tables, _ = report(document, results, 0.5)
+    metrics, tables, _ = compute_scores(document, results, 0.5)
     assert metrics.keys() == {"segm", "bbox"}
     assert tables["attributes"].empty
     assert tables["attribute_groups"].empty
@@ -65,10 +65,10 @@ def test_without_attributes(side):
 
 @pytest.mark.parametrize("truth", [True, False])
 @pytest.mark.parametrize("found", [True, False])
-def test_nothing_there(truth, found):
+def test_without_truth_or_predictions(truth, found):
     row = rectangle(1, 4, (1, 1, 9, 9), attribute_ids=[3])
     document = document_of([row] * truth, 2, [1, 4], [3])
-    metrics, tables, _ = report(document, [{**row, "score": 0.5}] * found, 0.5)
+    metrics, tables, _ = compute_scores(document, [{**row, "score": 0.5}] * found, 0.5)
     json.dumps(metrics, allow_nan=False)
     assert metrics["segm"]["AP"] == (float(found) if truth else None)
     assert len(tables["confusion"]) == (truth or found)
@@ -77,7 +77,7 @@ def test_nothing_there(truth, found):
 
 def test_sizes_and_supercategories():
     document, results = random(images=20)
-    metrics, tables, _ = report(document, results, 0.5)
+    metrics, tables, _ = compute_scores(document, results, 0.5)
     sizes = tables["ap_by_size"]
     assert sizes["AP"].tolist() == [metrics["segm"][name] for name in ("APs", "APm", "APl")]
     assert sizes["box_AP"].tolist() == [metrics["bbox"][name] for name in ("APs", "APm", "APl")]
@@ -90,7 +90,7 @@ def test_sizes_and_supercategories():
 
 
 def test_every_plot_finds_its_columns():
-    _, tables, _ = report(*random(), 0.5)
+    _, tables, _ = compute_scores(*random(), 0.5)
     plotted = set()
     for plot in YAML(typ="safe").load(ROOT / "plots/dvc.yaml")["plots"]:
         for settings in plot.values() if isinstance(plot, dict) else ():

@@ -1,4 +1,4 @@
-"""Against the package ensemble-boxes, and against what a mask is on another box by definition."""
+"""Weighted box fusion compared with the package ensemble-boxes; soft masks compared with their definition."""
 
 import json
 from pathlib import Path
@@ -27,45 +27,45 @@ def view(boxes, scores, classes, **more):
     }
 
 
-def test_boxes_scores_and_classes_are_those_of_ensemble_boxes():
+def test_boxes_scores_and_classes_equal_ensemble_boxes():
     golden = json.loads(GOLDEN.read_text())
-    found = fuse([view(**one) for one in golden["views"]])
+    fused = fuse([view(**one) for one in golden["views"]])
     expected = golden["fused"]
     assert len(expected["scores"]) < sum(len(one["scores"]) for one in golden["views"])
-    assert found["classes"].tolist() == expected["classes"]
-    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
-    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-6)
+    assert fused["classes"].tolist() == expected["classes"]
+    np.testing.assert_allclose(fused["scores"], expected["scores"], atol=1e-6)
+    np.testing.assert_allclose(fused["boxes"], expected["boxes"], atol=1e-6)
 
 
-def test_one_view_comes_back_as_it_is():
+def test_one_view_is_returned_unchanged():
     only = view([[0, 0, 1, 1], [0, 0, 1, 0.9]], [0.4, 0.9], [1, 1])
-    found = fuse([only])
+    fused = fuse([only])
     for name, values in only.items():
-        np.testing.assert_array_equal(found[name], values)
-    assert found["agreement"].tolist() == [1, 1]
+        np.testing.assert_array_equal(fused[name], values)
+    assert fused["agreement"].tolist() == [1, 1]
 
 
-def test_views_that_agree_change_nothing_and_a_lonely_one_loses_score():
+def test_a_detection_of_one_view_only_loses_score():
     attributes = {"attributes": np.array([[0.2, 0.9], [0.6, 0.1]])}
     both = view([[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.8]], [0.8, 0.4], [2, 1], **attributes)
-    found = fuse([both, both])
+    fused = fuse([both, both])
     for name in both:
-        np.testing.assert_allclose(found[name], both[name], atol=1e-6)
+        np.testing.assert_allclose(fused[name], both[name], atol=1e-6)
     lonely = view([[0.1, 0.1, 0.5, 0.5]], [0.8], [2], attributes=np.array([[0.2, 0.9]]))
-    found = fuse([lonely, both])
-    np.testing.assert_allclose(found["scores"], [0.8, 0.2])
-    np.testing.assert_allclose(found["agreement"], [1, 0.5])
+    fused = fuse([lonely, both])
+    np.testing.assert_allclose(fused["scores"], [0.8, 0.2])
+    np.testing.assert_allclose(fused["agreement"], [1, 0.5])
 
 
-def test_a_view_agrees_once_however_many_boxes_it_shows():
+def test_agreement_counts_each_view_once():
     near = [[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.49]]
     twice, elsewhere = view(near, [0.8, 0.6], [1, 1]), view([[0.6, 0.6, 0.9, 0.9]], [0.5], [1])
-    found = fuse([twice, elsewhere])
-    assert found["agreement"].tolist() == [0.5, 0.5]
-    assert found["scores"].tolist() == pytest.approx([0.7, 0.25])  # the paper's counts boxes
+    fused = fuse([twice, elsewhere])
+    assert fused["agreement"].tolist() == [0.5, 0.5]
+    assert fused["scores"].tolist() == pytest.approx([0.7, 0.25])  # the paper's counts boxes
 
 
-def test_classes_do_not_mix_and_nothing_gives_nothing():
+def test_classes_are_not_fused_and_empty_views():
     box = [[0.1, 0.1, 0.5, 0.5]]
     assert fuse([view(box, [0.8], [2]), view(box, [0.7], [1])])["classes"].tolist() == [2, 1]
     nothing = fuse([view([], [], []), view([], [], [])])
@@ -80,14 +80,14 @@ def test_attributes_are_means_weighted_by_score():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.floats(-0.02, 0.02), st.floats(-0.02, 0.02))
-def test_masks_are_averaged_where_they_lie(seed, right, down):
-    """Pasted into a picture, the fused mask is the mean of the pasted masks, but for the blur of two resizings."""
+def test_masks_are_averaged_in_the_image(seed, right, down):
+    """In the image, the fused mask is the mean of the masks, apart from the blur of resampling."""
     random = np.random.default_rng(seed)
     masks = [cv2.GaussianBlur(random.random((SIDE, SIDE)).astype(np.float32), (0, 0), 4) for _ in range(2)]
     first = np.array([0.2, 0.3, 0.7, 0.8])
     boxes = [first, first + np.array([right, down, right, down])]
     views = [view(box[None], [0.5], [1], masks=mask[None]) for mask, box in zip(masks, boxes, strict=True)]
-    found = fuse(views)
+    fused = fuse(views)
 
     def at(mask, box, x, y):
         """Bilinear value at a point of the picture."""
@@ -96,4 +96,4 @@ def test_masks_are_averaged_where_they_lie(seed, right, down):
 
     for x, y in random.uniform((0.3, 0.4), (0.6, 0.7), (10, 2)):
         expected = np.mean([at(mask, box, x, y) for mask, box in zip(masks, boxes, strict=True)])
-        assert at(found["masks"][0], found["boxes"][0], x, y) == pytest.approx(expected, abs=0.02)
+        assert at(fused["masks"][0], fused["boxes"][0], x, y) == pytest.approx(expected, abs=0.02)

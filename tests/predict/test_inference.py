@@ -1,4 +1,4 @@
-"""From the network's padded square back to the photograph."""
+"""COCO results at the original size from a network's padded images; TTA; export; inspection."""
 
 import contextlib
 import os
@@ -28,8 +28,8 @@ from fashionseg.predict.config import Predict
 from networks import USUAL, mask_rcnn
 
 
-def test_instances_are_coco_results_at_the_original_size():
-    found = {
+def test_coco_results_are_at_the_original_size():
+    detections = {
         "boxes": np.array([[0.25, 0.2, 0.75, 1], [0, 0, 1, 0.9]], np.float32),
         "scores": np.array([0.9, 0.6], np.float32),
         "classes": np.array([2, 1], np.int32),
@@ -40,7 +40,7 @@ def test_instances_are_coco_results_at_the_original_size():
     }
     labels, settings = Labels([40, 41], [7, 9, 30]), replace(SETTINGS, mask_threshold=0.5)
     with ThreadPoolExecutor(1) as pool:
-        results = inference.instances(200, 320, found, labels, settings, pool)
+        results = inference.coco_results(detections, (200, 320), labels, settings, pool)
     (result,) = results  # the second has no pixel above the threshold
     assert (result["category_id"], result["score"]) == (41, pytest.approx(0.9))
     assert result["bbox"] == [80, 40, 160, 160]
@@ -52,9 +52,9 @@ def test_instances_are_coco_results_at_the_original_size():
     assert result["margin"] == pytest.approx(0.85)
     assert 0.7 < result["mask_score"] <= 0.75  # a little less at the edge
     assert (result["attribute_ids"], result["attribute_scores"]) == ([9, 30], [0.8, 0.05])
-    del found["attributes"]
+    del detections["attributes"]
     with ThreadPoolExecutor(1) as pool:
-        (result,) = inference.instances(200, 320, found, labels, settings, pool)
+        (result,) = inference.coco_results(detections, (200, 320), labels, settings, pool)
     assert result["attribute_ids"] == result["attribute_scores"] == []
 
 
@@ -105,7 +105,7 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
 
 
-def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predictor, image):
+def test_a_flipped_view_of_a_flipped_image_equals_the_plain_view(predictor, image):
     (plain,) = predictor.views
     mirrored = inference.View(plain.detector, flipped=True)
     (expected,) = plain.detect(padded([pictures.resized(image, 64)], 64))
@@ -118,12 +118,12 @@ def test_a_flipped_view_of_the_mirrored_picture_is_the_view_of_the_picture(predi
 FLIP = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])  # x1 and x2 change places and sign
 
 
-def test_the_same_network_twice_changes_nothing(predictor, trained, image):
+def test_fusing_a_network_with_itself_changes_nothing(predictor, trained, image):
     twice = inference.Predictor([trained, trained], SETTINGS)
     assert twice(image) == predictor(image)
 
 
-def test_views_are_flips_and_scales_of_every_network(trained, image):
+def test_tta_views_are_flips_and_scales_of_each_network(trained, image):
     predictor = inference.Predictor([trained], replace(SETTINGS, flip=True, scales=[1.0, 1.5]))
     assert [(view.side, view.flipped) for view in predictor.views] == [(64, False), (64, True), (96, False), (96, True)]
     found = predictor(image)
@@ -131,8 +131,8 @@ def test_views_are_flips_and_scales_of_every_network(trained, image):
     assert all(instance["segmentation"]["size"] == [60, 80] for instance in found)
 
 
-def test_larger_views_look_at_the_originals(trained, image, tmp_path):
-    """In a stage as from an array: what is stored is small, a view of more pixels sees more."""
+def test_larger_views_read_the_original_images(trained, image, tmp_path):
+    """Stored images are small; a view with more pixels reads the originals."""
     record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
     for name, picture in (("raw", image), ("small", cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA))):
         cv2.imwrite(str(folder(tmp_path / name) / "a.png"), picture[..., ::-1])
@@ -145,27 +145,27 @@ def test_larger_views_look_at_the_originals(trained, image, tmp_path):
     assert found == [{"image_id": 3, **one} for one in predictor(image)]
 
 
-def test_scales_that_come_to_the_same_side_are_refused(trained):
-    with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another does"):
+def test_scales_of_the_same_side_are_errors(trained):
+    with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another scale does"):
         inference.Predictor([trained], replace(SETTINGS, scales=[1.0, 1.1]))
-    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 leaves 0 px of a picture; 64 are the least"):
+    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 gives images of 0 px; 64 are the least"):
         inference.Predictor([trained], replace(SETTINGS, scales=[0.01]))
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (60, 80, 4), (0, 80, 3)])
-def test_what_is_no_picture_is_named(predictor, shape):
+def test_a_wrong_image_array_is_an_error(predictor, shape):
     with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8 RGB\. Received: .*uint8"):
         predictor(np.zeros(shape, np.uint8))
 
 
-def test_networks_with_and_without_attributes_are_not_merged(tmp_path):
+def test_networks_with_and_without_attributes_are_not_fused(tmp_path):
     recipe, labels = {**RECIPE, "attributes": "linear", "attribute_count": 1}, [{"id": 5, "name": "lined"}]
     for name, network in (("with", recipe), ("without", {**recipe, "attributes": "none"})):
         mask_rcnn(**network).save_weights(folder(tmp_path / name) / "mask_rcnn.weights.h5")
         description = {"network": network, "categories": CATEGORIES, "attributes": labels}
         files.write_json(tmp_path / name / "mask_rcnn.json", description)
     for names in (("with", "without"), ("without", "with")):
-        with pytest.raises(UserError, match="only one knows attributes"):
+        with pytest.raises(UserError, match="only one has attributes"):
             inference.Predictor([tmp_path / name for name in names], SETTINGS)
 
 
@@ -174,7 +174,7 @@ def folder(path):
     return path
 
 
-def test_networks_of_other_labels_are_not_merged(trained, tmp_path):
+def test_networks_of_other_labels_are_not_fused(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "other")
     files.write_json(tmp_path / "other" / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES[::-1]})
     with pytest.raises(UserError, match=r"other was trained on other labels than .*models"):
@@ -278,7 +278,7 @@ def test_a_network_of_another_version_is_one_sentence(tmp_path):
 
 
 def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"holds no trained network: mask_rcnn\.json is missing; train, or copy one"):
+    with pytest.raises(UserError, match=r"has no trained network: mask_rcnn\.json is missing; train one, or copy one"):
         inference.load(tmp_path)
     files.write_json(tmp_path / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     with pytest.raises(UserError, match=r"mask_rcnn\.weights\.h5 is missing; run `dvc repro train`"):
@@ -316,10 +316,10 @@ def test_a_description_that_does_not_fit_its_network_is_one_sentence(tmp_path):
     for description, complaint in (
         ({"network": RECIPE}, r"another version of the network \('categories'\)"),
         ([1], "another version of the network"),
-        ({"network": RECIPE, "categories": CATEGORIES[:1]}, "names 1 categories, but its network tells 2 apart"),
+        ({"network": RECIPE, "categories": CATEGORIES[:1]}, "names 1 categories, but its network has 2"),
         (
             {"network": {**RECIPE, "attributes": "linear", "attribute_count": 3}, "categories": CATEGORIES},
-            "names 0 attributes, but its network tells 3 apart",
+            "names 0 attributes, but its network has 3",
         ),
     ):
         files.write_json(tmp_path / "mask_rcnn.json", description)

@@ -1,4 +1,4 @@
-"""Masks of probabilities: pasting as runs equals pasting at full size; as text they keep what they were."""
+"""Soft masks: pasting as runs equals pasting at full size; packing keeps them to half a step."""
 
 from pathlib import Path
 
@@ -41,34 +41,34 @@ def pasted_at_full_size(mask, box, height, width, threshold):
     sides=st.tuples(st.floats(0, 70), st.floats(0, 70)),
     threshold=st.sampled_from([0.3, 0.5]),
 )
-def test_paste_is_that_at_full_size(seed, corner, sides, threshold):
+def test_paste_equals_pasting_at_full_size(seed, corner, sides, threshold):
     mask = smooth(seed)
     x1, y1, x2, y2 = np.clip([*corner, corner[0] + sides[0], corner[1] + sides[1]], 0, [WIDTH, HEIGHT] * 2).tolist()
     bbox = [x1, y1, x2 - x1, y2 - y1]
-    found, mask_score = masks.paste(mask, bbox, HEIGHT, WIDTH, threshold)
-    assert mask_score > threshold if found.areas()[0] else mask_score == 0
+    pasted_mask, mask_score = masks.paste(mask, bbox, HEIGHT, WIDTH, threshold)
+    assert mask_score > threshold if pasted_mask.areas()[0] else mask_score == 0
     box = [x1, y1, x1 + bbox[2], y1 + bbox[3]]  # x1 + (x2 - x1) may not be x2
-    np.testing.assert_array_equal(found.decode(0), pasted_at_full_size(mask, box, HEIGHT, WIDTH, threshold))
+    np.testing.assert_array_equal(pasted_mask.decode(0), pasted_at_full_size(mask, box, HEIGHT, WIDTH, threshold))
 
 
-def test_paste_is_torchvisions():
+def test_paste_equals_torchvision():
     with np.load(GOLDEN) as file:
         values, boxes, pasted, shape = (file[f"paste/{name}"] for name in ("masks", "boxes", "pasted", "shape"))
     expected = np.unpackbits(pasted, count=shape.prod()).reshape(shape)
     for mask, (x1, y1, x2, y2), there in zip(values, boxes.astype(float), expected, strict=True):
-        found, _ = masks.paste(mask, [x1, y1, x2 - x1, y2 - y1], *there.shape, 0.5)
-        np.testing.assert_array_equal(found.decode(0), there)
+        pasted_mask, _ = masks.paste(mask, [x1, y1, x2 - x1, y2 - y1], *there.shape, 0.5)
+        np.testing.assert_array_equal(pasted_mask.decode(0), there)
 
 
 @pytest.mark.parametrize("side", [1, 14, 28])
-def test_a_text_keeps_a_mask_to_half_a_level(side):
+def test_packing_keeps_a_mask_to_half_a_step(side):
     mask = cv2.resize(smooth(3), (side, side))
     mask.flat[[0, -1]] = 0, 1
-    found = masks.unpack(masks.pack(mask))
-    assert (found.dtype, found.shape) == (np.float32, (side, side))
-    np.testing.assert_allclose(found, mask, atol=0.5 / masks.LEVELS + 1e-6)
-    assert (found.flat[0], found.flat[-1]) == ((0, 1) if side > 1 else (1, 1))
-    assert masks.pack(found) == masks.pack(mask)
+    unpacked = masks.unpack(masks.pack(mask))
+    assert (unpacked.dtype, unpacked.shape) == (np.float32, (side, side))
+    np.testing.assert_allclose(unpacked, mask, atol=0.5 / masks.PACKED_STEPS + 1e-6)
+    assert (unpacked.flat[0], unpacked.flat[-1]) == ((0, 1) if side > 1 else (1, 1))
+    assert masks.pack(unpacked) == masks.pack(mask)
 
 
 def test_a_sharp_mask_is_stable():
@@ -76,7 +76,7 @@ def test_a_sharp_mask_is_stable():
     assert masks.stability(mask) == 0
     mask[:10, :10] = 1
     assert masks.stability(mask) == 1
-    mask[10, :10] = 0.5  # neither surely inside nor surely outside
+    mask[10, :10] = 0.5  # between logit -1 and logit 1
     assert masks.stability(mask) == pytest.approx(100 / 110)
     mask[11, :10] = 0.25  # of a logit below -1
     assert masks.stability(mask) == pytest.approx(100 / 110)

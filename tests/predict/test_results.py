@@ -1,13 +1,13 @@
-"""Predictions that do not fit are refused in one sentence."""
+"""Predictions that do not fit the document are an error in one sentence."""
 
 import pytest
 
-from claims_scenes import PARAMS, document, prediction, rectangle
 from fashionseg.core.errors import UserError
 from fashionseg.evaluate import coco
-from fashionseg.predict.results import COCO_KEYS, KEYS, check
+from fashionseg.predict.results import COCO_KEYS, KEYS, check_predictions
 from fashionseg.submit import submission
-from fashionseg.submit.tune.matching import match
+from fashionseg.submit.tune.matched_images import match_images
+from submission_scenes import PARAMS, document, prediction, rectangle
 
 GOOD = prediction(rectangle(0, 0, 9, 9), 0.9)
 
@@ -16,15 +16,15 @@ def without(key):
     return [GOOD, {name: value for name, value in GOOD.items() if name != key}]
 
 
-def test_what_predict_writes_passes():
-    check([GOOD], document(1), KEYS)
+def test_valid_predictions_pass():
+    check_predictions([GOOD], document(1), KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_missing_key_is_named(key):
     expected = rf"^prediction 1 \(from 0\) has no {key}: .*run `dvc repro predict`\.$"
     with pytest.raises(UserError, match=expected):
-        match(document(1), without(key), PARAMS)
+        match_images(document(1), without(key), PARAMS)
     with pytest.raises(UserError, match=expected):
         submission.table(document(1), without(key), None, ["1"], PARAMS)
     if key in COCO_KEYS:
@@ -33,18 +33,18 @@ def test_a_missing_key_is_named(key):
 
 
 @pytest.mark.parametrize("score", ["0.5", float("nan"), None])
-def test_a_score_that_is_no_number_is_named(score):
-    with pytest.raises(UserError, match=r"prediction 0 \(from 0\) has the score .*, which is no number"):
-        check([{**GOOD, "score": score}], document(1), KEYS)
+def test_a_score_that_is_not_a_number_is_named(score):
+    with pytest.raises(UserError, match=r"prediction 0 \(from 0\) has the score .*, which is not a number"):
+        check_predictions([{**GOOD, "score": score}], document(1), KEYS)
 
 
-def test_a_mask_of_another_size_or_a_broken_one_is_named():
+def test_an_invalid_mask_or_one_of_another_size_is_named():
     small = {**GOOD, "segmentation": {**GOOD["segmentation"], "size": [50, 100]}}
     with pytest.raises(UserError, match=r"has a mask of 50 x 100 pixels on an image of 100 x 100"):
-        match(document(1), [small], PARAMS)
+        match_images(document(1), [small], PARAMS)
     broken = {**GOOD, "segmentation": {**GOOD["segmentation"], "counts": "0"}}
-    with pytest.raises(UserError, match=r"a prediction of image 1 has a broken mask: .* run `dvc repro predict`"):
-        match(document(1), [broken], PARAMS)
+    with pytest.raises(UserError, match=r"a prediction of image 1 has an invalid mask: .* run `dvc repro predict`"):
+        match_images(document(1), [broken], PARAMS)
 
 
 def test_coco_scores_need_no_more_than_coco_keys():
@@ -54,7 +54,7 @@ def test_coco_scores_need_no_more_than_coco_keys():
 @pytest.mark.parametrize(
     ("name", "value"), [("image_id", 5), ("category_id", 7), ("attribute_ids", [5, 6])], ids=lambda value: str(value)
 )
-def test_what_the_document_lacks_is_named(name, value):
+def test_an_id_that_the_document_lacks_is_named(name, value):
     number = value if isinstance(value, int) else 6
     with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {name} {number}, which"):
-        check([GOOD, {**GOOD, name: value}], document(2), KEYS)
+        check_predictions([GOOD, {**GOOD, name: value}], document(2), KEYS)

@@ -12,7 +12,7 @@ from fashionseg import params
 from fashionseg.convert import coco
 from fashionseg.core import files
 from fashionseg.evaluate import plots
-from fashionseg.evaluate.scores import report
+from fashionseg.evaluate.scores import compute_scores
 from fashionseg.report.page import Run
 
 ROOT = Path(__file__).parents[2]
@@ -60,11 +60,12 @@ def write(folder: Path, document, found) -> Run:
     (folder / "train").mkdir(parents=True)
     for image in document["images"]:
         cv2.imwrite(str(folder / image["file_name"]), np.full((SIDE, SIDE, 3), 40 * image["id"], np.uint8))
-    values, tables, evaluations = report(document, found, 0.5)
+    values, tables, evaluations = compute_scores(document, found, 0.5)
     for name, table in tables.items():
         files.write_csv(results / f"evaluate/{name}.csv", table)
     scores = plots.image_scores(evaluations["segm"])
-    drawn = plots.pictures(document, found, folder, scores, tables["wrong"], 24, results / "evaluate/pictures")
+    chosen = {"scores": scores, "wrong": tables["wrong"], "count": 24}
+    drawn = plots.draw_overlays(document, found, folder, results / "evaluate/pictures", **chosen)
     files.write_csv(results / "evaluate/pictures.csv", drawn)
     files.write_json(metrics / "evaluate.json", values)
     files.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))
@@ -81,15 +82,23 @@ def write(folder: Path, document, found) -> Run:
             files.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
     steps = np.arange(1, 10) / 10
     tune = {
-        "ways": {"formula": ["precision"], "way": ["<rule>"], "value": [0.45], "gain": [0.05], "error": [0.01]},
+        "strategies": {
+            "formula": ["precision"],
+            "strategy": ["<rule>"],
+            "value": [0.45],
+            "gain": [0.05],
+            "error": [0.01],
+        },
         "thresholds": {"threshold": steps, "precision": steps / 2, "jaccard": steps / 3},
         "masks": {"threshold": steps, "value": steps},
-        "calibration": {"expected": steps, "value": steps, "claims": range(9)},
+        "calibration": {"expected": steps, "value": steps, "instances": range(9)},
         "importance": {"feature": ["score", "area"], "importance": [0.75, 0.25]},
     }
     for name, columns in tune.items():
         files.write_csv(results / f"tune/{name}.csv", pd.DataFrame(columns))
-    files.write_json(results / "claims.json", {"formula": "precision", "way": "<rule>", "claims_per_image": None})
+    files.write_json(
+        results / "postprocessing.json", {"formula": "precision", "strategy": "<rule>", "max_per_image": None}
+    )
     files.write_json(metrics / "tune.json", {"value": 0.45, "score": 0.05})
     files.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
     sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")

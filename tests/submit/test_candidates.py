@@ -1,59 +1,60 @@
-"""What could be claimed: masks on the grid, what is known of each."""
+"""Candidates: masks on the grid, features."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, prediction, rectangle
 from PIL import Image
 
-from fashionseg.submit.candidates import FEATURES, candidates, features, grid, separate
+from fashionseg.submit.candidates import FEATURES, features, grid_size, make_candidates, remove_overlaps
+from submission_scenes import PARAMS, prediction, rectangle
 
 
-def found(*predictions, params=PARAMS):
-    return candidates(list(predictions), 100, 100, params)
+def candidates(*predictions, params=PARAMS):
+    return make_candidates(list(predictions), 100, 100, params)
 
 
 def test_the_grid_rounds_the_short_side_down():
-    assert grid(5214, 3676, 1024) == (1024, 721)
-    assert grid(3676, 5214, 1024) == (721, 1024)
-    assert grid(100, 100, 1024) == (1024, 1024)
-    assert grid(4000, 1, 1024) == (1024, 1)
+    assert grid_size(5214, 3676, 1024) == (1024, 721)
+    assert grid_size(3676, 5214, 1024) == (721, 1024)
+    assert grid_size(100, 100, 1024) == (1024, 1024)
+    assert grid_size(4000, 1, 1024) == (1024, 1)
 
 
-def test_a_shared_pixel_goes_to_the_better_claim():
+def test_a_shared_pixel_goes_to_the_better_candidate():
     first, second, other = rectangle(10, 10, 40, 40), rectangle(30, 10, 40, 40), rectangle(30, 30, 20, 20)
-    all_three = found(prediction(first, 0.9), prediction(second, 0.8), prediction(other, 0.7, category_id=2))
-    kept, masks = separate(all_three, [0, 1, 2], PARAMS)
+    all_three = candidates(prediction(first, 0.9), prediction(second, 0.8), prediction(other, 0.7, category_id=2))
+    kept, masks = remove_overlaps(all_three, [0, 1, 2], PARAMS)
     assert kept == [0, 1, 2]
     for i, expected in enumerate([first, second & ~first, other]):
         np.testing.assert_array_equal(masks.decode(i), expected)
-    kept, masks = separate(all_three, [1, 0], PARAMS)  # the order says which is better
+    kept, masks = remove_overlaps(all_three, [1, 0], PARAMS)  # the order says which is better
     np.testing.assert_array_equal(masks.decode(1), first & ~second)
-    assert separate(all_three, [0, 1, 2], replace(PARAMS, overlap="any"))[0] == [0, 1]  # nothing is left of the third
+    kept, _ = remove_overlaps(all_three, [0, 1, 2], replace(PARAMS, overlap="any"))
+    assert kept == [0, 1]  # nothing is left of the third
 
 
 def test_masks_are_resized_as_pillow_does():
     bitmap = np.random.default_rng(0).random((57, 91)) < 0.3
-    masks = candidates([prediction(bitmap, 0.9)], 57, 91, replace(PARAMS, longest_side=64)).masks
+    masks = make_candidates([prediction(bitmap, 0.9)], 57, 91, replace(PARAMS, longest_side=64)).masks
     expected = np.array(Image.fromarray(bitmap.astype(np.uint8)).resize((64, 40), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(masks.decode(0), expected)
 
 
-def test_small_ones_and_empty_images():
-    assert found().predictions == []
-    assert features(found(), []).shape == (0, len(FEATURES))
-    assert found(prediction(rectangle(0, 0, 1, 3), 0.9)).predictions == []
-    assert separate(found(), [], PARAMS)[0] == []
+def test_small_masks_and_empty_images():
+    assert candidates().predictions == []
+    assert features(candidates(), []).shape == (0, len(FEATURES))
+    assert candidates(prediction(rectangle(0, 0, 1, 3), 0.9)).predictions == []
+    assert remove_overlaps(candidates(), [], PARAMS)[0] == []
 
 
-def test_features_are_what_they_say():
+def test_features_are_as_described():
     big, inside, other = rectangle(10, 10, 40, 40), rectangle(10, 10, 40, 20), rectangle(12, 12, 10, 10)
     rows = [prediction(big, 0.9), prediction(inside, 0.6), prediction(other, 0.5, category_id=2)]
     rows[0] |= {"bbox": [10, 10, 40, 50], "attribute_ids": [5, 9], "attribute_scores": [0.8, 0.4], "margin": 0.7}
     rows[1] |= {"mask_score": 0.75, "agreement": 0.5}
-    known = features(found(*rows), [frozenset({5}), frozenset(), frozenset()])
-    by_name = dict(zip(FEATURES, known.T, strict=True))
+    table = features(candidates(*rows), [frozenset({5}), frozenset(), frozenset()])
+    by_name = dict(zip(FEATURES, table.T, strict=True))
     assert by_name["score"].tolist() == [0.9, 0.6, 0.5]
     assert by_name["margin"].tolist() == [0.7, 0.6, 0.5]
     assert by_name["agreement"].tolist() == [1, 0.5, 1]
@@ -63,7 +64,11 @@ def test_features_are_what_they_say():
     assert by_name["box_fit"].tolist() == [0.8, 1, 1]
     assert by_name["rank"].tolist() == [0, 1, 2]
     assert by_name["behind"] == pytest.approx([0, 0.3, 0.4])
-    assert by_name["same"].tolist() == [0, 0.9, 0]  # a half of the second is more than shared, exactly a half is not
+    assert by_name["same"].tolist() == [
+        0,
+        0.9,
+        0,
+    ]  # the first covers more than half of the second; exactly half is not enough
     assert by_name["other"].tolist() == [0, 0, 0.9]
     assert by_name["attributes"].tolist() == [1, 0, 0]
     assert by_name["attribute_f1"] == pytest.approx([1.6 / 2.2, 1, 1], abs=1e-4)

@@ -1,4 +1,4 @@
-"""The competition's metric against its definition, pair of thresholds by pair of thresholds."""
+"""The competition's metric against its definition, one pair of thresholds after the other."""
 
 from dataclasses import replace
 
@@ -13,16 +13,16 @@ from fashionseg.submit import kaggle_metric
 from fashionseg.submit.config import Metric
 
 
-def brute(claims, truth, formula):
-    """claims, truth: lists of (bitmap, class, attributes); the definition in sets of pixels."""
+def brute(submitted, truth, formula):
+    """The metric by its definition. submitted, truth: lists of (bitmap, class, attributes)."""
     values = []
     for t_i in range(50, 100, 5):
         for t_f in range(50, 100, 5):
             hit, found = 0, set()
-            for bitmap, number, attributes in claims:
+            for bitmap, class_id, attributes in submitted:
                 good = False
-                for place, (true, true_number, true_attributes) in enumerate(truth):
-                    if number != true_number or (bitmap & true).sum() * 100 <= t_i * (bitmap | true).sum():
+                for place, (true, true_class, true_attributes) in enumerate(truth):
+                    if class_id != true_class or (bitmap & true).sum() * 100 <= t_i * (bitmap | true).sum():
                         continue
                     if true_attributes:
                         both = 2 * len(attributes & true_attributes)
@@ -31,37 +31,39 @@ def brute(claims, truth, formula):
                     good = True
                     found.add(place)
                 hit += good
-            claimed = max(len(claims), 1)
+            count = max(len(submitted), 1)
             if formula == "precision":
-                values.append(hit / claimed)
+                values.append(hit / count)
             else:
-                values.append(hit / (claimed + len(truth) - len(found)))
+                values.append(hit / (count + len(truth) - len(found)))
     return np.mean(values)
 
 
 def of(rows):
     masks = rle.concatenate([rle.encode(bitmap) for bitmap, _, _ in rows])
-    return kaggle_metric.Instances(masks, np.array([n for _, n, _ in rows], int), [frozenset(a) for _, _, a in rows])
+    return kaggle_metric.ImageInstances(
+        masks, np.array([n for _, n, _ in rows], int), [frozenset(a) for _, _, a in rows]
+    )
 
 
 @st.composite
 def scenes(draw):
-    """Bands of true instances and claims that are those, a little longer or shorter, with some attributes."""
-    truth, claims = [], []
+    """Bands as true instances, and bands a little longer or shorter as submitted ones, with attributes."""
+    truth, submitted = [], []
     for band in range(draw(st.integers(0, 4))):
-        number = draw(st.integers(0, 2))
+        class_id = draw(st.integers(0, 2))
         true = np.zeros((40, 40), bool)
         true[band * 10 : band * 10 + 8, : draw(st.integers(10, 30))] = True
         attributes = draw(st.sets(st.integers(0, 5), max_size=4))
         if draw(st.booleans()):
-            truth.append((true, number, attributes))
-        claim = np.zeros((40, 40), bool)
-        claim[band * 10 : band * 10 + 8, : draw(st.integers(10, 30))] = True
+            truth.append((true, class_id, attributes))
+        instance = np.zeros((40, 40), bool)
+        instance[band * 10 : band * 10 + 8, : draw(st.integers(10, 30))] = True
         if draw(st.booleans()):
-            claims.append(
-                (claim, draw(st.sampled_from([number, number, 1])), draw(st.sets(st.integers(0, 5), max_size=4)))
+            submitted.append(
+                (instance, draw(st.sampled_from([class_id, class_id, 1])), draw(st.sets(st.integers(0, 5), max_size=4)))
             )
-    return claims, truth
+    return submitted, truth
 
 
 METRIC = Metric(formula="precision", average="image", f1="set")
@@ -69,30 +71,30 @@ METRIC = Metric(formula="precision", average="image", f1="set")
 
 def scored(*scenes, **changes):
     metric = replace(METRIC, **changes)
-    return kaggle_metric.value(
-        kaggle_metric.tally([(of(claims), of(truth)) for claims, truth in scenes], metric, 6), metric
+    return kaggle_metric.score(
+        kaggle_metric.count_matches([(of(submitted), of(truth)) for submitted, truth in scenes], metric, 6), metric
     )
 
 
 @pytest.mark.parametrize("formula", ["precision", "jaccard"])
 @settings(max_examples=40, deadline=None)
 @given(drawn=st.lists(scenes(), min_size=1, max_size=3))
-def test_value_is_the_definition(formula, drawn):
-    expected = np.mean([brute(claims, truth, formula) for claims, truth in drawn])
+def test_score_equals_the_definition(formula, drawn):
+    expected = np.mean([brute(submitted, truth, formula) for submitted, truth in drawn])
     assert scored(*drawn, formula=formula) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("formula", ["precision", "jaccard"])
 @settings(max_examples=20, deadline=None)
 @given(drawn=st.lists(scenes(), min_size=1, max_size=3))
-def test_by_class_is_the_mean_over_classes_then_images(formula, drawn):
+def test_average_class_is_the_mean_over_classes_then_images(formula, drawn):
     values = []
-    for claims, truth in drawn:
-        if not claims:  # the filler row: a shoe that is no hit
-            claims = [(np.zeros((40, 40), bool), 23, set())]
-        classes = {n for _, n, _ in claims} | ({n for _, n, _ in truth} if formula == "jaccard" else set())
+    for submitted, truth in drawn:
+        if not submitted:  # the filler row: a shoe that is not a hit
+            submitted = [(np.zeros((40, 40), bool), 23, set())]
+        classes = {n for _, n, _ in submitted} | ({n for _, n, _ in truth} if formula == "jaccard" else set())
         of_class = [
-            brute([row for row in claims if row[1] == n], [row for row in truth if row[1] == n], formula)
+            brute([row for row in submitted if row[1] == n], [row for row in truth if row[1] == n], formula)
             for n in classes
         ]
         values.append(np.mean(of_class))
@@ -102,20 +104,22 @@ def test_by_class_is_the_mean_over_classes_then_images(formula, drawn):
 @pytest.mark.parametrize("average", ["image", "class", "all"])
 @settings(max_examples=15, deadline=None)
 @given(drawn=st.lists(scenes(), min_size=2, max_size=5))
-def test_tallies_join_and_the_value_is_the_mean_of_values(average, drawn):
+def test_joined_counts_and_the_mean_of_image_scores(average, drawn):
     metric = replace(METRIC, formula="jaccard", average=average)
-    pairs = [(of(claims), of(truth)) for claims, truth in drawn]
+    pairs = [(of(submitted), of(truth)) for submitted, truth in drawn]
     joined = kaggle_metric.joined(
-        [kaggle_metric.tally(pairs[:1], metric, 6), kaggle_metric.tally(pairs[1:], metric, 6)]
+        [kaggle_metric.count_matches(pairs[:1], metric, 6), kaggle_metric.count_matches(pairs[1:], metric, 6)]
     )
-    whole = kaggle_metric.tally(pairs, metric, 6)
+    whole = kaggle_metric.count_matches(pairs, metric, 6)
     for name, column in vars(whole).items():
         np.testing.assert_array_equal(getattr(joined, name), column)
     if average != "all":
-        assert kaggle_metric.values(joined, metric) == pytest.approx([scored(scene, **vars(metric)) for scene in drawn])
+        assert kaggle_metric.image_scores(joined, metric) == pytest.approx(
+            [scored(scene, **vars(metric)) for scene in drawn]
+        )
 
 
-def test_over_all_images_the_counts_are_summed():
+def test_average_all_sums_hits_over_images():
     perfect, nothing = (np.eye(20, dtype=bool), 4, set()), (np.eye(20, dtype=bool)[::-1], 4, set())
     images = ([perfect], [perfect]), ([nothing, nothing], [perfect])
     assert scored(*images) == pytest.approx(1 / 2)
@@ -123,14 +127,16 @@ def test_over_all_images_the_counts_are_summed():
     assert scored(*images, average="all", formula="jaccard") == pytest.approx(1 / 4)
 
 
-def test_perfect_and_nothing():
+def test_perfect_and_empty_submissions():
     true = (np.eye(20, dtype=bool), 4, {1, 3})
     without = (np.eye(20, dtype=bool), 4, set())
     for formula in ("precision", "jaccard"):
         assert scored(([true], [true]), formula=formula) == 1
         assert scored(([], [true]), formula=formula) == 0
-        assert scored(([without], [true]), formula=formula) == 0  # the truth has attributes, the claim none
-        assert scored(([true], [without]), formula=formula) == 1  # the other way round IoU alone counts
+        assert (
+            scored(([without], [true]), formula=formula) == 0
+        )  # the truth has attributes, the submitted instance none
+        assert scored(([true], [without]), formula=formula) == 1  # without true attributes only IoU counts
         assert scored(([without], [true]), formula=formula, f1="none") == 1
         assert scored(([], []), formula=formula) == 0  # the filler row
 
@@ -142,7 +148,7 @@ def test_a_true_instance_is_found_once():
 
 @settings(max_examples=30, deadline=None)
 @given(first=st.frozensets(st.integers(0, 9)), second=st.frozensets(st.integers(0, 9)))
-def test_f1_is_scikit_learns(first, second):
+def test_f1_equals_scikit_learn(first, second):
     vectors = [[i in ids for i in range(10)] for ids in (second, first)]
     binary, macro = (
         f1_score(*vectors, average=kind, zero_division=1.0, **labels)

@@ -1,4 +1,4 @@
-"""Sending a submission; Kaggle is a server on this machine that speaks its protocol."""
+"""Sending a submission; a local server stands in for Kaggle."""
 
 import gzip
 import json
@@ -81,7 +81,7 @@ def workspace(tmp_path, monkeypatch):
     return [str(written(Path("s.csv"))), "test.json", "sample.csv"]
 
 
-def test_a_faultless_file_is_sent(kaggle, workspace, capsys):
+def test_a_valid_file_is_sent(kaggle, workspace, capsys):
     main(["send", *workspace, "forest, 12 epochs"])
     assert capsys.readouterr().out == f"Successfully submitted to {NAME}\n"
     assert kaggle.uploads == [Path("s.csv").read_bytes()]
@@ -90,7 +90,7 @@ def test_a_faultless_file_is_sent(kaggle, workspace, capsys):
     assert sent["submissionDescription"] == "forest, 12 epochs"
 
 
-def test_zipped_where_params_say_so(kaggle, workspace):
+def test_gzip_where_params_ask_for_it(kaggle, workspace):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("gzip: false", "gzip: true"))
     main(["send", *workspace, "zipped"])
@@ -98,9 +98,9 @@ def test_zipped_where_params_say_so(kaggle, workspace):
     assert Path("s.csv.gz").read_bytes() == kaggle.uploads[0]
 
 
-def test_a_faulty_file_is_not_sent(kaggle, workspace):
+def test_an_invalid_file_is_not_sent(kaggle, workspace):
     written(Path("s.csv"), rest=FILLERS[1:])
-    with pytest.raises(UserError, match=rf"s\.csv has 1 faults, the first: .*no row of {IDS[0]}.*; nothing was sent"):
+    with pytest.raises(UserError, match=rf"s\.csv has 1 errors, the first: .*no row of {IDS[0]}.*; nothing was sent"):
         main(["send", *workspace, "faulty"])
     with pytest.raises(UserError, match="say what is sent"):
         main(["send", *workspace, ""])
@@ -110,7 +110,7 @@ def test_a_faulty_file_is_not_sent(kaggle, workspace):
 def test_the_demo_is_not_sent(kaggle, workspace):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("source: kaggle", "source: demo"))
-    with pytest.raises(UserError, match="Kaggle knows none of its pictures; nothing was sent"):
+    with pytest.raises(UserError, match="Kaggle has none of its images; nothing was sent"):
         main(["send", *workspace, "demo"])
     assert kaggle.uploads == kaggle.submitted == []
 
@@ -120,7 +120,7 @@ def test_the_demo_is_not_sent(kaggle, workspace):
     [
         ("StartSubmissionUpload", 401, "did not accept the credentials"),
         ("StartSubmissionUpload", 403, "accept its rules"),
-        ("upload", 500, "did not take the upload of s.csv"),
+        ("upload", 500, "did not accept the upload of s.csv"),
         ("CreateSubmission", 400, "answered with status 400"),
     ],
 )

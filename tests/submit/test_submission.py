@@ -1,4 +1,4 @@
-"""The CSV that Kaggle takes, and the check that finds every fault of any."""
+"""The CSV that Kaggle accepts, and the check that finds every error."""
 
 import gzip
 from dataclasses import replace
@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from claims_scenes import METRIC, PARAMS, prediction, rectangle
 from fashionseg.__main__ import main
 from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
 from fashionseg.submit import submission
-from fashionseg.submit.postprocess import Rule, Thresholds
+from fashionseg.submit.postprocess import PostProcessing, Thresholds
+from submission_scenes import METRIC, PARAMS, prediction, rectangle
 
 IDS = ["b" * 32, "a" * 32, "c" * 32]
 TEST = {
@@ -27,7 +27,17 @@ TEST = {
 }
 
 
-RULE = Rule(None, 1.0, 1.0, 4, Thresholds(0.5), Thresholds(0.3), None, [1, 23])
+POST = PostProcessing(
+    max_per_image=None,
+    nms_iou=1.0,
+    mask_overlap=1.0,
+    min_area=4,
+    score_thresholds=Thresholds(0.5),
+    attribute_thresholds=Thresholds(0.3),
+    attribute_pairs={"1": [5, 115]},
+    selector=None,
+    categories=[1, 23],
+)
 HEADER = "ImageId,EncodedPixels,ClassId,AttributesIds"
 FILLERS = [f"{image_id},1 1,23," for image_id in IDS]
 
@@ -38,7 +48,8 @@ def written(path, *lines, rest=FILLERS):
 
 
 @pytest.fixture
-def rows() -> pd.DataFrame:
+def table() -> tuple[pd.DataFrame, int]:
+    """Rows and the number of attributes dropped."""
     wide = np.zeros((200, 400), bool)
     wide[40:120, 80:200] = True
     predictions = [
@@ -48,13 +59,23 @@ def rows() -> pd.DataFrame:
             "attribute_ids": [115, 5],
             "attribute_scores": [0.9, 0.3],
         },
-        prediction(wide, 0.7, category_id=23, image_id=2),
+        {
+            **prediction(wide, 0.7, category_id=23, image_id=2),
+            "attribute_ids": [5, 115],
+            "attribute_scores": [0.9, 0.2],  # no training instance of class 23 has 5; 115 is below its threshold
+        },
         prediction(rectangle(60, 60, 40, 40), 0.2),
     ]
-    return submission.table(TEST, predictions, RULE, IDS, PARAMS)
+    return submission.table(TEST, predictions, POST, IDS, PARAMS)
 
 
-def test_rows_are_the_competitions(rows, tmp_path):
+@pytest.fixture
+def rows(table) -> pd.DataFrame:
+    return table[0]
+
+
+def test_rows_have_the_competitions_format(table, tmp_path):
+    rows, dropped = table
     path = tmp_path / "submission.csv"
     files.write_csv(path, rows)
     read = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -67,11 +88,14 @@ def test_rows_are_the_competitions(rows, tmp_path):
     np.testing.assert_array_equal(masks.decode(1), rectangle(10, 10, 20, 40))
     assert masks.boxes()[2].tolist() == [20, 10, 30, 20]  # at a quarter of the size: the grid's long side is 100
     assert submission.check(path, TEST, IDS, PARAMS) == []
-    assert submission.counted(rows, TEST) == "3 claims on 2 of 3 images (top 2, shoe 1)"
+    assert submission.summary(rows, dropped, TEST) == (
+        "3 instances submitted on 2 of 3 images (top 2, shoe 1), "
+        "1 attributes dropped that no training instance of the class has"
+    )
 
 
-def test_no_predictions_are_a_legal_submission(tmp_path):
-    rows = submission.table(TEST, [], RULE, IDS, PARAMS)
+def test_without_predictions_the_submission_is_valid(tmp_path):
+    rows, _ = submission.table(TEST, [], POST, IDS, PARAMS)
     files.write_csv(tmp_path / "s.csv", rows)
     assert submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS) == []
     assert rows["ImageId"].tolist() == IDS
@@ -93,7 +117,7 @@ def test_no_predictions_are_a_legal_submission(tmp_path):
         (f"{'d' * 32},1 2,1,", f"line 2, ImageId: '{'d' * 32}'"),
         (f"{IDS[0].upper()},1 2,1,", f"line 2, ImageId: '{IDS[0].upper()}'"),
         (f"{IDS[0]},1 2,1", "line 2, row: 3 fields; expected 4"),
-        (f"{IDS[0]},1 5,1,\n{IDS[0]},3 1,1,", "line 3, EncodedPixels: shares pixels with another claim of class 1"),
+        (f"{IDS[0]},1 5,1,\n{IDS[0]},3 1,1,", "line 3, EncodedPixels: shares pixels with another instance of class 1"),
         (
             f"{IDS[0]},5 4,1,\n{IDS[0]},5 4,1,5",
             "line 3, row: the image, class and pixels of line 2",
@@ -103,12 +127,12 @@ def test_no_predictions_are_a_legal_submission(tmp_path):
         (f"{IDS[0]},1 2 3 1,1,\r", "line 2, row: a line that ends in CR; expected lines that end in LF alone"),
     ],
 )
-def test_each_fault_is_found(tmp_path, line, fault):
+def test_each_error_is_found(tmp_path, line, fault):
     faults = submission.check(written(tmp_path / "s.csv", line), TEST, IDS, PARAMS)
     assert [str(found)[: len(fault)] for found in faults] == [fault]
 
 
-def test_all_faults_come_at_once(tmp_path):
+def test_all_errors_are_listed(tmp_path):
     lines = [f"{IDS[0]},1 2,99,7", f"{IDS[0]},9 9 1 1,1,", "x,1 1,1,", f"{IDS[0]},1 1,1"]
     faults = submission.check(written(tmp_path / "s.csv", *lines, rest=FILLERS[:2]), TEST, IDS, PARAMS)
     assert [(fault.line, fault.column) for fault in faults] == [
@@ -121,7 +145,7 @@ def test_all_faults_come_at_once(tmp_path):
     ]
 
 
-def test_a_zipped_file_is_read_and_a_broken_one_named(tmp_path):
+def test_gzip_files(tmp_path):
     plain = written(tmp_path / "s.csv", f"{IDS[0]},1 2,99,")
     zipped = tmp_path / "s.csv.gz"
     zipped.write_bytes(gzip.compress(plain.read_bytes()))
@@ -133,33 +157,35 @@ def test_a_zipped_file_is_read_and_a_broken_one_named(tmp_path):
         submission.check(tmp_path / "none.csv", TEST, IDS, PARAMS)
 
 
-def test_the_samples_order_is_expected_where_there_is_a_sample(tmp_path):
+def test_rows_follow_the_order_of_the_sample(tmp_path):
     path = written(tmp_path / "s.csv", rest=FILLERS[::-1])
     (fault,) = submission.check(path, TEST, IDS, PARAMS)
     assert str(fault).startswith(f"line 3, ImageId: {IDS[1]} after {IDS[2]}; expected the images in the order of")
     assert submission.check(path, TEST, None, PARAMS) == []
 
 
-def test_overlap_of_different_classes_is_legal_unless_params_say_so(tmp_path):
+def test_classes_may_overlap_unless_params_forbid_it(tmp_path):
     path = written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,")
     assert submission.check(path, TEST, IDS, PARAMS) == []
     (fault,) = submission.check(path, TEST, IDS, replace(PARAMS, overlap="any"))
-    assert str(fault).startswith("line 3, EncodedPixels: shares pixels with another claim; expected no overlap within")
+    assert str(fault).startswith(
+        "line 3, EncodedPixels: shares pixels with another instance; expected no overlap within"
+    )
 
 
-def test_without_class_23_the_filler_is_of_the_first(tmp_path):
+def test_without_class_23_the_filler_has_the_first_class(tmp_path):
     document = {**TEST, "categories": [{"id": 7, "name": "cape"}, {"id": 9, "name": "vest"}]}
-    rows = submission.table(document, [], replace(RULE, categories=[7, 9]), IDS, PARAMS)
+    rows, _ = submission.table(document, [], replace(POST, categories=[7, 9]), IDS, PARAMS)
     assert rows["ClassId"].tolist() == [7] * 3
     submission.write(tmp_path / "s.csv", rows, document, IDS, PARAMS)
     assert submission.check(tmp_path / "s.csv", document, IDS, PARAMS) == []
 
 
-def test_a_faulty_submission_is_not_written_over_a_good_one(tmp_path, rows):
+def test_an_invalid_submission_does_not_replace_a_valid_one(tmp_path, rows):
     path = tmp_path / "s.csv"
     submission.write(path, rows, TEST, IDS, PARAMS)
     good = path.read_bytes()
-    with pytest.raises(UserError, match=r"s\.csv would have 1 faults, the first: line 2, ClassId: '99'.*not written"):
+    with pytest.raises(UserError, match=r"s\.csv would have 1 errors, the first: line 2, ClassId: '99'.*not written"):
         submission.write(path, rows.assign(ClassId=[99, *rows["ClassId"][1:]]), TEST, IDS, PARAMS)
     assert path.read_bytes() == good
     assert list(tmp_path.iterdir()) == [path]
@@ -172,8 +198,8 @@ def test_an_overlap_is_found_across_batches_of_images(tmp_path, monkeypatch):
     assert [fault.line for fault in submission.check(path, TEST, IDS, PARAMS)] == [4]
 
 
-def test_the_score_of_a_file_with_answers(tmp_path, rows):
-    """The claims as their own truth, but for one that is missing, and one whose attributes differ."""
+def test_the_score_of_a_file(tmp_path, rows):
+    """The submitted instances as truth, with other attributes of one of them, and one more instance."""
     path = tmp_path / "s.csv"
     files.write_csv(path, rows)
     truth = [
@@ -182,9 +208,9 @@ def test_the_score_of_a_file_with_answers(tmp_path, rows):
         prediction(rectangle(0, 0, 9, 9, side=50), 1.0, image_id=3),
     ]
     answers = {**TEST, "annotations": truth}
-    assert submission.score(path, answers, METRIC, PARAMS) == pytest.approx((1 / 2 + 0 + 0) / 3)
+    assert submission.score_file(path, answers, METRIC, PARAMS) == pytest.approx((1 / 2 + 0 + 0) / 3)
     iou_alone = replace(METRIC, f1="none")
-    assert submission.score(path, answers, iou_alone, PARAMS) == pytest.approx((1 + 0 + 0) / 3)
+    assert submission.score_file(path, answers, iou_alone, PARAMS) == pytest.approx((1 + 0 + 0) / 3)
 
 
 def test_compare_counts_by_class(tmp_path):
@@ -197,10 +223,10 @@ def test_compare_counts_by_class(tmp_path):
     assert submission.compare(first, first, TEST)["class"].tolist() == ["all"]
     cut = written(tmp_path / "c.csv", f"{IDS[0]},5 2 7 2,1,", f"{IDS[0]},20 4,1,5", f"{IDS[0]},40 4,1,")
     assert submission.compare(first, cut, TEST)["class"].tolist() == ["all"]  # the same pixels
-    with pytest.raises(UserError, match=r"d\.csv is no submission: line 2, row: 3 fields"):
+    with pytest.raises(UserError, match=r"d\.csv is not a submission: line 2, row: 3 fields"):
         submission.compare(first, written(tmp_path / "d.csv", f"{IDS[0]},5 4,1"), TEST)
     second.write_text("a,b\n")
-    with pytest.raises(UserError, match=r"b\.csv is no submission: line 1, header: a,b"):
+    with pytest.raises(UserError, match=r"b\.csv is not a submission: line 1, header: a,b"):
         submission.compare(first, second, TEST)
 
 
@@ -215,11 +241,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     main(["check", "s.csv", "answers.json"])
     assert "precision 0.00000 (average: image, f1: set)" in capsys.readouterr().out
     main(["compare", "s.csv", "s.csv", "test.json"])
-    with pytest.raises(UserError, match="1 faults"):
+    with pytest.raises(UserError, match="1 errors"):
         main(["check", str(written(tmp_path / "w.csv", rest=[wide, *FILLERS[1:]])), "test.json"])
     assert "line 2, EncodedPixels" in capsys.readouterr().out
     many = [f"{IDS[0]},{place} 1,99," for place in range(1, 200, 2)]
-    with pytest.raises(UserError, match="100 faults"):
+    with pytest.raises(UserError, match="100 errors"):
         main(["check", str(written(tmp_path / "m.csv", *many)), "test.json"])
     assert capsys.readouterr().out.count("ClassId: '99'") == 100  # all of them
     with pytest.raises(SystemExit):
@@ -227,7 +253,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "invalid choice: 'chekc'" in capsys.readouterr().err
     for wrong in ([], {"images": []}):
         files.write_json("wrong.json", wrong)
-        with pytest.raises(UserError, match=r"wrong\.json is no COCO document with images, categories, attributes"):
+        with pytest.raises(UserError, match=r"wrong\.json is not a COCO document with images, categories, attributes"):
             main(["check", "s.csv", "wrong.json"])
     with pytest.raises(UserError, match="is no JSON file"):
         main(["check", "s.csv", str(tmp_path)])
@@ -239,7 +265,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (b"\xef\xbb\xbfImageId,EncodedPixels,ClassId,AttributesIds\nx,1 1,1,\n", "line 1, header: a byte order mark"),
         (b"ImageId,EncodedPixels,ClassId\n", "line 1, header: ImageId,EncodedPixels,ClassId"),
         (b"", "line 1, header: nothing"),
-        (b"PK\x03\x04\x14\x00\x00", "line 1, header: no text"),
+        (b"PK\x03\x04\x14\x00\x00", "line 1, header: not text"),
         (b"a" * 500, f"line 1, header: {'a' * 100}; expected"),
     ],
 )
@@ -254,10 +280,10 @@ def test_every_image_must_appear(tmp_path):
     assert [fault.found for fault in faults] == [f"no row of {IDS[0]}", f"no row of {IDS[2]}"]
 
 
-def test_a_sample_of_other_images_is_refused(tmp_path):
+def test_a_sample_of_other_images_is_an_error(tmp_path):
     (tmp_path / "sample.csv").write_text(f"ImageId,EncodedPixels\n{'e' * 32},1 1\n")
     order = submission.sample_ids(tmp_path / "sample.csv")
-    with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}"):
-        submission.table(TEST, [], RULE, order, PARAMS)
+    with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}, which is not a test image"):
+        submission.table(TEST, [], POST, order, PARAMS)
     with pytest.raises(UserError, match=r"none\.csv is missing"):
         submission.sample_ids(tmp_path / "none.csv")

@@ -1,9 +1,23 @@
-"""Run-length algebra: what one does with masks, done on their runs, a whole file at a time, without a bitmap.
+"""Binary masks as run lengths (RLE): read, written, resized and combined without making bitmaps.
 
-A `Runs` holds N masks as columns of NumPy numbers; pixels count down the columns, as Kaggle and COCO count them. Two
-pictures of the same runs carry all the rest. On the line, all masks lie end to end: there set operations are a sort,
-and `_of_line` makes any intervals canonical again. In columns, no run passes the end of its column: there resizing
-and pasting are arithmetic on the edges of each run.
+Kaggle's EncodedPixels are pairs `start length`. Pixels count from 1, down the first column, then down the next:
+
+    pixel numbers    mask of "2 2 7 1"    runs of the mask
+    1 4 7            . . #                2 2: pixels 2 and 3
+    2 5 8            # . .                7 1: pixel 7
+    3 6 9            # . .
+
+    from_kaggle(["2 2 7 1"], heights=[3], widths=[3]).decode(0)  # [[0, 0, 1], [1, 0, 0], [1, 0, 0]]
+    encode(np.array([[0, 0, 1], [1, 0, 0], [1, 0, 0]])).to_kaggle()  # ["2 2 7 1"]
+
+A `Runs` holds N masks in flat NumPy arrays, with starts from 0: here starts [1, 6] and lengths [2, 1]. COCO counts the
+same pixels as gap, run, gap, run, ..., gap: [1, 2, 3, 1, 2], which `to_coco` compresses to text.
+
+Cost: every operation works on whole arrays and takes time and memory by the number of runs (times columns, where a run
+spans several), not by the number of pixels; set operations and unordered runs sort, R log R. Only `encode` and `decode`
+touch every pixel. Two layouts do all the work:
+- one line: all masks end to end. A set operation sorts the ends of the runs; `_from_line` merges runs that touch.
+- columns: runs cut at the ends of the columns. Resizing and pasting are arithmetic on the ends of each piece.
 """
 
 import itertools
@@ -19,7 +33,7 @@ Coco = dict[str, Any]  # {"size": [height, width], "counts": str | bytes | list[
 
 
 class RunError(ValueError):
-    """Run lengths that are no mask: `row` counts from 0 in what was given, `reason` says what is wrong."""
+    """Invalid run lengths: `row` is the position in the input, from 0; `reason` says what is wrong."""
 
     def __init__(self, row: int, reason: str):
         super().__init__(f"row {row}: {reason}")
@@ -45,7 +59,7 @@ class Runs:
         return len(self.heights)
 
     def __getitem__(self, chosen: int | slice | np.ndarray) -> "Runs":
-        """Some of the masks: one by its number, a slice, an array of numbers or of bools."""
+        """Some of the masks: an index, a slice, an array of indices or of bools."""
         rows = np.atleast_1d(np.arange(len(self))[chosen])
         counts = np.diff(self.offsets)[rows]
         which, place = _ragged(counts)
@@ -54,7 +68,7 @@ class Runs:
 
     @property
     def rows(self) -> np.ndarray:
-        """(R,) the mask that each run belongs to."""
+        """(R,) index of the mask that each run belongs to."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def areas(self) -> np.ndarray:
@@ -72,7 +86,7 @@ class Runs:
         return boxes
 
     def to_kaggle(self) -> list[str]:
-        """`start length` pairs from 1, one string a mask; the inverse of `from_kaggle`."""
+        """EncodedPixels, one string a mask; the inverse of `from_kaggle`."""
         words = list(map(str, np.stack([self.starts + 1, self.lengths], axis=1).ravel().tolist()))
         return [" ".join(words[begin:end]) for begin, end in itertools.pairwise((2 * self.offsets).tolist())]
 
@@ -86,7 +100,7 @@ class Runs:
         counts = np.diff(edges)
         begins = 2 * (self.offsets[:-1] + np.arange(len(self)))
         ends = begins + 2 * np.diff(self.offsets) + 1
-        ends -= counts[ends - 1] == 0  # there is no last gap when the last pixel is of the mask
+        ends -= counts[ends - 1] == 0  # COCO writes no last gap of 0
         sizes = np.stack([self.heights, self.widths], axis=1).tolist()
         slices = map(slice, begins.tolist(), ends.tolist())
         return _compress([{"size": size, "counts": counts[part]} for size, part in zip(sizes, slices, strict=True)])
@@ -101,65 +115,66 @@ class Runs:
         return np.cumsum(edges[:-1], dtype=np.int8).view(np.uint8).reshape(width, height).T
 
     def resize(self, heights: int | np.ndarray, widths: int | np.ndarray) -> "Runs":
-        """Each mask at another size, one for all or (N,), nearest neighbour at pixel centres.
+        """Each mask at a new size, nearest neighbour at pixel centres; heights, widths: one for all masks, or (N,).
 
-        Bit for bit Pillow's NEAREST and OpenCV 5's INTER_NEAREST_EXACT. OpenCV 4's rounds to 1/65536 of a pixel.
+        Equal to Pillow's NEAREST and OpenCV 5's INTER_NEAREST_EXACT, bit for bit; OpenCV 4 rounds positions to
+        1/65536 of a pixel.
         """
         heights, widths = (np.broadcast_to(np.asarray(side, np.int64), len(self)) for side in (heights, widths))
         rows, columns, top, bottom = _columns(self)
-        left, right = _shown(np.stack([columns, columns + 1]), self.widths[rows], widths[rows])
+        left, right = _first_showing(np.stack([columns, columns + 1]), self.widths[rows], widths[rows])
         run, copy = _ragged(right - left)
         rows, columns = rows[run], left[run] + copy
-        top, bottom = _shown(np.stack([top, bottom])[:, run], self.heights[rows], heights[rows])
-        return _of_columns(rows, columns, top, bottom, heights, widths)
+        top, bottom = _first_showing(np.stack([top, bottom])[:, run], self.heights[rows], heights[rows])
+        return _from_columns((rows, columns, top, bottom), heights, widths)
 
     def paste(self, top: int, left: int, height: int, width: int) -> "Runs":
-        """Each mask laid into an empty one of height x width, its first pixel at (top, left), cut at the edges."""
+        """Each mask on an empty mask of height x width, its first pixel at (top, left), clipped at the edges."""
         rows, columns, begin, end = _columns(self)
         columns, begin, end = columns + left, np.maximum(begin + top, 0), np.minimum(end + top, height)
         inside = (columns >= 0) & (columns < width)
         size = (np.full(len(self), side, np.int64) for side in (height, width))
-        return _of_columns(rows[inside], columns[inside], begin[inside], end[inside], *size)
+        return _from_columns((rows[inside], columns[inside], begin[inside], end[inside]), *size)
 
     def crop(self, row: int, top: int, left: int, height: int, width: int) -> "Runs":
-        """The window of one mask, as one mask of height x width."""
+        """A window of mask `row`, as one mask of height x width."""
         return self[row].paste(-top, -left, height, width)
 
     def union(self, other: "Runs") -> "Runs":
-        """Pixels of either, mask by mask."""
+        """Pixels of either mask; mask i with the other's mask i."""
         return _combine(self, other, [False, True, True, True])
 
     def intersection(self, other: "Runs") -> "Runs":
-        """Pixels of both, mask by mask."""
+        """Pixels of both masks; mask i with the other's mask i."""
         return _combine(self, other, [False, False, False, True])
 
     def subtract(self, other: "Runs") -> "Runs":
-        """Pixels of this and not of the other, mask by mask."""
+        """Pixels of this mask that the other lacks; mask i with the other's mask i."""
         return _combine(self, other, [False, True, False, False])
 
-    def iou(self, other: "Runs") -> np.ndarray:
-        """(N,) float64, intersection over union mask by mask; 0 where both are empty."""
+    def elementwise_iou(self, other: "Runs") -> np.ndarray:
+        """(N,) float64, intersection over union of mask i with the other's mask i; 0 where both are empty."""
         shared = self.intersection(other).areas()
         return shared / np.maximum(self.areas() + other.areas() - shared, 1)
 
 
 def from_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> Runs:
-    """Masks of EncodedPixels strings: pairs `start length` from 1. Raises RunError for the first faulty string."""
+    """Masks of EncodedPixels strings. Raises RunError for the first invalid string."""
     heights, widths = (np.asarray(side, np.int64) for side in (heights, widths))
     pairs, rows, faults = _pairs(strings, heights, widths)
     if faults:
         raise RunError(*min(faults.items()))
     begins = pairs[:, 0] - 1 + _bases(heights, widths)[rows]
-    return _of_line(begins, begins + pairs[:, 1], heights, widths)
+    return _from_line(begins, begins + pairs[:, 1], heights, widths)
 
 
 def check_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> dict[int, str]:
-    """What is wrong with EncodedPixels strings: the number of each faulty one, from 0, and its first fault."""
+    """Errors in EncodedPixels strings: {index of the string: its first error}; empty where all are valid."""
     return _pairs(strings, *(np.asarray(side, np.int64) for side in (heights, widths)))[2]
 
 
 def from_coco(rles: Sequence[Coco]) -> Runs:
-    """Masks of COCO's run lengths, compressed (str or bytes) or not (lists). Raises RunError for what is no mask."""
+    """Masks of COCO's run lengths, compressed (str or bytes) or not (lists). Raises RunError for invalid counts."""
     heights, widths = np.array([rle["size"] for rle in rles], np.int64).reshape(-1, 2).T
     compressed = (_compress([rle])[0] if isinstance(rle["counts"], list) else rle for rle in rles)
     texts = [rle["counts"].encode() if isinstance(rle["counts"], str) else rle["counts"] for rle in compressed]
@@ -175,11 +190,11 @@ def from_coco(rles: Sequence[Coco]) -> Runs:
         raise RunError(row, f"the counts are not those of {size} pixels, their sum is {covered[row]}")
     runs = place % 2 == 1
     begins = (line[:-1] + rows)[runs]
-    return _of_line(begins, begins + counts[runs], heights, widths)
+    return _from_line(begins, begins + counts[runs], heights, widths)
 
 
 def encode(bitmap: np.ndarray) -> Runs:
-    """One mask of a bitmap (height, width), bool or numbers; what is not 0 is the mask."""
+    """One mask of a bitmap (height, width), bool or numbers; nonzero pixels belong to the mask."""
     padded = np.zeros(bitmap.size + 2, bool)
     padded[1:-1] = (np.asarray(bitmap) != 0).T.ravel()
     starts, ends = np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2).T
@@ -189,7 +204,7 @@ def encode(bitmap: np.ndarray) -> Runs:
 
 def concatenate(batches: Sequence[Runs]) -> Runs:
     """All masks of several batches, in order."""
-    batches = [from_kaggle([], [], []), *batches]  # the first so that none at all will do
+    batches = [from_kaggle([], [], []), *batches]  # an empty batch first, so that the list is never empty
     starts, lengths, heights, widths = (
         np.concatenate([getattr(runs, name) for runs in batches]) for name in ("starts", "lengths", "heights", "widths")
     )
@@ -201,23 +216,24 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
 
 
 def _ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each element of rows of so many elements: its row, and its place in the row."""
+    """(sum of counts,) the row of each element and its position there, where row i has counts[i] elements."""
     rows = np.repeat(np.arange(len(counts)), counts)
     return rows, np.arange(len(rows)) - _offsets(counts)[rows]
 
 
 def _bases(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """(N + 1,) where each mask begins when all lie on one line, a pixel apart so that none touches the next."""
+    """(N + 1,) start of each mask on the line; one pixel lies between two masks, so that their runs never touch."""
     return _offsets(heights * widths + 1)
 
 
 def _line(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """Begin and end of each run on the line."""
     begins = runs.starts + _bases(runs.heights, runs.widths)[runs.rows]
     return begins, begins + runs.lengths
 
 
-def _of_line(begins: np.ndarray, ends: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> Runs:
-    """Runs of disjoint intervals in any order: sorted, empty ones dropped, touching ones made one."""
+def _from_line(begins: np.ndarray, ends: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> Runs:
+    """Runs of disjoint intervals on the line, in any order: sorted, empty ones dropped, touching ones merged."""
     if not (kept := begins < ends).all():
         begins, ends = begins[kept], ends[kept]
     if (begins[1:] < begins[:-1]).any():
@@ -232,7 +248,7 @@ def _of_line(begins: np.ndarray, ends: np.ndarray, heights: np.ndarray, widths: 
 
 
 def _columns(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs cut at the ends of the columns, in order: the mask, the column and the rows [top, bottom) of each piece."""
+    """Runs cut at the ends of the columns, in order: mask, column, first row and row after the last of each piece."""
     rows = runs.rows
     heights = runs.heights[rows]
     first, top = np.divmod(runs.starts, heights)
@@ -246,14 +262,17 @@ def _columns(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     return rows[run], columns, top, bottom
 
 
-def _of_columns(rows, columns, top, bottom, heights, widths) -> Runs:
+def _from_columns(
+    pieces: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], heights: np.ndarray, widths: np.ndarray
+) -> Runs:
     """The inverse of `_columns`; pieces may come in any order, touch and be empty."""
+    rows, columns, top, bottom = pieces
     bases = _bases(heights, widths)[rows] + columns * heights[rows]
-    return _of_line(bases + top, bases + bottom, heights, widths)
+    return _from_line(bases + top, bases + bottom, heights, widths)
 
 
 def _combine(first: Runs, second: Runs, kept: list[bool]) -> Runs:
-    """Set operation mask by mask; which states stay: 0 in neither, 1 in the first alone, 2 in the second, 3 in both."""
+    """A set operation on mask i of both; kept: whether pixels stay of neither, the first alone, the second, both."""
     if not (np.array_equal(first.heights, second.heights) and np.array_equal(first.widths, second.widths)):
         raise ValueError(f"masks differ in number or size. Received: {len(first)} and {len(second)} masks")
     edges = np.concatenate([*_line(first), *_line(second)])
@@ -261,14 +280,15 @@ def _combine(first: Runs, second: Runs, kept: list[bool]) -> Runs:
     order = np.argsort(edges, kind="stable")
     edges, states = edges[order], np.cumsum(steps[order])
     inside = np.flatnonzero(np.array(kept)[states])  # never the last edge, where the state is 0
-    return _of_line(edges[inside], edges[inside + 1], first.heights, first.widths)
+    return _from_line(edges[inside], edges[inside + 1], first.heights, first.widths)
 
 
-def _shown(edges: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """The first of `new` pixels that shows pixel `edges` (K, R) of `old` pixels or one after it; masks in order.
+def _first_showing(edges: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(K, R) the first of `new` pixels that shows pixel `edges` of `old` pixels or a later one; runs in order of masks.
 
-    Pixel j of n shows pixel floor((j + 1/2) m / n) of m. Where that is a whole number before rounding down, Pillow's
-    sum of float64 steps may fall below it; one in five of the competition's sizes has such pixels, so we sum as well.
+    Pixel j of n shows pixel floor((j + 1/2) m / n) of m. Pillow adds up float64 steps; where the exact value is a whole
+    number, its sum may be a little lower and round down. One in five of the competition's sizes has such pixels, so
+    this adds up the same steps.
     """
     first = np.empty_like(edges)
     changes = np.flatnonzero((old[1:] != old[:-1]) | (new[1:] != new[:-1])) + 1
@@ -281,7 +301,7 @@ def _shown(edges: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Pairs start, length (P, 2) int64 of all strings, (P,) the string of each, and faults by number of the string."""
+    """(P, 2) int64 start and length of all runs; (P,) the string of each; {index of the string: its first error}."""
     words = [text.count(" ") + 1 if text else 0 for text in strings]
     numbers = _numbers(" ".join(strings))
     faults: dict[int, str] = {}
@@ -290,7 +310,7 @@ def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, 
         for row, (text, part) in enumerate(zip(strings, parts, strict=True)):
             if part is None:
                 odd = next(word for word in text.split(" ") if _numbers(word) is None)
-                faults[row] = f"'{odd}' is no whole number"
+                faults[row] = f"'{odd}' is not a whole number"
             elif len(part) % 2:
                 faults[row] = f"an odd number of values, {len(part)}; expected pairs of start and length"
         parts = [np.empty(0, np.int64) if row in faults else part for row, part in enumerate(parts)]
@@ -308,13 +328,13 @@ def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, 
         "the run at {0} overlaps the one before": starts - starts_before < lengths_before,
     }
     reason = np.select(list(wrong.values()), range(len(wrong)), -1)
-    for run in np.flatnonzero(reason >= 0)[::-1].tolist():  # backwards: the first of a string is the one that stays
+    for run in np.flatnonzero(reason >= 0)[::-1].tolist():  # backwards: the first error of a string stays
         faults[int(rows[run])] = list(wrong)[reason[run]].format(starts[run], lengths[run], pixels[run])
     return pairs, rows, faults
 
 
 def _numbers(text: str) -> np.ndarray | None:
-    """All whole numbers between spaces, int64 (clipped), or None where there is anything else."""
+    """The whole numbers of a text, int64 (clipped), or None where anything else stands between the spaces."""
     foreign = text.encode("ascii", "replace").translate(None, b"0123456789 ")
     if foreign.strip(b"-") or (foreign and re.search(r"\S-|-(?!\d)", text)):
         return None
@@ -322,17 +342,17 @@ def _numbers(text: str) -> np.ndarray | None:
 
 
 def _compress(rles: list[Coco]) -> list[Coco]:
-    """COCO's counts, lists or arrays, as its compressed text."""
+    """COCO's counts (lists or arrays) as compressed text."""
     rles = [{"size": rle["size"], "counts": np.asarray(rle["counts"], np.int64)} for rle in rles]
     compressed = coco_mask.frPyObjects(rles, 0, 0) if rles else []  # the sizes are in the dictionaries
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in compressed]
 
 
 def _decompress(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All counts of COCO's compressed texts, the text of each and its place there.
+    """All counts of COCO's compressed texts, the index of the text of each, and its position there.
 
-    A letter carries five bits, low ones first, and 32 where more follow. From the fourth count on (pycocotools'
-    rleToString) the number is the difference to the count two before.
+    A letter carries five bits, low bits first; bit 32 says that more letters follow. From the fourth count on the text
+    holds the difference to the count two before (pycocotools' rleToString).
     """
     letters = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
     ends = np.flatnonzero(letters < 32)

@@ -1,4 +1,4 @@
-"""Overlays: masks, boxes, names and scores on a picture, and sheets of pictures."""
+"""Draws on images: masks, boxes, class names and scores; heat maps; two images side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy as np
 
 from fashionseg.core import rle
 
-LEAST_SIDE = 768  # pixels; smaller pictures are enlarged before anything is drawn, so that names can be read
-FILL, HEAT = 0.45, 0.6
+MIN_DRAWN_SIDE = 768  # pixels of the long side; smaller images are enlarged first, so that names can be read
+FILL, HEAT = 0.45, 0.6  # opacity of masks, of heat maps
 PALETTE = 48  # colours; the competition has 46 classes
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 INK, PAPER = (24, 24, 24), (255, 255, 255)
@@ -19,10 +19,12 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Instances:
-    """What is drawn: boxes (n, 4) x1 y1 x2 y2 in pixels of the picture, x2 = x1 + width; classes (n,) index into the
-    names; masks, n arrays (h, w) of 0 and 1 of any resolution, each stretched over its box; scores (n,) or None; notes,
-    n texts that follow name and score, or none at all.
+class DrawnInstances:
+    """Instances of one image, to be drawn.
+
+    boxes (n, 4) x1 y1 x2 y2 in pixels of the image, x2 = x1 + width; classes (n,) indices into the class names; masks:
+    n arrays (h, w) of 0 and 1 at any resolution, each stretched over its box; scores (n,) or None; notes: n texts after
+    name and score, or ().
     """
 
     boxes: np.ndarray
@@ -38,16 +40,16 @@ class Instances:
         height: int,
         width: int,
         notes: Sequence[str] = (),
-    ) -> "Instances":
-        """From COCO annotations or results of one image, for a picture of it at height x width.
+    ) -> "DrawnInstances":
+        """From COCO annotations or results of one image, to be drawn on it at height x width pixels.
 
-        class_index: category_id -> index into the names.
+        class_index: category_id -> index into the class names.
         """
         runs = rle.from_coco([annotation["segmentation"] for annotation in annotations])
         runs = runs.resize(np.full(len(runs), height), np.full(len(runs), width))
         boxes = runs.boxes()
         masks = [runs.crop(i, y, x, h, w).decode(0) for i, (x, y, w, h) in enumerate(boxes.tolist())]
-        return Instances(
+        return DrawnInstances(
             boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
             classes=np.array([class_index[annotation["category_id"]] for annotation in annotations], int),
             masks=masks,
@@ -56,20 +58,20 @@ class Instances:
         )
 
     @staticmethod
-    def of_batch(batch: dict[str, np.ndarray], row: int) -> "Instances":
-        """From a batch as the network is fed with, one of its pictures."""
+    def of_batch(batch: dict[str, np.ndarray], row: int) -> "DrawnInstances":
+        """From one image of a training batch."""
         real = batch["classes"][row] > 0
-        return Instances(batch["boxes"][row][real], batch["classes"][row][real] - 1, batch["masks"][row][real])
+        return DrawnInstances(batch["boxes"][row][real], batch["classes"][row][real] - 1, batch["masks"][row][real])
 
 
 def colour_of(index: int) -> Colour:
-    """RGB of a class, the same in every picture."""
+    """RGB of a class, the same in every image."""
     return _palette()[index % len(_palette())]
 
 
 @cache
 def _palette() -> list[Colour]:
-    """Each colour the one farthest, to the eye, from all before it."""
+    """Each colour is the one farthest from all before it, by distance in CIE L*a*b*."""
     grid = [(hue, s, v) for v in (255, 210, 160) for s in (255, 200, 140) for hue in range(0, 180, 4)]
     candidates = cv2.cvtColor(np.array([grid], np.uint8), cv2.COLOR_HSV2RGB)
     lab = cv2.cvtColor(candidates.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
@@ -81,10 +83,10 @@ def _palette() -> list[Colour]:
     return [tuple(candidates[0, at].tolist()) for at in chosen]
 
 
-def overlay(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB with its instances, enlarged by a whole factor where it is small.
+def overlay(image: np.ndarray, instances: DrawnInstances, names: Sequence[str]) -> np.ndarray:
+    """An image (H, W, 3) uint8 RGB with its instances, large ones below small ones.
 
-    Large instances are drawn first.
+    Small images are enlarged by a whole factor.
     """
     factor = _factor(image)
     canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -98,13 +100,13 @@ def overlay(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np
         tinted = region * (1 - FILL) + np.array(colour) * FILL
         np.copyto(region, tinted.astype(np.uint8), where=mask[..., None] > 0)
     for i in order:
-        _outline(canvas, *parts[i], colour_of(int(instances.classes[i])), 2 * stroke)
+        _outline(canvas, parts[i], colour_of(int(instances.classes[i])), 2 * stroke)
     taken: list[tuple[int, int, int, int]] = []
     for i in order:
         colour = colour_of(int(instances.classes[i]))
         x1, y1, x2, y2 = _pixels(instances.boxes[i], factor, canvas.shape)
         cv2.rectangle(canvas, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), colour, stroke, cv2.LINE_AA)
-    for i in reversed(order):  # the small ones choose their place first
+    for i in reversed(order):  # small instances choose the place of their label first
         text = names[int(instances.classes[i])].partition(",")[0]
         if instances.scores is not None:
             text += f" {instances.scores[i]:.2f}"
@@ -117,16 +119,16 @@ def overlay(image: np.ndarray, instances: Instances, names: Sequence[str]) -> np
 
 
 def batch_overlays(batch: dict[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-    """What the network is fed with, one picture an image of the batch, padding cut off."""
+    """The images of a training batch with their instances, without padding."""
     pictures = []
     for row, (height, width) in enumerate(batch["sizes"]):
         image = np.clip(batch["images"][row][:height, :width].round(), 0, 255).astype(np.uint8)
-        pictures.append(overlay(image, Instances.of_batch(batch, row), names))
+        pictures.append(overlay(image, DrawnInstances.of_batch(batch, row), names))
     return pictures
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
-    """Two pictures of the same height, or brought to the smaller one, each below its title."""
+    """Two images beside each other, scaled to the smaller height, each with its title above."""
     height = min(left.shape[0], right.shape[0])
     columns = [
         titled(_scaled(picture, height / picture.shape[0]), title)
@@ -137,7 +139,7 @@ def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -
 
 
 def titled(picture: np.ndarray, title: str) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB below its title."""
+    """An image (H, W, 3) uint8 RGB with a title above."""
     band = max(24, picture.shape[0] // 22)
     head = np.full((band, picture.shape[1], 3), PAPER, np.uint8)
     scale, (_, text_height) = _fitting(title, band * 0.5, picture.shape[1] - 8)
@@ -146,8 +148,8 @@ def titled(picture: np.ndarray, title: str) -> np.ndarray:
 
 
 def boxes(image: np.ndarray, where: np.ndarray, shades: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB with boxes (n, 4) x1 y1 x2 y2, from blue to red by their shades (n,) in 0..1,
-    enlarged by a whole factor where it is small. The last box is on top."""
+    """An image (H, W, 3) uint8 RGB with boxes (n, 4) x1 y1 x2 y2, coloured from blue to red by shades (n,) in 0..1; the
+    last box is on top. Small images are enlarged by a whole factor."""
     factor = _factor(image)
     canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     stroke = max(1, round(max(canvas.shape[:2]) / 500))
@@ -158,7 +160,7 @@ def boxes(image: np.ndarray, where: np.ndarray, shades: np.ndarray) -> np.ndarra
 
 
 def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB below values (h, w), stretched over it: blue the least of them, red the most."""
+    """An image (H, W, 3) uint8 RGB under a heat map of values (h, w): blue the lowest, red the highest."""
     span = values.max() - values.min()
     shades = _shaded((values - values.min()) / (span if span > 0 else 1))
     shades = cv2.resize(shades, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -166,25 +168,25 @@ def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _shaded(shades: np.ndarray) -> np.ndarray:
-    """Colours (..., 3) uint8 RGB of numbers (...) in 0..1."""
+    """Colours (..., 3) uint8 RGB of shades (...) in 0..1."""
     flat = (np.asarray(shades, np.float32).reshape(-1, 1) * 255).round().astype(np.uint8)
     return cv2.applyColorMap(flat, cv2.COLORMAP_TURBO)[:, 0, ::-1].reshape(*np.shape(shades), 3) if flat.size else flat
 
 
 def _factor(image: np.ndarray) -> int:
-    return max(1, round(LEAST_SIDE / max(image.shape[:2])))
+    return max(1, round(MIN_DRAWN_SIDE / max(image.shape[:2])))
 
 
 def _pixels(box: np.ndarray, factor: int, shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Edges of a box on the canvas, whole pixels within it."""
+    """Edges x1 y1 x2 y2 of a box on the canvas, in whole pixels within it, at least one pixel wide and high."""
     x1, y1, x2, y2 = (round(float(edge) * factor) for edge in box)
     height, width = shape[:2]
     x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
     return x1, y1, min(max(x2, x1 + 1), width), min(max(y2, y1 + 1), height)
 
 
-def _stretched(instances: Instances, factor: int, shape: Sequence[int]) -> list[tuple[int, int, np.ndarray]]:
-    """Left, top and mask of each instance at the canvas' size."""
+def _stretched(instances: DrawnInstances, factor: int, shape: Sequence[int]) -> list[tuple[int, int, np.ndarray]]:
+    """Left, top and mask (h, w) of each instance at the size of the canvas."""
     parts = []
     for box, mask in zip(instances.boxes, instances.masks, strict=True):
         x1, y1, x2, y2 = _pixels(box, factor, shape)
@@ -195,40 +197,48 @@ def _stretched(instances: Instances, factor: int, shape: Sequence[int]) -> list[
     return parts
 
 
-def _outline(canvas: np.ndarray, left: int, top: int, mask: np.ndarray, colour: Colour, stroke: int) -> None:
+def _outline(canvas: np.ndarray, part: tuple[int, int, np.ndarray], colour: Colour, stroke: int) -> None:
+    left, top, mask = part
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     cv2.drawContours(canvas, contours, -1, colour, stroke, cv2.LINE_AA)
 
 
 def _label(canvas: np.ndarray, text: str, box: tuple[int, int, int, int], colour: Colour, taken: list) -> None:
-    """A chip with `text` at a free place by `box`, within the canvas; adds its rectangle to `taken`."""
+    """Draws `text` on a background at the place by `box` with the least overlap, and adds its rectangle to `taken`."""
     height, width = canvas.shape[:2]
     letters = max(9.0, max(height, width) / 58)
     scale, (text_width, text_height) = _fitting(text, letters, width - 2)
     margin = max(2, round(letters / 3))
-    wide, high = min(width, text_width + 2 * margin), min(height, text_height + 2 * margin)
+    label_width, label_height = min(width, text_width + 2 * margin), min(height, text_height + 2 * margin)
     x1, y1, x2, y2 = box
-    corners = [(x1, y1 - high), (x1, y1), (x2 - wide, y1 - high), (x1, y2), (x1, y2 - high), (x2 - wide, y2)]
-    corners += [(x1, y1 + step * high) for step in range(1, 6)]
-    places = [(min(max(x, 0), width - wide), min(max(y, 0), height - high)) for x, y in corners]
+    corners = [
+        (x1, y1 - label_height),
+        (x1, y1),
+        (x2 - label_width, y1 - label_height),
+        (x1, y2),
+        (x1, y2 - label_height),
+        (x2 - label_width, y2),
+    ]
+    corners += [(x1, y1 + step * label_height) for step in range(1, 6)]
+    places = [(min(max(x, 0), width - label_width), min(max(y, 0), height - label_height)) for x, y in corners]
 
     def overlap(place: tuple[int, int]) -> int:
         x, y = place
-        widths = [max(0, min(x + wide, right) - max(x, left)) for left, _, right, _ in taken]
-        heights = [max(0, min(y + high, bottom) - max(y, top)) for _, top, _, bottom in taken]
+        widths = [max(0, min(x + label_width, right) - max(x, left)) for left, _, right, _ in taken]
+        heights = [max(0, min(y + label_height, bottom) - max(y, top)) for _, top, _, bottom in taken]
         return sum(a * b for a, b in zip(widths, heights, strict=True))
 
-    x, y = min(places, key=overlap)  # the first of the best
-    taken.append((x, y, x + wide, y + high))
-    cv2.rectangle(canvas, (x, y), (x + wide - 1, y + high - 1), colour, cv2.FILLED)
+    x, y = min(places, key=overlap)  # of equals the first
+    taken.append((x, y, x + label_width, y + label_height))
+    cv2.rectangle(canvas, (x, y), (x + label_width - 1, y + label_height - 1), colour, cv2.FILLED)
     luminance = np.dot(colour, (0.299, 0.587, 0.114))
     thickness = max(1, round(letters / 12))
     ink = INK if luminance > 140 else PAPER
-    cv2.putText(canvas, text, (x + margin, y + high - margin), FONT, scale, ink, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x + margin, y + label_height - margin), FONT, scale, ink, thickness, cv2.LINE_AA)
 
 
 def _fitting(text: str, letters: float, width: int) -> tuple[float, tuple[int, int]]:
-    """Font scale for capitals `letters` pixels high, less where the text would be wider than `width`, and its size."""
+    """Font scale for capitals `letters` pixels high, smaller where the text is wider than `width`; size of the text."""
     (text_width, text_height), _ = cv2.getTextSize(text, FONT, 1, 1)
     scale = min(letters / text_height, width / text_width)
     return scale, (round(text_width * scale), round(text_height * scale))

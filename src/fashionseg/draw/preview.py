@@ -1,4 +1,4 @@
-"""What the network is fed with, as pictures."""
+"""Previews of training batches."""
 
 from itertools import chain, islice
 from pathlib import Path
@@ -11,8 +11,8 @@ from fashionseg.draw import overlay
 
 
 def draw_batches(batches: Batches, count: int, folder: str | Path) -> int:
-    """Writes the first `count` pictures of `batches`, augmented and with their masks, as numbered JPEGs; returns how
-    many there are."""
+    """Writes the first `count` images of training batches, augmented and with their masks, as numbered JPEGs; returns
+    how many."""
     drawn = chain.from_iterable(overlay.batch_overlays(batches[index], batches.names) for index in range(len(batches)))
     pictures = list(islice(drawn, min(count, len(batches.records))))
     with files.replacing(folder) as beside:

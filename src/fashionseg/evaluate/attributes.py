@@ -1,9 +1,9 @@
 """Attributes: Fashionpedia's average precision over IoU and F1 thresholds, and F1 attribute by attribute.
 
-AP_IoU+F1 is COCO's mask AP where a match must also pass a threshold of F1, each 0.50:0.05:0.95. F1 of two attribute
-sets is the mean of the F1 of `present` and of `absent` over all attributes that there are. Classes without attributes
-have the IoU threshold alone. Source: Jia et al., Fashionpedia (2020), and its package `fashionpedia`, whose class
-FPEval gives the same numbers for documents whose category ids are 0 to 45.
+AP_IoU+F1 is COCO's mask AP where a match must also reach an F1 threshold; both thresholds are 0.50:0.05:0.95. The F1 of
+two attribute sets is the mean of the F1 of present and of absent attributes. Classes without attributes have the IoU
+threshold only. Source: Jia et al., Fashionpedia (2020), and its package `fashionpedia`, whose class FPEval gives the
+same values for documents whose category ids are 0 to 45.
 """
 
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fashionseg.evaluate.matching import Instances, Matching, assign, average_precision, batches
+from fashionseg.evaluate.matching import InstanceTable, Matching, assign, average_precision, batches
 
-NONE = -1.0  # a threshold that everything passes
+NONE = -1.0  # a threshold that everything reaches
 THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), NONE)  # of IoU and of F1
 AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))  # COCO's: all, small, medium and large masks
-MOST_DETECTIONS = (1, 10, 100)  # of a class, an image
-FASHIONPEDIA = frozenset({*range(13), 28, 29, 31, 32, 33})  # of ids 0 to 45, those to which FPEval gives attributes
-MODES = {  # whether a match is judged by IoU, by F1
+MAX_DETECTIONS = (1, 10, 100)  # of a class in an image
+FASHIONPEDIA_CLASSES = frozenset({*range(13), 28, 29, 31, 32, 33})  # FPEval's classes with attributes, of ids 0 to 45
+MODES = {  # whether a match needs IoU, F1
     "IoU and F1": (True, True),
     "IoU alone": (True, False),
     "F1 alone": (False, True),
 }
-FREQUENT = 10  # true instances from which on an attribute counts in the macro F1
+FREQUENT = 10  # least true instances of an attribute that counts in the macro F1
 
 
 @dataclass(frozen=True)
-class Scores:
+class PrecisionRecall:
     """Average precision and recall of each class at each pair of thresholds; NaN without truth of that area.
 
-    precision (K, 4, T, F) and recall (K, 4, 3, T, F) over classes, AREAS, MOST_DETECTIONS and THRESHOLDS of IoU
-    and of F1; has_attributes (K,) bool: along F all values of the other classes are alike.
+    precision (K, 4, T, F) and recall (K, 4, 3, T, F) over classes, AREAS, MAX_DETECTIONS and THRESHOLDS of IoU
+    and of F1; has_attributes (K,) bool: classes without have the same value at every F1 threshold.
     """
 
     precision: np.ndarray
@@ -41,33 +41,33 @@ class Scores:
 
 
 def measurable(document: dict[str, Any], predictions: list[dict[str, Any]]) -> bool:
-    """Whether there are attributes to be compared: in the truth, and in any of the predictions if there are some."""
+    """Whether the truth has attributes and, unless there are no predictions, some prediction has."""
     true = any(annotation.get("attribute_ids") for annotation in document["annotations"])
     return true and (not predictions or any(prediction.get("attribute_ids") for prediction in predictions))
 
 
 def with_attributes(document: dict[str, Any]) -> np.ndarray:
-    """(K,) bool: classes of which some true instance has attributes; of ids 0 to 45 those of the reference."""
+    """(K,) bool: classes with attributes in the truth; for category ids 0 to 45, those of FPEval."""
     ids = [category["id"] for category in document["categories"]]
     if sorted(ids) == list(range(46)):
-        have = FASHIONPEDIA
+        have = FASHIONPEDIA_CLASSES
     else:
         have = {row["category_id"] for row in document["annotations"] if row.get("attribute_ids")}
     return np.isin(ids, list(have))
 
 
-def evaluate(matching: Matching, has_attributes: np.ndarray) -> Scores:
+def evaluate(matching: Matching, has_attributes: np.ndarray) -> PrecisionRecall:
     """AP_IoU+F1 by class. has_attributes (K,) bool, see `with_attributes`."""
     shape = (len(has_attributes), len(AREAS), len(THRESHOLDS), len(THRESHOLDS))
-    precision, recall = np.full(shape, np.nan), np.full((*shape[:2], len(MOST_DETECTIONS), *shape[2:]), np.nan)
+    precision, recall = np.full(shape, np.nan), np.full((*shape[:2], len(MAX_DETECTIONS), *shape[2:]), np.nan)
     predictions, truth = matching.predictions, matching.truth
     ranks = _ranks(predictions)
     order = np.argsort(-predictions.scores, kind="stable")
     for have, f1_thresholds in ((True, THRESHOLDS), (False, THRESHOLDS[-1:])):
-        asked = has_attributes == have
-        used = asked[predictions.classes] & (ranks < MOST_DETECTIONS[-1])
-        hits, misses = _judged(matching, used, asked[truth.classes], f1_thresholds)
-        for class_ in np.unique(truth.classes[asked[truth.classes]]):
+        evaluated = has_attributes == have
+        used = evaluated[predictions.classes] & (ranks < MAX_DETECTIONS[-1])
+        hits, misses = _hits_and_misses(matching, used, evaluated[truth.classes], f1_thresholds)
+        for class_ in np.unique(truth.classes[evaluated[truth.classes]]):
             rows = order[used[order] & (predictions.classes[order] == class_)]
             hit, miss = (np.moveaxis(of_all[rows], 0, -1) for of_all in (hits, misses))  # (areas, t, f, n)
             areas = truth.areas[truth.classes == class_]
@@ -75,15 +75,15 @@ def evaluate(matching: Matching, has_attributes: np.ndarray) -> Scores:
                 count = int(_within(areas, limits).sum())
                 if count:
                     precision[class_, area] = average_precision(hit[area], miss[area], count)
-                    for place, most in enumerate(MOST_DETECTIONS):
+                    for place, most in enumerate(MAX_DETECTIONS):
                         recall[class_, area, place] = hit[area][..., ranks[rows] < most].sum(-1) / count
-    return Scores(precision, recall, has_attributes)
+    return PrecisionRecall(precision, recall, has_attributes)
 
 
-def summary(scores: Scores) -> dict[str, float | None]:
+def summary(scores: PrecisionRecall) -> dict[str, float | None]:
     """Like `coco.summary`, at all F1 thresholds; `AP_plain` is AP as the plain mean over the classes.
 
-    In the other numbers, as in the reference, a class with attributes weighs ten times a class without.
+    In the other values a class with attributes weighs ten times as much as one without, as in FPEval.
     """
     table = aggregates(scores)["IoU and F1"]
     names = {"AP": "AP", "AP50": "AP_IOU50", "AP75": "AP_IOU75", "APs": "APs", "APm": "APm", "APl": "APl"}
@@ -92,29 +92,29 @@ def summary(scores: Scores) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else round(value, 5) for name, value in values.items()}
 
 
-def by_class(scores: Scores) -> np.ndarray:
+def by_class(scores: PrecisionRecall) -> np.ndarray:
     """(K,) AP_IoU+F1 of each class, NaN without truth."""
     return scores.precision[:, 0, _chosen(), _chosen()].mean((1, 2))
 
 
-def aggregates(scores: Scores, classes: np.ndarray | None = None) -> dict[str, dict[str, float]]:
-    """Everything that FPEval prints for all classes or (bool, (K,)) for some: by name, for each of MODES.
+def aggregates(scores: PrecisionRecall, classes: np.ndarray | None = None) -> dict[str, dict[str, float]]:
+    """All values that FPEval prints, by name, for each of MODES. classes (K,) bool: those averaged; all by default.
 
     NaN where there is no truth. `AP_IOU50_F175` is at IoU 0.50 and F1 0.75; AR is average recall.
     """
     classes = np.ones(len(scores.has_attributes), bool) if classes is None else classes
-    return {mode: _aggregated(scores, classes, *judged) for mode, judged in MODES.items()}
+    return {mode: _aggregated(scores, classes, *mode_needs) for mode, mode_needs in MODES.items()}
 
 
 def by_attribute(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
-    """One row an attribute that occurs in the truth or in the predictions that found an instance at IoU 0.5.
+    """One row an attribute that occurs in the truth or in predictions matched at IoU 0.5.
 
-    id, name, supercategory; truth: true instances that have it; matched: those of them that were found; precision,
-    recall and F1 over the instances that were found; frequent: whether it counts in `macro_f1`.
+    id, name, supercategory; truth: true instances that have it; matched: those of them that are matched; precision,
+    recall and F1 over matched instances; frequent: whether it counts in `macro_f1`.
     """
-    found = matching.matched >= 0
-    predicted = matching.predictions.attributes[found]
-    true = matching.truth.attributes[matching.matched[found]]
+    is_matched = matching.matched >= 0
+    predicted = matching.predictions.attributes[is_matched]
+    true = matching.truth.attributes[matching.matched[is_matched]]
     both = (predicted & true).sum(0)
     counts = matching.truth.attributes.sum(0)
     attributes = document.get("attributes", [])
@@ -136,19 +136,19 @@ def by_attribute(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
 
 
 def by_supercategory(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the frequent attributes in the table of `by_attribute`: supercategory, attributes (how many), mean F1."""
+    """From the table of `by_attribute`, its frequent rows only: supercategory, attributes (count), mean F1."""
     groups = table[table["frequent"]].fillna({"F1": 0}).groupby("supercategory", sort=False)
     return groups.agg(attributes=("id", "count"), F1=("F1", "mean")).round(5).reset_index()
 
 
 def macro_f1(table: pd.DataFrame) -> float | None:
-    """Mean F1 over the frequent attributes of `by_attribute`, 0 for one that no found instance has; None without."""
+    """Mean F1 over the frequent attributes of `by_attribute`, NaN counting as 0; None without frequent attributes."""
     frequent = table[table["frequent"]]
     return round(float(frequent["F1"].fillna(0).mean()), 5) if len(frequent) else None
 
 
 def f1_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(...) mean of the F1 of `present` and of `absent` of vectors (..., A) bool; what is in neither is left out."""
+    """(...) mean of the F1 of present and of absent attributes, from (..., A) bool; an F1 of nothing is left out."""
     both, sizes = (predicted & true).sum(-1), predicted.sum(-1) + true.sum(-1)
     neither, absent = predicted.shape[-1] - sizes + both, 2 * predicted.shape[-1] - sizes
     with np.errstate(invalid="ignore"):
@@ -157,8 +157,8 @@ def f1_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     return (present_f1 + absent_f1) / 2
 
 
-def _ranks(predictions: Instances) -> np.ndarray:
-    """(n,) how many better predictions of its class each has in its image."""
+def _ranks(predictions: InstanceTable) -> np.ndarray:
+    """(n,) rank of each prediction among those of its class in its image, from 0."""
     order = np.lexsort((predictions.classes, predictions.images))
     keys = np.stack([predictions.images, predictions.classes])[:, order]
     first = np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(0)])[: len(order)]
@@ -168,21 +168,21 @@ def _ranks(predictions: Instances) -> np.ndarray:
     return ranks
 
 
-def _judged(
+def _hits_and_misses(
     matching: Matching, predictions: np.ndarray, truth: np.ndarray, f1_thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each prediction hits or misses, each (n, areas, t, f) bool; neither where the area is not asked for.
+    """Hits and misses, each (n, areas, t, f) bool; a prediction that is ignored for an area is neither.
 
-    predictions (n,) and truth (m,) bool: those that take part.
+    predictions (n,) and truth (m,) bool: those that are evaluated.
     """
     keys = [np.where(used, group, -1) for used, group in zip((predictions, truth), matching.groups, strict=True)]
     hits = np.zeros((len(predictions), len(AREAS), len(THRESHOLDS), len(f1_thresholds)), bool)
-    free = np.ones_like(hits)
-    for found, true in batches(*keys, hits[:1].size):
-        iou = matching.overlaps(found[:, :, None], true[:, None])
+    misses = np.ones_like(hits)
+    for predicted, true in batches(*keys, hits[:1].size):
+        iou = matching.iou_between(predicted[:, :, None], true[:, None])
         f1 = np.ones_like(iou)
         if len(f1_thresholds) > 1:
-            attributes = matching.predictions.attributes[found], matching.truth.attributes[true]
+            attributes = matching.predictions.attributes[predicted], matching.truth.attributes[true]
             f1 = f1_scores(attributes[0][:, :, None], attributes[1][:, None])
         for area, limits in enumerate(AREAS):
             out = ~_within(matching.truth.areas[true], limits)
@@ -190,21 +190,21 @@ def _judged(
             out = np.take_along_axis(out, order, 1)
             ordered = (np.take_along_axis(values, order[:, None], 2) for values in (iou, f1))
             places = assign(*ordered, out, THRESHOLDS, f1_thresholds)
-            wasted = out[np.arange(len(out))[:, None, None, None], places]
-            hits[found, area] = (places >= 0) & ~wasted
-            free[found, area] = places < 0
+            on_ignored = out[np.arange(len(out))[:, None, None, None], places]
+            hits[predicted, area] = (places >= 0) & ~on_ignored
+            misses[predicted, area] = places < 0
     for area, limits in enumerate(AREAS):
-        free[~_within(matching.predictions.areas, limits), area] = False
-    return hits, free
+        misses[~_within(matching.predictions.areas, limits), area] = False
+    return hits, misses
 
 
 def _within(areas: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (areas >= limits[0]) & (areas <= limits[1])
 
 
-def _aggregated(scores: Scores, classes: np.ndarray, by_iou: bool, by_f1: bool) -> dict[str, float]:
+def _aggregated(scores: PrecisionRecall, classes: np.ndarray, by_iou: bool, by_f1: bool) -> dict[str, float]:
     def value(values: np.ndarray, iou: int | None = None, f1: int | None = None) -> float:
-        """Of values (K, T, F), at one threshold (per cent) or over all that are judged by."""
+        """Mean of values (K, T, F) at one threshold (per cent), or over all thresholds of the mode."""
         ious = _chosen(iou) if by_iou else slice(-1, None)
         f1s = _chosen(f1) if by_f1 else slice(-1, None)
         weights = np.where(scores.has_attributes & by_f1 & (f1 is None), 10, 1)
@@ -219,13 +219,13 @@ def _aggregated(scores: Scores, classes: np.ndarray, by_iou: bool, by_f1: bool) 
     if by_iou and by_f1:
         table |= {f"AP_IOU{iou}_F1{f1}": value(every, iou=iou, f1=f1) for iou in (50, 75) for f1 in (50, 75)}
     table |= {f"AP{letter}": value(size) for letter, size in zip("sml", sizes, strict=True)}
-    table |= {f"AR@{most}": value(scores.recall[:, 0, place]) for place, most in enumerate(MOST_DETECTIONS)}
+    table |= {f"AR@{most}": value(scores.recall[:, 0, place]) for place, most in enumerate(MAX_DETECTIONS)}
     table |= {f"AR{letter}@100": value(scores.recall[:, area, -1]) for area, letter in enumerate("sml", 1)}
     return table
 
 
 def _chosen(percent: int | None = None) -> slice:
-    """Places in THRESHOLDS: of the one in per cent, else of all but NONE."""
+    """Slice of THRESHOLDS: one threshold in per cent, or all but NONE."""
     if percent is None:
         return slice(0, -1)
     place = int(np.argmin(abs(THRESHOLDS - percent / 100)))
@@ -233,7 +233,7 @@ def _chosen(percent: int | None = None) -> slice:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
-    known = ~np.isnan(values)
-    if not known.any():
+    valid = ~np.isnan(values)
+    if not valid.any():
         return np.nan
-    return float(np.average(values[known], weights=None if weights is None else weights[known]))
+    return float(np.average(values[valid], weights=None if weights is None else weights[valid]))

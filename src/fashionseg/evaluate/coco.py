@@ -1,4 +1,4 @@
-"""COCO's average precision of masks and boxes, by pycocotools, with its parts by class and by recall."""
+"""COCO's average precision of masks and boxes by pycocotools: overall, by class, by size and over recall."""
 
 import contextlib
 import os
@@ -11,29 +11,28 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fashionseg.predict.results import COCO_KEYS, Prediction, check
+from fashionseg.predict.results import COCO_KEYS, Prediction, check_predictions
 
 Document = dict[str, Any]
 
 KINDS = ("segm", "bbox")
-SUMMARY = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # places in COCOeval.stats
-ALL_AREAS, MOST_DETECTIONS = 0, -1  # places in the last axes of COCOeval's precision
+STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # indices of COCOeval.stats
+ALL_AREAS, MAX_DETECTIONS = 0, -1  # indices of the last two axes of COCOeval's precision
 SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels of area
 
 
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
     """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with the truth; predictions: COCO results. Raises UserError as `predictions.check`
-    does.
+    document: COCO with the truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
     """
-    check(predictions, document, COCO_KEYS)
+    check_predictions(predictions, document, COCO_KEYS)
     return {kind: _evaluated(document, predictions, kind) for kind in KINDS}
 
 
 def summary(evaluation: COCOeval) -> dict[str, float | None]:
-    """AP, AP50, AP75, APs, APm, APl and AR100 in COCO's definitions; None where there is no truth of that size."""
-    return {name: _rounded(evaluation.stats[place]) for name, place in SUMMARY.items()}
+    """AP, AP50, AP75, APs, APm, APl and AR100 as COCO defines them; None without truth of that size."""
+    return {name: _rounded(evaluation.stats[place]) for name, place in STATS.items()}
 
 
 def by_class(
@@ -44,14 +43,14 @@ def by_class(
 ) -> pd.DataFrame:
     """One row a category that occurs in truth or predictions.
 
-    id, name, supercategory, truth, predictions, AP, AP50, box_AP; AP_IoU_F1 where iou_f1 (K,) is given.
+    id, name, supercategory, truth and predictions (counts), AP, AP50, box_AP; AP_IoU_F1 where iou_f1 (K,) is given.
     """
     true = Counter(annotation["category_id"] for annotation in document["annotations"])
     predicted = Counter(prediction["category_id"] for prediction in predictions)
     rows = []
     for category in document["categories"]:
         place = evaluations["segm"].params.catIds.index(category["id"])
-        masks, boxes = (evaluations[kind].eval["precision"][:, :, place, ALL_AREAS, MOST_DETECTIONS] for kind in KINDS)
+        masks, boxes = (evaluations[kind].eval["precision"][:, :, place, ALL_AREAS, MAX_DETECTIONS] for kind in KINDS)
         rows.append(
             {
                 "id": category["id"],
@@ -71,7 +70,7 @@ def by_class(
 
 
 def by_supercategory(classes: pd.DataFrame) -> pd.DataFrame:
-    """Of the table of `by_class`, one row a supercategory: sums of counts, plain means of its classes' AP."""
+    """From the table of `by_class`, one row a supercategory: sums of counts, mean AP over its classes."""
     sums = {"name": "count", "truth": "sum", "predictions": "sum"}
     means = {name: "mean" for name in classes.columns if "AP" in name}
     table = classes.astype(dict.fromkeys(means, float)).groupby("supercategory", sort=False).agg(sums | means)
@@ -79,7 +78,7 @@ def by_supercategory(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_size(document: Document, evaluations: dict[str, COCOeval]) -> pd.DataFrame:
-    """One row for each of COCO's sizes of masks: side (of a square of that area, pixels), truth, AP, AR100, box_AP."""
+    """One row for each of COCO's mask sizes: side of a square of that area (pixels), truth, AP, AR100, box_AP."""
     areas = np.array([annotation["area"] for annotation in document["annotations"]])
     stats = {kind: evaluations[kind].stats for kind in KINDS}
     rows = []
@@ -97,8 +96,8 @@ def by_size(document: Document, evaluations: dict[str, COCOeval]) -> pd.DataFram
 
 
 def precision_recall(evaluation: COCOeval) -> pd.DataFrame:
-    """Precision at 101 recalls, mean over the classes: at IoU 0.50, at 0.75 and over all of 0.50:0.95."""
-    precision = evaluation.eval["precision"][:, :, :, ALL_AREAS, MOST_DETECTIONS]
+    """Precision at 101 recalls, mean over the classes: at IoU 0.50, at IoU 0.75, and mean over IoU 0.50:0.95."""
+    precision = evaluation.eval["precision"][:, :, :, ALL_AREAS, MAX_DETECTIONS]
     curves = {"IoU 0.50": precision[:1], "IoU 0.75": precision[5:6], "IoU 0.50:0.95": precision}
     return pd.DataFrame(
         {
@@ -112,11 +111,12 @@ def _evaluated(document: Document, predictions: list[Prediction], kind: str) -> 
     with _silence():
         truth = _coco(document)
         if predictions:
-            # loadRes takes a result with a box for a box alone, and would give masks the box's area.
-            found = truth.loadRes([{k: v for k, v in p.items() if kind == "bbox" or k != "bbox"} for p in predictions])
+            # For a result with a box, loadRes takes the area of the box, for masks too.
+            kept = [{k: v for k, v in p.items() if kind == "bbox" or k != "bbox"} for p in predictions]
+            results = truth.loadRes(kept)
         else:
-            found = _coco({**document, "annotations": []})  # loadRes fails on an empty list
-        evaluation = COCOeval(truth, found, kind)
+            results = _coco({**document, "annotations": []})  # loadRes fails for an empty list
+        evaluation = COCOeval(truth, results, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -131,8 +131,8 @@ def _coco(document: Document) -> COCO:
 
 
 def _mean(precision: np.ndarray) -> float | None:
-    known = precision[precision > -1]
-    return _rounded(known.mean()) if known.size else None
+    valid = precision[precision > -1]
+    return _rounded(valid.mean()) if valid.size else None
 
 
 def _rounded(value: float) -> float | None:

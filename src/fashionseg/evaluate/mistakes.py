@@ -1,21 +1,22 @@
-"""What goes wrong: which class is taken for which, and what each kind of error costs."""
+"""Errors: confusion of classes, what each kind of error costs, and confident false positives."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fashionseg.evaluate.matching import IOU, SHOWN_SCORE, Matching, average_precision
+from fashionseg.evaluate.matching import IOU_THRESHOLD, SHOWN_SCORE, Matching, average_precision
 
-BACKGROUND_IOU = 0.1  # TIDE's: up to here a prediction touches no instance worth the name
-MISSED, INVENTED = "(missed)", "(invented)"  # the brackets sort them before the classes
+BACKGROUND_IOU = 0.1  # TIDE's: with at most this IoU a prediction counts as background
+MISSED, FALSE_POSITIVE = "(missed)", "(invented)"  # values in confusion.csv; brackets sort them before the classes
 
 
 def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
     """How often (`count`) instances of the class `truth` are predicted as `predicted`, the most frequent pair first.
 
-    Of the predictions of SHOWN_SCORE or more each first takes an instance of its own class (`Matching.matched`); those
-    left then take what is left of any class, from IoU 0.5 on and best score first. What remains is missed or invented.
+    Predictions of at least SHOWN_SCORE are first matched within their class (`Matching.matched`), then the others with
+    the remaining true instances of any class, at IoU >= 0.5 and highest score first. What remains is MISSED or a false
+    positive.
     """
     names = np.array([category["name"].partition(",")[0] for category in document["categories"]], object)
     shown = matching.predictions.scores >= SHOWN_SCORE
@@ -23,27 +24,28 @@ def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
     left = np.where(np.isin(np.arange(len(matching.truth)), matched), -1, matching.truth.images)
     idle = np.where(shown & (matched < 0), matching.predictions.images, -1)
     matched = np.maximum(matched, matching.greedy(idle, left))
-    found = np.flatnonzero(matched >= 0)
+    pairs = np.flatnonzero(matched >= 0)
     predicted = np.full(len(matching.truth), MISSED, object)
-    predicted[matched[found]] = names[matching.predictions.classes[found]]
-    invented = names[matching.predictions.classes[shown & (matched < 0)]]
-    pairs = pd.DataFrame(
+    predicted[matched[pairs]] = names[matching.predictions.classes[pairs]]
+    false_positives = names[matching.predictions.classes[shown & (matched < 0)]]
+    confused = pd.DataFrame(
         {
-            "truth": [*names[matching.truth.classes], *[INVENTED] * len(invented)],
-            "predicted": [*predicted, *invented],
+            "truth": [*names[matching.truth.classes], *[FALSE_POSITIVE] * len(false_positives)],
+            "predicted": [*predicted, *false_positives],
         }
     )
-    return pairs.value_counts().reset_index()
+    return confused.value_counts().reset_index()
 
 
 def breakdown(matching: Matching) -> pd.DataFrame:
-    """Six kinds of error at IoU 0.5: `error`, `count` and `dAP`, what AP50 would gain if just this kind were mended.
+    """Six kinds of error at IoU 0.5: `error`, `count` and `dAP`, the gain in AP50 if only this kind were corrected.
 
-    class: on an instance of another class; location: on one of its own, but at IoU 0.1 to 0.5; both; duplicate: the
-    instance was found already; background: on nothing; missed: an instance that no error of the first two kinds
-    stands for. A class or location error is mended by making the best prediction for an instance that was not found a
-    hit and by dropping the others, a missed instance by not asking for it, the rest by dropping it. Source: Bolya et
-    al., TIDE (2020), and its package `tidecv`; but as in COCO the classes without truth have no part in the mean.
+    class: matches an instance of another class; location: IoU 0.1 to 0.5 with an instance of its class; both: IoU 0.1
+    to 0.5 with an instance of another class; duplicate: its instance is matched already; background: IoU <= 0.1;
+    missed: a true instance that is neither matched nor the target of a class or location error. Correcting a class or
+    location error turns the best prediction of an unmatched instance into a hit and drops the others; a missed instance
+    is taken out of the truth; other errors are dropped. Source: Bolya et al., TIDE (2020), and its package `tidecv`;
+    but, as in COCO, classes without truth do not count in the mean.
     """
     predictions, truth, hit = matching.predictions, matching.truth, matching.matched >= 0
     used = np.isin(np.arange(len(truth)), matching.matched)
@@ -52,25 +54,25 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     own_iou, own = _best(matching, own_class)
     other_iou, other = _best(matching, ~own_class)
     any_iou, _ = _best(matching, np.ones_like(own_class))
-    near = (own_iou >= BACKGROUND_IOU) & (own_iou <= IOU)
+    near = (own_iou >= BACKGROUND_IOU) & (own_iou <= IOU_THRESHOLD)
     kinds = np.select(
-        [hit, near, other_iou >= IOU, own_iou >= IOU, any_iou <= BACKGROUND_IOU],
+        [hit, near, other_iou >= IOU_THRESHOLD, own_iou >= IOU_THRESHOLD, any_iou <= BACKGROUND_IOU],
         ["", "location", "class", "duplicate", "background"],
         "both",
     )
-    meant = np.select([kinds == "location", kinds == "class"], [own, other], -1)
-    hopeful = np.flatnonzero(np.isin(meant, np.flatnonzero(~used)))
-    mended, first = np.unique(meant[hopeful], return_index=True)  # the best prediction of an image comes first
-    saved = np.isin(np.arange(len(predictions)), hopeful[first])
+    target = np.select([kinds == "location", kinds == "class"], [own, other], -1)
+    correctable = np.flatnonzero(np.isin(target, np.flatnonzero(~used)))
+    corrected, first = np.unique(target[correctable], return_index=True)  # predictions are ordered by falling score
+    new_hit = np.isin(np.arange(len(predictions)), correctable[first])
     classes = predictions.classes.copy()
-    classes[saved] = truth.classes[meant[saved]]
-    missed = np.setdiff1d(np.flatnonzero(~used), mended)
+    classes[new_hit] = truth.classes[target[new_hit]]
+    missed = np.setdiff1d(np.flatnonzero(~used), corrected)
 
     everything, nothing = np.ones_like(hit), np.zeros(0, int)
     before = _mean_precision(matching, predictions.classes, hit, everything, nothing)
     rows = []
     for kind in ("class", "location", "both", "duplicate", "background"):
-        now = saved & (kinds == kind)
+        now = new_hit & (kinds == kind)
         kept = (kinds != kind) | now
         after = _mean_precision(matching, np.where(now, classes, predictions.classes), hit | now, kept, nothing)
         rows.append((kind, int((kinds == kind).sum()), after))
@@ -79,22 +81,22 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     return table.assign(dAP=(table["dAP"] - before).clip(lower=0).round(5))
 
 
-def confident(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
-    """Predictions of SHOWN_SCORE or more that overlap no true instance of their class by IoU 0.5, best score first.
+def confident_mistakes(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
+    """Predictions of at least SHOWN_SCORE with IoU < 0.5 with all true instances of their class, highest score first.
 
-    prediction: its place in `predictions` as `compare` got them, sorted by image id and falling score; image_id, name,
-    score; IoU: the largest with its own class; other, other_IoU: the true instance of another class that it overlaps
-    most, "" and 0 where there is none.
+    prediction: its index in the predictions sorted by image id and falling score; image_id, name, score; IoU: the
+    highest with its own class; other, other_IoU: class and IoU of the true instance of another class with the highest
+    IoU, "" and 0 without any.
     """
     predictions, truth = matching.predictions, matching.truth
     prediction, true = matching.pairs
     own_class = predictions.classes[prediction] == truth.classes[true]
     own_iou, _ = _best(matching, own_class)
     other_iou, other = _best(matching, ~own_class)
-    wrong = np.flatnonzero((predictions.scores >= SHOWN_SCORE) & (own_iou < IOU))
+    wrong = np.flatnonzero((predictions.scores >= SHOWN_SCORE) & (own_iou < IOU_THRESHOLD))
     wrong = wrong[np.argsort(-predictions.scores[wrong], kind="stable")]
     names = np.array([*(category["name"].partition(",")[0] for category in document["categories"]), ""], object)
-    classes = np.append(truth.classes, -1)[other[wrong]]  # -1, no other instance, has the empty name at the end
+    classes = np.append(truth.classes, -1)[other[wrong]]  # without another instance -1, the empty name
     return pd.DataFrame(
         {
             "prediction": wrong,
@@ -109,9 +111,9 @@ def confident(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
 
 
 def _best(matching: Matching, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU (n,) and place (n,) of the true instance that each prediction overlaps most; 0 and -1 without overlap.
+    """Highest IoU of each prediction (n,) and the true instance (n,) that has it; 0 and -1 without overlap.
 
-    among (p,) bool: the pairs to choose from.
+    among (p,) bool: the pairs of `Matching.pairs` to choose from.
     """
     prediction, true = matching.pairs
     among = np.flatnonzero(among & (matching.iou > 0))
@@ -123,18 +125,18 @@ def _best(matching: Matching, among: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _mean_precision(
-    matching: Matching, classes: np.ndarray, hit: np.ndarray, kept: np.ndarray, unasked: np.ndarray
+    matching: Matching, classes: np.ndarray, hit: np.ndarray, kept: np.ndarray, left_out: np.ndarray
 ) -> float:
-    """AP50, mean over the classes with truth, of predictions changed in class, hit (n,) and kept (n,).
+    """AP50, mean over the classes with truth, for changed predictions: classes, hit, kept (n,).
 
-    unasked: places of true instances that are not counted. A class of which neither these nor predictions are left
-    has no part in the mean.
+    left_out: indices of true instances that do not count. A class left without truth and predictions does not count in
+    the mean.
     """
     values = []
     for class_ in np.unique(matching.truth.classes):
         rows = np.flatnonzero(kept & (classes == class_))
         rows = rows[np.argsort(-matching.predictions.scores[rows], kind="stable")]
-        count = np.sum(matching.truth.classes == class_) - np.sum(matching.truth.classes[unasked] == class_)
+        count = np.sum(matching.truth.classes == class_) - np.sum(matching.truth.classes[left_out] == class_)
         if count:
             values.append(float(average_precision(hit[rows], ~hit[rows], count)))
         elif len(rows):

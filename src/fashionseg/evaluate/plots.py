@@ -1,4 +1,4 @@
-"""Pictures to look at: truth beside predictions, of the validation images best and worst found or taken for others."""
+"""Overlays of truth and predictions side by side: the best and the worst validation images, confident mistakes."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from fashionseg.draw import overlay
 from fashionseg.evaluate.matching import SHOWN_SCORE, shown_attributes
 from fashionseg.evaluate.mistakes import BACKGROUND_IOU
 
-NAMED = 2  # attributes of an instance that are named on a picture; of the others the number
+NAMED_ATTRIBUTES = 2  # of an instance on an overlay; of the others the count
 
 
 def image_scores(evaluation: COCOeval) -> dict[int, float]:
-    """How well each image's truth is found: the share of its instances matched, mean over COCO's IoU thresholds.
+    """By image id: TP / (TP + FP + FN) of predictions of at least SHOWN_SCORE, mean over COCO's IoU thresholds.
 
-    A prediction of SHOWN_SCORE or more that matches nothing counts like a missed instance. Images without truth
-    are left out.
+    Images without truth are left out.
     """
     scores = {}
     groups: dict[int, list[dict[str, Any]]] = {}
@@ -33,49 +32,50 @@ def image_scores(evaluation: COCOeval) -> dict[int, float]:
         true = sum(len(result["gtIds"]) for result in results)
         shown = [np.array(result["dtScores"]) >= SHOWN_SCORE for result in results]
         matched = sum((result["dtMatches"][:, s] > 0).sum(1) for result, s in zip(results, shown, strict=True))
-        invented = sum(s.sum() for s in shown) - matched
+        false_positives = sum(s.sum() for s in shown) - matched
         if true:
-            scores[image_id] = float((matched / (true + invented)).mean())
+            scores[image_id] = float((matched / (true + false_positives)).mean())
     return scores
 
 
-def pictures(
+def draw_overlays(
     document: dict[str, Any],
     predictions: list[dict[str, Any]],
     images: Path,
+    folder: Path,
+    *,
     scores: dict[int, float],
     wrong: pd.DataFrame,
     count: int,
-    folder: Path,
 ) -> pd.DataFrame:
-    """Writes JPEGs, truth beside prediction: `count` of the images that are best found by `scores`, of the worst, and
-    of those with the most confident of the predictions `wrong` (of `mistakes.confident`), which is shown alone.
+    """Writes JPEGs into `folder`, truth at the left, predictions at the right: `count` images of each kind.
 
-    `images` holds the resized photographs; masks are resized to them as runs. Returns file, kind (best, worst, wrong)
-    and caption of each.
+    Kinds: best and worst by `scores` (of `image_scores`); wrong: the most confident rows of `wrong` (of
+    `mistakes.confident_mistakes`), one an image, that prediction alone. images: the folder of the resized photographs.
+    Returns file, kind and caption of each. Raises UserError for a missing photograph.
     """
     records = {image["id"]: image for image in document["images"]}
     names = [category["name"] for category in document["categories"]]
     attributes = {attribute["id"]: attribute["name"] for attribute in document.get("attributes", [])}
-    places = {category["id"]: place for place, category in enumerate(document["categories"])}
-    ordered = sorted(predictions, key=lambda p: (p["image_id"], -p["score"]))  # as `wrong` counts them
-    chosen = []
-    for kind, image_ids in _chosen(scores, count).items():
-        chosen += [(kind, image_id, ordered, f"{scores[image_id]:.2f} found") for image_id in image_ids]
+    class_index = {category["id"]: place for place, category in enumerate(document["categories"])}
+    ordered = sorted(predictions, key=lambda p: (p["image_id"], -p["score"]))  # the order that `wrong` refers to
+    sheets = []
+    for kind, image_ids in _best_and_worst(scores, count).items():
+        sheets += [(kind, image_id, ordered, f"{scores[image_id]:.2f} found") for image_id in image_ids]
     for row in wrong.drop_duplicates("image_id").head(count).itertuples():
-        chosen.append(("wrong", row.image_id, [ordered[row.prediction]], _mistake(row)))
+        sheets.append(("wrong", row.image_id, [ordered[row.prediction]], _mistake_caption(row)))
     written = []
     with files.replacing(folder) as beside:
         beside.mkdir()
-        for number, (kind, image_id, found, caption) in enumerate(track(chosen, "draw"), 1):
+        for number, (kind, image_id, shown, caption) in enumerate(track(sheets, "draw"), 1):
             file = images / records[image_id]["file_name"]
             image = reader.read(file)
             sides = []
-            for rows in (document["annotations"], found):
+            for rows in (document["annotations"], shown):
                 rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]
                 notes = [_note([attributes[id_] for id_ in shown_attributes(row, SHOWN_SCORE)]) for row in rows]
-                shown = overlay.Instances.of_coco(rows, places, *image.shape[:2], notes)
-                sides.append(overlay.overlay(image, shown, names))
+                instances = overlay.DrawnInstances.of_coco(rows, class_index, *image.shape[:2], notes)
+                sides.append(overlay.overlay(image, instances, names))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
             sheet = overlay.side_by_side(*sides, ("truth", f"prediction, {caption}"))
             cv2.imwrite(str(beside / name), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
@@ -84,19 +84,19 @@ def pictures(
 
 
 def _note(attributes: list[str]) -> str:
-    named = ", ".join(name.partition(" (")[0] for name in attributes[:NAMED])
-    return f"{named} +{len(attributes) - NAMED}" if len(attributes) > NAMED else named
+    named = ", ".join(name.partition(" (")[0] for name in attributes[:NAMED_ATTRIBUTES])
+    return f"{named} +{len(attributes) - NAMED_ATTRIBUTES}" if len(attributes) > NAMED_ATTRIBUTES else named
 
 
-def _chosen(scores: dict[int, float], count: int) -> dict[str, list[int]]:
-    """Image ids of the best, best first, and of the worst, worst first; of few images the halves."""
+def _best_and_worst(scores: dict[int, float], count: int) -> dict[str, list[int]]:
+    """Image ids of the best, best first, and of the worst, worst first; no image is in both."""
     order = sorted(scores, key=lambda image_id: (-scores[image_id], image_id))
     half = (len(order) + 1) // 2
     return {"best": order[:half][:count], "worst": order[half:][::-1][:count]}
 
 
-def _mistake(row: Any) -> str:
-    """What a row of `mistakes.confident` is, and what is there instead."""
+def _mistake_caption(row: Any) -> str:
+    """The caption of a row of `mistakes.confident_mistakes`."""
     if row.IoU >= BACKGROUND_IOU:
         what = f"IoU {row.IoU:.2f} with a true {row.name}"
     elif row.other_IoU >= BACKGROUND_IOU:

@@ -1,46 +1,46 @@
-"""Every score and table of the validation images, from truth and predictions."""
+"""All metrics and tables of the validation images, from truth and predictions."""
 
 from typing import Any
 
 import pandas as pd
 
 from fashionseg.evaluate import attributes, coco, mistakes
-from fashionseg.evaluate.matching import compare
+from fashionseg.evaluate.matching import match
 
 Metrics = dict[str, dict[str, float | None]]
 
 
-def report(
+def compute_scores(
     document: dict[str, Any], predictions: list[dict[str, Any]], attribute_score: float
 ) -> tuple[Metrics, dict[str, pd.DataFrame], dict[str, Any]]:
     """Metrics, tables by file name, and pycocotools' evaluations.
 
-    document: COCO with the truth; predictions: COCO results, whose attributes count from `attribute_score` on. The
-    metrics `iou_f1` and `attributes` are there only where attributes are; their plotted tables are empty otherwise.
-    Raises UserError as `coco.evaluate` does.
+    document: COCO with the truth; predictions: COCO results, whose attributes count if their score is at least
+    `attribute_score`. Without attributes the metrics `iou_f1` and `attributes` are left out and their plotted tables
+    are empty. Raises UserError as `coco.evaluate`.
     """
     evaluations = coco.evaluate(document, predictions)
-    matching = compare(document, predictions, attribute_score)
+    matching = match(document, predictions, attribute_score)
     metrics = {kind: coco.summary(evaluation) for kind, evaluation in evaluations.items()}
-    tables, iou_f1, found = {}, None, attributes.by_attribute(matching, document)
+    tables, iou_f1, attribute_table = {}, None, attributes.by_attribute(matching, document)
     if attributes.measurable(document, predictions):
         scores = attributes.evaluate(matching, attributes.with_attributes(document))
         iou_f1 = attributes.by_class(scores)
         metrics["iou_f1"] = attributes.summary(scores)
-        metrics["attributes"] = {"macro_f1": attributes.macro_f1(found)}
+        metrics["attributes"] = {"macro_f1": attributes.macro_f1(attribute_table)}
         tables["iou_f1"] = pd.DataFrame(attributes.aggregates(scores)).round(5).rename_axis("name").reset_index()
     else:
-        found = found.head(0)
+        attribute_table = attribute_table.head(0)
     classes = coco.by_class(document, evaluations, predictions, iou_f1)
     tables |= {
         "precision_recall": coco.precision_recall(evaluations["segm"]),
         "ap_by_class": classes,
         "ap_by_supercategory": coco.by_supercategory(classes),
         "ap_by_size": coco.by_size(document, evaluations),
-        "attributes": found,
-        "attribute_groups": attributes.by_supercategory(found),
+        "attributes": attribute_table,
+        "attribute_groups": attributes.by_supercategory(attribute_table),
         "confusion": mistakes.confusion(matching, document),
         "errors": mistakes.breakdown(matching),
-        "wrong": mistakes.confident(matching, document),
+        "wrong": mistakes.confident_mistakes(matching, document),
     }
     return metrics, tables, evaluations

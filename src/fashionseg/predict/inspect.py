@@ -1,4 +1,4 @@
-"""A network at work on one picture, step by step, as pictures: `make inspect IMAGE=photo.jpg`."""
+"""Draws what a network computes for one image, step by step: `make inspect IMAGE=photo.jpg`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 from fashionseg.predict import inference
 
-BEST = 50  # boxes drawn of each step, or nothing could be seen
+BEST = 50  # boxes drawn of each step; more would cover the image
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
-STRONGEST = 3  # channels drawn of each level, those that vary most
+STRONGEST = 3  # channels drawn of each pyramid level: those that vary most
 NMS_IOU = 0.5  # of the instances
 
 
 class Steps(keras.Model):
-    """What is drawn, computed as one graph: tensor by tensor, JAX would compile for most of a minute."""
+    """All that is drawn, computed as one graph: step by step, JAX would compile for most of a minute."""
 
     def __init__(self, network: MaskRCNN, least_score: float):
         super().__init__(autocast=False)
@@ -105,7 +105,7 @@ def steps(
     drawn["refined boxes, blue before"] = overlay.boxes(picture, both, shades)
 
     used = found["classes"] > 0
-    instances = overlay.Instances(
+    instances = overlay.DrawnInstances(
         found["boxes"][used],
         found["classes"][used].astype(int) - 1,
         list(found["masks"][used] > 0.5),

@@ -1,8 +1,8 @@
-"""Predictions as `predict` writes them: COCO results with more keys, checked where a stage reads them.
+"""Predictions as `predict` writes them: COCO results with more keys; checked by each stage that reads them.
 
-margin: the score minus that of the next best class; agreement: the share of views that show it; mask: the probabilities
-over bbox (`masks.unpack`), of which segmentation is what exceeds predict.mask_threshold; mask_score: their mean within
-it; stability: how sharp its edge is; attribute_ids with attribute_scores.
+margin: the score minus that of the next best class; agreement: the share of TTA views that show it; mask: the soft mask
+over bbox (`masks.unpack`), of which segmentation is the part above predict.mask_threshold; mask_score: its mean
+probability there; stability: `masks.stability`; attribute_ids with attribute_scores.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ COCO_KEYS = ("image_id", "category_id", "score", "segmentation", "bbox")
 KEYS = (*COCO_KEYS, "margin", "agreement", "mask", "mask_score", "stability", "attribute_ids", "attribute_scores")
 
 
-def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
-    """Raises UserError for the first prediction without one of `keys`, of an image, a category or an attribute that
-    the COCO document lacks, of another size than its image, or with a score that is no number."""
+def check_predictions(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
+    """Raises UserError for the first prediction that lacks one of `keys`, has an image, category or attribute id that
+    the COCO document lacks, a mask of another size than its image, or a score that is not a number."""
     sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
-    known = {
+    valid_ids = {
         name: {row["id"] for row in document.get(kind, [])}
         for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
     }
@@ -30,9 +30,9 @@ def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Seq
             raise UserError(
                 f"prediction {number} (from 0) has no {missing[0]}: it is of another version; run `dvc repro predict`."
             )
-        for name, ids in known.items():
-            found = prediction.get(name, []) if name == "attribute_ids" else [prediction[name]]
-            if foreign := set(found) - ids:
+        for name, ids in valid_ids.items():
+            used = prediction.get(name, []) if name == "attribute_ids" else [prediction[name]]
+            if foreign := set(used) - ids:
                 raise UserError(
                     f"prediction {number} (from 0) has {name} {min(foreign)}, which the COCO document lacks; "
                     "run `dvc repro` so that both are of the same data."
@@ -45,4 +45,4 @@ def check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Seq
                 f"{height} x {width}; run `dvc repro` so that both are of the same data."
             )
         if not isinstance(score, int | float) or not isfinite(score):
-            raise UserError(f"prediction {number} (from 0) has the score {score!r}, which is no number.")
+            raise UserError(f"prediction {number} (from 0) has the score {score!r}, which is not a number.")

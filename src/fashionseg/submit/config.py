@@ -1,4 +1,4 @@
-"""The sections `tune`, `submission` and `sending` of params.yaml, and the competition's metric."""
+"""The sections `tune`, `submission` and `sending` of params.yaml."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -8,6 +8,8 @@ from fashionseg.core.fields import Count, Range
 
 @dataclass(frozen=True)
 class Metric:
+    """The part of `tune` that the competition's metric needs."""
+
     formula: Literal["precision", "jaccard"]
     average: Literal["image", "class", "all"]
     f1: Literal["set", "macro", "none"]

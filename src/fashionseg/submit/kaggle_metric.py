@@ -1,12 +1,12 @@
-"""The competition's metric: a sweep of IoU and attribute-F1 thresholds over the claims of each image.
+"""The competition's metric: precision (2020) or Jaccard (2019) over IoU thresholds and attribute-F1 thresholds.
 
-A claim is a hit at (t_i, t_f) when its IoU with a true instance of its class exceeds t_i and, if that instance has
-attributes, the F1 of the two attribute sets exceeds t_f. So all that counts of a claim are two whole numbers: how many
-of the IoU thresholds it exceeds (`overlap`) and how many of the F1 thresholds (`agreement`).
+A submitted instance is a hit at (t_iou, t_f1) when its IoU with a true instance of its class exceeds t_iou and, if that
+true instance has attributes, the F1 of the two attribute sets exceeds t_f1. So the metric needs only two counts of each
+submitted instance: how many IoU thresholds it exceeds (its IoU level) and how many F1 thresholds (its F1 level).
 
-At each pair of thresholds the value is TP / (TP + FP) (`precision`, 2020: a missed instance costs nothing) or
-TP / (TP + FP + FN) (`jaccard`, 2019), then averaged. Source: participants of the two editions. The order of averaging
-and the kind of F1 that Kaggle uses are not known, so both are named choices (`params.Metric`).
+At each of the 100 pairs of thresholds the score is TP / (TP + FP) (`precision`, 2020: a missed instance costs nothing)
+or TP / (TP + FP + FN) (`jaccard`, 2019); then the mean is taken. Source: participants of both editions. In which order
+Kaggle averages and which F1 it uses is not known, so params choose both (`config.Metric`).
 """
 
 from collections.abc import Sequence
@@ -18,51 +18,52 @@ from pycocotools import mask as coco_mask
 from fashionseg.core import rle
 from fashionseg.submit.config import Metric
 
-THRESHOLDS = np.arange(50, 100, 5) / 100
-LEVELS = len(THRESHOLDS)
-FILLER_CLASS = 23  # an image without a claim must appear in the file all the same, with a row that is no hit
+THRESHOLDS = np.arange(50, 100, 5) / 100  # of IoU and of F1
+THRESHOLD_COUNT = len(THRESHOLDS)
+FILLER_CLASS = 23  # every image must appear in the file: one without instances gets a row of this class, never a hit
 
 
 @dataclass(frozen=True)
-class Instances:
-    """Claims or truth of one image: masks on one grid, classes (n,) int, attributes as n sets of ids."""
+class ImageInstances:
+    """Submitted or true instances of one image: masks on the submission's grid, classes (n,) int, n attribute sets."""
 
     masks: rle.Runs
     classes: np.ndarray
     attributes: Sequence[frozenset[int]]
 
 
-@dataclass(frozen=True)
-class Tally:
-    """Claims of many images, those of an image in the order of claiming, and how many true instances there are.
+@dataclass(frozen=True, kw_only=True)
+class MatchCounts:
+    """What the metric needs of the submitted instances (n) and the true instances (t) of many images.
 
-    images (n,) numbers from 0; classes (n,); true (n,) number of the true instance that the claim overlaps most, unique
-    over all images; overlap (n,), agreement (n,) int 0..10; true_images (t,), true_classes (t,); count of the images.
+    images (n,) int: image of each submitted instance, from 0, within an image in order of submission; classes (n,);
+    nearest (n,): the true instance of its class with the highest IoU, numbered over all images; iou_levels and
+    f1_levels (n,) int 0..10; true_images (t,); true_classes (t,); image_count: images without instances too.
     """
 
     images: np.ndarray
     classes: np.ndarray
-    true: np.ndarray
-    overlap: np.ndarray
-    agreement: np.ndarray
+    nearest: np.ndarray
+    iou_levels: np.ndarray
+    f1_levels: np.ndarray
     true_images: np.ndarray
     true_classes: np.ndarray
-    count: int
+    image_count: int
 
 
-def f1(first: frozenset[int], second: frozenset[int], kind: str, attributes: int) -> float:
-    """F1 of two sets of attribute ids out of so many; 1 where both are empty.
+def f1(first: frozenset[int], second: frozenset[int], kind: str, attribute_count: int) -> float:
+    """F1 of two sets of attribute ids; 1 where both are empty. attribute_count: attributes in the label file.
 
-    kind: `set`, of the sets; `macro`, the mean of that and of the F1 of the absent ones, as Fashionpedia's FPEval does;
-    `none`, 1 always.
+    kind: `set`, F1 of the two sets; `macro`, mean of that and of the F1 of the absent attributes, as Fashionpedia's
+    FPEval; `none`, always 1.
     """
     if kind == "none" or not (first or second):
         return 1.0
     both, either = len(first & second), len(first | second)
-    of_sets = 2 * both / (both + either)
-    absent = attributes - either
-    of_absent = 2 * absent / (absent + attributes - both) if attributes > both else 1.0
-    return of_sets if kind == "set" else (of_sets + of_absent) / 2
+    f1_present = 2 * both / (both + either)
+    absent = attribute_count - either
+    f1_absent = 2 * absent / (absent + attribute_count - both) if attribute_count > both else 1.0
+    return f1_present if kind == "set" else (f1_present + f1_absent) / 2
 
 
 def level(values: np.ndarray | float) -> np.ndarray:
@@ -70,92 +71,119 @@ def level(values: np.ndarray | float) -> np.ndarray:
     return np.searchsorted(THRESHOLDS, values, side="left")
 
 
-def overlaps(claims: Instances, truth: Instances) -> tuple[np.ndarray, np.ndarray]:
-    """For each claim the place of the true instance of its class that it overlaps most, and their IoU; 0, 0 of none."""
-    if not len(claims.classes) or not len(truth.classes):
-        return np.zeros(len(claims.classes), int), np.zeros(len(claims.classes))
-    ious = coco_mask.iou(claims.masks.to_coco(), truth.masks.to_coco(), [0] * len(truth.classes))
-    ious *= claims.classes[:, None] == truth.classes
+def f1_level(submitted: frozenset[int], true: frozenset[int], kind: str, attribute_count: int) -> int:
+    """How many F1 thresholds submitted attributes exceed, 0..10; 10 where the true instance has no attributes."""
+    return int(level(f1(submitted, true, kind, attribute_count))) if true else THRESHOLD_COUNT
+
+
+def best_overlaps(submitted: ImageInstances, truth: ImageInstances) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) index of the true instance of the same class with the highest IoU, and (n,) that IoU; 0, 0 without any."""
+    if not len(submitted.classes) or not len(truth.classes):
+        return np.zeros(len(submitted.classes), int), np.zeros(len(submitted.classes))
+    ious = coco_mask.iou(submitted.masks.to_coco(), truth.masks.to_coco(), [0] * len(truth.classes))
+    ious *= submitted.classes[:, None] == truth.classes
     return ious.argmax(axis=1), ious.max(axis=1)
 
 
-def agreement(claimed: frozenset[int], true: frozenset[int], kind: str, attributes: int) -> int:
-    """How many F1 thresholds a claim's attributes exceed, 0..10: all of them where the truth has none."""
-    return int(level(f1(claimed, true, kind, attributes))) if true else LEVELS
+def image_counts(
+    classes: np.ndarray, nearest: np.ndarray, iou: np.ndarray, f1_levels: np.ndarray, true_classes: np.ndarray
+) -> MatchCounts:
+    """Counts of one image. classes, f1_levels (n,); nearest, iou (n,) of `best_overlaps`; true_classes (t,)."""
+    return MatchCounts(
+        images=np.zeros(len(classes), int),
+        classes=classes,
+        nearest=nearest,
+        iou_levels=level(iou),
+        f1_levels=f1_levels,
+        true_images=np.zeros(len(true_classes), int),
+        true_classes=true_classes,
+        image_count=1,
+    )
 
 
-def tally(pairs: Sequence[tuple[Instances, Instances]], metric: Metric, attributes: int) -> Tally:
-    """Compares claims with the truth, image by image, both on the submission's grid; attributes: how many there are."""
-    columns: list[list[np.ndarray]] = []
-    offset = 0
-    for image, (claims, truth) in enumerate(pairs):
-        place, iou = overlaps(claims, truth)
-        agreed = [
-            agreement(claimed, truth.attributes[p] if len(truth.attributes) else frozenset(), metric.f1, attributes)
-            for claimed, p in zip(claims.attributes, place, strict=True)
+def count_matches(
+    pairs: Sequence[tuple[ImageInstances, ImageInstances]], metric: Metric, attribute_count: int
+) -> MatchCounts:
+    """Counts of submitted instances against the truth, one pair an image, of at least one image."""
+    counts = []
+    for submitted, truth in pairs:
+        nearest, iou = best_overlaps(submitted, truth)
+        true_attributes = [truth.attributes[i] if len(truth.attributes) else frozenset() for i in nearest]
+        f1_levels = [
+            f1_level(ids, true_ids, metric.f1, attribute_count)
+            for ids, true_ids in zip(submitted.attributes, true_attributes, strict=True)
         ]
-        number, true_number = np.full(len(place), image), np.full(len(truth.classes), image)
-        columns.append(
-            [number, claims.classes, place + offset, level(iou), np.array(agreed, int), true_number, truth.classes]
-        )
-        offset += len(truth.classes)
-    return Tally(*(np.concatenate([[], *column]).astype(int) for column in zip(*columns, strict=True)), len(pairs))
+        counts.append(image_counts(submitted.classes, nearest, iou, np.array(f1_levels, int), truth.classes))
+    return joined(counts)
 
 
-def joined(tallies: Sequence[Tally]) -> Tally:
-    """One tally of the images of all, in order."""
-    before = np.cumsum([(0, 0), *((tally.count, len(tally.true_images)) for tally in tallies)], axis=0)
-    columns = [
-        [t.images + image, t.classes, t.true + true, t.overlap, t.agreement, t.true_images + image, t.true_classes]
-        for t, (image, true) in zip(tallies, before, strict=False)
-    ]
-    return Tally(*map(np.concatenate, zip(*columns, strict=True)), int(before[-1, 0]))
+def joined(counts: Sequence[MatchCounts]) -> MatchCounts:
+    """The counts of all images of several, in order."""
+    image_offsets = np.cumsum([0, *(part.image_count for part in counts[:-1])])
+    true_offsets = np.cumsum([0, *(len(part.true_images) for part in counts[:-1])])
+    no_offsets = np.zeros(len(counts), int)
+
+    def column(name: str, offsets: np.ndarray) -> np.ndarray:
+        return np.concatenate([getattr(part, name) + offset for part, offset in zip(counts, offsets, strict=True)])
+
+    return MatchCounts(
+        images=column("images", image_offsets),
+        classes=column("classes", no_offsets),
+        nearest=column("nearest", true_offsets),
+        iou_levels=column("iou_levels", no_offsets),
+        f1_levels=column("f1_levels", no_offsets),
+        true_images=column("true_images", image_offsets),
+        true_classes=column("true_classes", no_offsets),
+        image_count=sum(part.image_count for part in counts),
+    )
 
 
-def value(tally: Tally, metric: Metric) -> float:
-    """The metric, 0..1, of at least one image.
+def score(counts: MatchCounts, metric: Metric) -> float:
+    """The metric, 0..1.
 
-    A true instance is found once, by the first claim; an image without a claim gets the filler row, which is no hit.
-    metric.average: `image`, the value of each image, then their mean; `class`, that of each class of each image where
-    it is claimed (jaccard: or true), their mean over the image, then over images; `all`, of the counts of all images.
+    A true instance is found once, by the first submitted instance near it. An image without submitted instances gets
+    the filler row, which is never a hit. metric.average: `image`, the score of each image, then their mean; `class`,
+    the score of each submitted class of each image (jaccard: or true class), mean over the image, then over images;
+    `all`, one score of the hits of all images together.
     """
-    return float(values(tally, metric).mean())
+    return float(image_scores(counts, metric).mean())
 
 
-def values(tally: Tally, metric: Metric) -> np.ndarray:
-    """(count,) what each image adds to the mean that `value` is; (1,) where metric.average is `all`."""
-    silent = np.flatnonzero(np.bincount(tally.images, minlength=tally.count) == 0)
-    images = np.concatenate([tally.images, silent])
-    classes = np.concatenate([tally.classes, np.full(len(silent), FILLER_CLASS)])
-    near = np.flatnonzero(tally.overlap)
-    hitting = np.zeros(len(images), int)
-    hitting[near[np.unique(tally.true[near], return_index=True)[1]]] = 1
-    overlap, agreed = hitting * np.pad([tally.overlap, tally.agreement], [(0, 0), (0, len(silent))])
+def image_scores(counts: MatchCounts, metric: Metric) -> np.ndarray:
+    """(image_count,) score of each image, whose mean is `score`; (1,) where metric.average is `all`."""
+    empty = np.flatnonzero(np.bincount(counts.images, minlength=counts.image_count) == 0)
+    images = np.concatenate([counts.images, empty])
+    classes = np.concatenate([counts.classes, np.full(len(empty), FILLER_CLASS)])
+    near = np.flatnonzero(counts.iou_levels)
+    first = near[np.unique(counts.nearest[near], return_index=True)[1]]
+    is_hit = np.zeros(len(images), int)
+    is_hit[first] = 1
+    iou_levels, f1_levels = is_hit * np.pad([counts.iou_levels, counts.f1_levels], [(0, 0), (0, len(empty))])
 
     group_of = {
-        "image": lambda image, number: image,
-        "class": lambda image, number: number * tally.count + image,
-        "all": lambda image, number: image * 0,
+        "image": lambda image, class_id: image,
+        "class": lambda image, class_id: class_id * counts.image_count + image,
+        "all": lambda image, class_id: image * 0,
     }[metric.average]
-    group = np.concatenate([group_of(images, classes), group_of(tally.true_images, tally.true_classes)])
-    names = np.arange(tally.count if metric.average == "image" else 1)
+    group = np.concatenate([group_of(images, classes), group_of(counts.true_images, counts.true_classes)])
+    names = np.arange(counts.image_count if metric.average == "image" else 1)
     if metric.average == "class":
         names, group = np.unique(group, return_inverse=True)
     group, true_group = np.split(group, [len(images)])
-    claims = np.bincount(group, minlength=len(names))
-    if metric.formula == "precision":  # what is divided by is the same at all thresholds
-        shown = np.flatnonzero(claims)
-        found = np.bincount(group, overlap * agreed, len(names))[shown] / (claims[shown] * LEVELS**2)
+    submitted = np.bincount(group, minlength=len(names))
+    if metric.formula == "precision":  # the same denominator at all thresholds
+        used = np.flatnonzero(submitted)
+        scores = np.bincount(group, iou_levels * f1_levels, len(names))[used] / (submitted[used] * THRESHOLD_COUNT**2)
     else:
-        # Claims of each group that exceed exactly so many thresholds, summed up to: at least so many.
-        cells = (group * (LEVELS + 1) + overlap) * (LEVELS + 1) + agreed
-        exact = np.bincount(cells, minlength=len(names) * (LEVELS + 1) ** 2)
-        exact = exact.reshape(len(names), LEVELS + 1, LEVELS + 1)
+        # Instances of each group with exactly these levels, summed up to: with at least these levels.
+        cells = (group * (THRESHOLD_COUNT + 1) + iou_levels) * (THRESHOLD_COUNT + 1) + f1_levels
+        exact = np.bincount(cells, minlength=len(names) * (THRESHOLD_COUNT + 1) ** 2)
+        exact = exact.reshape(len(names), THRESHOLD_COUNT + 1, THRESHOLD_COUNT + 1)
         hits = exact[:, ::-1, ::-1].cumsum(axis=1).cumsum(axis=2)[:, -2::-1, -2::-1]
-        whole = claims + np.bincount(true_group, minlength=len(names))
-        shown = np.flatnonzero(whole)
-        found = (hits[shown] / (whole[shown, None, None] - hits[shown])).mean(axis=(1, 2))
+        submitted_and_true = submitted + np.bincount(true_group, minlength=len(names))
+        used = np.flatnonzero(submitted_and_true)
+        scores = (hits[used] / (submitted_and_true[used, None, None] - hits[used])).mean(axis=(1, 2))
     if metric.average == "class":
-        image = names[shown] % tally.count
-        found = np.bincount(image, found) / np.bincount(image)
-    return found
+        image = names[used] % counts.image_count
+        scores = np.bincount(image, scores) / np.bincount(image)
+    return scores

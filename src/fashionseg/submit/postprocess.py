@@ -1,14 +1,16 @@
-"""The rule by which predictions become claims: what tuning writes to the claims file and submitting reads.
+"""Post-processing: which predictions of an image are submitted. `tune` writes it as JSON, `submit` applies it.
 
-Each candidate of an image has a worth: its score less the threshold of its class or, with a selector, the value that
-the forest expects of it less the least that pays. Claimed are those worth 0 or more, best first, without what a better
-claim of the class already holds; at least the best, as an image without a claim scores nothing. For jaccard by image
-a selector may instead claim, best first, while the image's own expected value rises.
+Each candidate has a gain: its score minus the threshold of its class or, with a selector, the score that the forest
+expects of it minus the selector's threshold. Candidates with gain >= 0 are submitted, best first, except those that
+overlap a better one of their class too much (suppression). Every image gets at least its best candidate, since an
+image without submitted instances scores 0. For jaccard by image, a selector may instead add candidates, best first,
+while the expected score of the image rises.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,16 @@ from numpy.typing import ArrayLike
 
 from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
-from fashionseg.submit.candidates import FEATURES, Candidates, Prediction, features, separate
+from fashionseg.submit.candidates import FEATURES, Candidates, Prediction, features, remove_overlaps
 from fashionseg.submit.config import Submission
 from fashionseg.submit.forest import Forest
 
-NEVER = 2.0  # a threshold that no score reaches: a class left out
+NEVER = 2.0  # a threshold above every score: the class is left out
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A value for all, and own ones for some; names are ids as text, as JSON has them."""
+    """A common value, and own values for some names; names are ids as text, as in JSON."""
 
     common: float
     own: dict[str, float] = field(default_factory=dict)
@@ -37,124 +39,157 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Selector:
-    """What a candidate is worth: `forest` on FEATURES and the mean value of its class; claims of `least` pay.
+    """Expects a score of each candidate: `forest` on the mean score of its class (class_means) and FEATURES.
 
-    instances: how many true ones an image has on average; given, a claim pays while it raises the image's own expected
-    TP / (TP + FP + FN). None where one floor for all images serves.
+    threshold: the least expected score that is submitted. true_per_image: mean number of true instances an image; where
+    it is given, a candidate is added while it does not lower the image's expected TP / (TP + FP + FN).
     """
 
-    least: float
-    of_class: Thresholds
+    threshold: float
+    class_means: Thresholds
     forest: Forest
-    instances: float | None = None
+    true_per_image: float | None = None
 
-    def values(self, known: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """(n,) expected value, 0..1, from features (n, 14) and classes (n,)."""
-        of_class = np.array([self.of_class[str(number)] for number in classes], float)
-        return self.forest.predict(np.column_stack([of_class, known]))
-
-
-def expected_jaccard(hits: ArrayLike, claims: ArrayLike, instances: float) -> np.ndarray:
-    """TP / (TP + FP + FN) of claims that should bring so many hits, on an image of so many true instances."""
-    return hits / (claims + np.maximum(instances - hits, 0))
+    def expected_scores(self, candidate_features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """(n,) expected score, 0..1, for features (n, 14) and classes (n,)."""
+        means = np.array([self.class_means[str(class_id)] for class_id in classes], float)
+        return self.forest.predict(np.column_stack([means, candidate_features]))
 
 
-@dataclass(frozen=True)
-class Rule:
-    """attributes: least score by "category/attribute"; scores: least score by category, NEVER for one left out.
+def expected_jaccard(hits: ArrayLike, submitted: ArrayLike, true_count: float) -> np.ndarray:
+    """TP / (TP + FP + FN) for an expected number of hits among submitted instances, and true_count true instances."""
+    return hits / (submitted + np.maximum(true_count - hits, 0))
 
-    A candidate goes whose IoU with a better claim of its class exceeds nms_iou, of which that covers more than the
-    share mask_overlap, or of fewer than min_area pixels of the grid. claims_per_image: None for all that pay.
-    categories: ids of the label file the rule was made for. mask_threshold: of the masks' probabilities, None for the
-    masks as predicted.
+
+def attribute_pairs(document: dict[str, Any]) -> dict[str, list[int]]:
+    """Attribute ids by category id (as text) that some instance of the category has in a COCO document."""
+    ids: dict[int, set[int]] = {}
+    for annotation in document["annotations"]:
+        ids.setdefault(annotation["category_id"], set()).update(annotation.get("attribute_ids", []))
+    return {str(category): sorted(ids[category]) for category in sorted(ids) if ids[category]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcessing:
+    """All that decides which predictions of an image are submitted, and with which attributes.
+
+    max_per_image: instances submitted of an image at most; None: all with gain >= 0. nms_iou, mask_overlap: a candidate
+    is suppressed when its IoU with a better one of its class exceeds nms_iou, or when that one covers more than the
+    share mask_overlap of it. min_area: in pixels of the grid. score_thresholds: by category id, NEVER for a class left
+    out. attribute_thresholds: by "category id/attribute id". attribute_pairs: the attributes that may be submitted, see
+    the function of that name. categories: ids of the label file it was tuned for. mask_threshold: of the soft masks;
+    None keeps the predicted segmentations.
     """
 
-    claims_per_image: int | None
+    max_per_image: int | None
     nms_iou: float
     mask_overlap: float
     min_area: int
-    scores: Thresholds
-    attributes: Thresholds
+    score_thresholds: Thresholds
+    attribute_thresholds: Thresholds
+    attribute_pairs: dict[str, list[int]]
     selector: Selector | None
     categories: list[int]
     mask_threshold: float | None = None
 
     def attribute_sets(self, predictions: Sequence[Prediction]) -> list[frozenset[int]]:
-        """The attributes claimed of each prediction."""
-        return [
-            frozenset(
-                attribute
-                for attribute, score in zip(p["attribute_ids"], p["attribute_scores"], strict=True)
-                if score >= self.attributes[f"{p['category_id']}/{attribute}"]
-            )
-            for p in predictions
-        ]
+        """The attributes submitted of each prediction."""
+        return [self._above_threshold(p) & self._seen_in_training(p) for p in predictions]
 
-    def worth(self, found: Candidates) -> np.ndarray:
-        """(n,) of one image's candidates."""
+    def dropped_attributes(self, predictions: Sequence[Prediction]) -> int:
+        """Attributes of these predictions that reach their threshold but are not in attribute_pairs."""
+        return sum(len(self._above_threshold(p) - self._seen_in_training(p)) for p in predictions)
+
+    def _above_threshold(self, prediction: Prediction) -> frozenset[int]:
+        return frozenset(
+            attribute
+            for attribute, score in zip(prediction["attribute_ids"], prediction["attribute_scores"], strict=True)
+            if score >= self.attribute_thresholds[f"{prediction['category_id']}/{attribute}"]
+        )
+
+    def _seen_in_training(self, prediction: Prediction) -> frozenset[int]:
+        return self._attribute_sets_seen.get(str(prediction["category_id"]), frozenset())
+
+    @cached_property
+    def _attribute_sets_seen(self) -> dict[str, frozenset[int]]:
+        return {category: frozenset(ids) for category, ids in self.attribute_pairs.items()}
+
+    def gains(self, candidates: Candidates) -> np.ndarray:
+        """(n,) score, or expected score, of each candidate minus its threshold."""
         if self.selector:
-            known = features(found, self.attribute_sets(found.predictions))
-            return self.selector.values(known, found.classes) - self.selector.least
-        return found.scores - np.array([self.scores[str(number)] for number in found.classes], float)
+            columns = features(candidates, self.attribute_sets(candidates.predictions))
+            return self.selector.expected_scores(columns, candidates.classes) - self.selector.threshold
+        thresholds = [self.score_thresholds[str(class_id)] for class_id in candidates.classes]
+        return candidates.scores - np.array(thresholds, float)
 
-    def chosen(self, found: Candidates, worth: np.ndarray) -> list[int]:
-        """The candidates that are claimed, best first."""
-        alike = found.classes[:, None] == found.classes
-        doubled = alike & ((found.iou > self.nms_iou) | (found.covered > self.mask_overlap))
-        out, kept, hits = found.areas < self.min_area, [], 0.0
-        for i in np.argsort(-worth, kind="stable").tolist():
-            if len(kept) == self.claims_per_image or (kept and not self._pays(float(worth[i]), hits, len(kept))):
+    def select(self, candidates: Candidates, gains: np.ndarray) -> list[int]:
+        """Indices of the candidates to submit, highest gain first."""
+        same_class = candidates.classes[:, None] == candidates.classes
+        suppresses = same_class & ((candidates.iou > self.nms_iou) | (candidates.covered > self.mask_overlap))
+        excluded, kept, hits = candidates.areas < self.min_area, [], 0.0
+        for i in np.argsort(-gains, kind="stable").tolist():
+            if len(kept) == self.max_per_image or (kept and not self._adds(float(gains[i]), hits, len(kept))):
                 break
-            if not out[i]:
+            if not excluded[i]:
                 kept.append(i)
-                hits += float(worth[i])
-                out = out | doubled[:, i]
+                hits += float(gains[i])
+                excluded = excluded | suppresses[:, i]
         return kept
 
-    def _pays(self, worth: float, hits: float, claims: int) -> bool:
-        """Whether one more pays beside claims that should bring so many hits."""
-        if not self.selector or self.selector.instances is None:
-            return worth >= 0
-        instances = self.selector.instances
-        return bool(expected_jaccard(hits + worth, claims + 1, instances) >= expected_jaccard(hits, claims, instances))
+    def _adds(self, gain: float, hits: float, submitted: int) -> bool:
+        """Whether to submit one more candidate beside `submitted` ones with so many expected hits."""
+        if not self.selector or self.selector.true_per_image is None:
+            return gain >= 0
+        true_count = self.selector.true_per_image
+        before = expected_jaccard(hits, submitted, true_count)
+        return bool(expected_jaccard(hits + gain, submitted + 1, true_count) >= before)
 
-    def claims(self, found: Candidates, params: Submission) -> tuple[list[Prediction], list[frozenset[int]], rle.Runs]:
-        """What is claimed of an image: predictions, their attributes and their masks on the grid, none shared."""
-        order, masks = separate(found, self.chosen(found, self.worth(found)), params)
-        predictions = [found.predictions[i] for i in order]
+    def apply(
+        self, candidates: Candidates, params: Submission
+    ) -> tuple[list[Prediction], list[frozenset[int]], rle.Runs]:
+        """What is submitted of an image: predictions, attributes of each, and masks on the grid without overlaps."""
+        order, masks = remove_overlaps(candidates, self.select(candidates, self.gains(candidates)), params)
+        predictions = [candidates.predictions[i] for i in order]
         return predictions, self.attribute_sets(predictions), masks
 
 
-def write(path: str | Path, rule: Rule, notes: dict[str, Any]) -> None:
-    """The claims file: JSON, a tree of the selector a line; notes come first, for the reader."""
-    saved = {**notes, **asdict(rule)}
+def write(path: str | Path, post: PostProcessing, notes: dict[str, Any]) -> None:
+    """Writes the post-processing as JSON, one tree of the selector's forest a line; notes, for readers, come first."""
+    saved = {**notes, **asdict(post)}
     trees = []
-    if rule.selector:
-        trees = [json.dumps(tree) for tree in rule.selector.forest.trees]
+    if post.selector:
+        trees = [json.dumps(tree) for tree in post.selector.forest.trees]
         saved["selector"]["forest"]["trees"] = []
     text = json.dumps(saved, indent=1, allow_nan=False)
     files.write_text(path, text.replace('"trees": []', '"trees": [\n' + ",\n".join(trees) + "\n]") + "\n")
 
 
-def read(path: str | Path, document: dict[str, Any]) -> Rule:
-    """The rule of a claims file. Raises UserError where it holds none or one for other classes than the document's."""
+def read(path: str | Path, document: dict[str, Any]) -> PostProcessing:
+    """Reads what `write` wrote. Raises UserError where the file is something else, or was tuned for other classes or
+    attributes than those of the COCO document."""
     saved = files.read_json(path)
     try:
-        values = {name: saved[name] for name in Rule.__dataclass_fields__}
-        values |= {name: Thresholds(**saved[name]) for name in ("scores", "attributes")}
+        values = {name: saved[name] for name in PostProcessing.__dataclass_fields__}
+        values |= {name: Thresholds(**saved[name]) for name in ("score_thresholds", "attribute_thresholds")}
+        values["attribute_pairs"] = {
+            category: [int(attribute) for attribute in ids] for category, ids in dict(saved["attribute_pairs"]).items()
+        }
         if selector := saved["selector"]:
             forest = Forest(tuple(selector["forest"]["features"]), selector["forest"]["trees"])
             values["selector"] = Selector(
-                selector["least"], Thresholds(**selector["of_class"]), forest, selector["instances"]
+                selector["threshold"], Thresholds(**selector["class_means"]), forest, selector["true_per_image"]
             )
             if forest.features != ("of_class", *FEATURES):
                 raise KeyError("features")
-            forest.predict(np.zeros((0, len(forest.features))))  # reads all the trees
+            forest.predict(np.zeros((0, len(forest.features))))  # fails for an invalid tree
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} holds no claims rule of this version ({error}); run `dvc repro tune`.") from None
-    known = {f"{category['id']}/{a['id']}" for category in document["categories"] for a in document["attributes"]}
-    others = values["attributes"].own.keys() - known
-    if others or values["categories"] != [category["id"] for category in document["categories"]]:
-        what = "attributes" if others else "classes"
-        raise UserError(f"{path} was made for other {what} than these predictions; run `dvc repro tune`.")
-    return Rule(**values)
+        raise UserError(
+            f"{path} is not a post-processing file of this version ({error}); run `dvc repro tune`."
+        ) from None
+    pairs = {f"{category['id']}/{a['id']}" for category in document["categories"] for a in document["attributes"]}
+    used = {f"{category}/{attribute}" for category, ids in values["attribute_pairs"].items() for attribute in ids}
+    foreign = (used | values["attribute_thresholds"].own.keys()) - pairs
+    if foreign or values["categories"] != [category["id"] for category in document["categories"]]:
+        what = "attributes" if foreign else "classes"
+        raise UserError(f"{path} was tuned for other {what} than these predictions have; run `dvc repro tune`.")
+    return PostProcessing(**values)

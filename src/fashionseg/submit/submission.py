@@ -1,4 +1,4 @@
-"""Claims to Kaggle's CSV, the check of any such CSV, and the comparison of two."""
+"""Kaggle's CSV: made from predictions, checked, scored where the truth is known, and compared with another."""
 
 import csv
 import gzip
@@ -18,20 +18,20 @@ from rich.progress import track
 from fashionseg.core import files, rle, tables
 from fashionseg.core.errors import UserError
 from fashionseg.submit import kaggle_metric
-from fashionseg.submit.candidates import Prediction, by_image, candidates, grid
+from fashionseg.submit.candidates import Prediction, grid_size, make_candidates, predictions_by_image
 from fashionseg.submit.config import Metric, Submission
-from fashionseg.submit.postprocess import Rule
+from fashionseg.submit.postprocess import PostProcessing
 
 COLUMNS = ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
-FILLER = "1 1"  # EncodedPixels of the row of an image without a claim
+FILLER = "1 1"  # EncodedPixels of the row of an image without submitted instances
 BATCH = 200  # images whose masks are in memory at once
-WIDEST = 100  # letters shown of a header that is none
-PIXELS = 2**31  # more than any grid has
+MAX_HEADER = 100  # characters of a wrong header that are shown
+MAX_PIXELS = 2**31  # more than any grid has
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong at one place of a CSV; `line` counts from 1, the header's."""
+    """An error in a CSV; line 1 is the header."""
 
     line: int
     column: str
@@ -59,52 +59,59 @@ def sample_ids(path: str | Path) -> list[str]:
 
 
 def table(
-    document: dict[str, Any], predictions: list[Prediction], rule: Rule, order: Sequence[str], params: Submission
-) -> pd.DataFrame:
-    """The rows of a submission: columns COLUMNS, images as in `order`, one row a claim, a filler row without any.
+    document: dict[str, Any],
+    predictions: list[Prediction],
+    post: PostProcessing,
+    order: Sequence[str],
+    params: Submission,
+) -> tuple[pd.DataFrame, int]:
+    """The rows of a submission: COLUMNS, images as in `order`, one row an instance or one filler row an image.
 
-    document: COCO, its file names are ImageIds. Raises UserError where `order` names an image that it lacks, and for a
-    prediction of an image, class or attribute that it lacks.
+    Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO; the stems of
+    its file names are the ImageIds. Raises UserError where `order` names an image that the document lacks, and as
+    `results.check_predictions`.
     """
     images = _images(document)
-    predicted = by_image(predictions, document)
+    predicted = predictions_by_image(predictions, document)
     classes = [category["id"] for category in document["categories"]]
     filler_class = kaggle_metric.FILLER_CLASS if kaggle_metric.FILLER_CLASS in classes else classes[0]
     filler = {"EncodedPixels": FILLER, "ClassId": filler_class, "AttributesIds": ""}
-    rows = []
-    for name in track(order, "claim"):
+    rows, dropped = [], 0
+    for name in track(order, "post-process"):
         if name not in images:
-            raise UserError(f"sample_submission.csv names {name}, of which there is no test picture.")
+            raise UserError(f"sample_submission.csv names {name}, which is not a test image; run `dvc repro convert`.")
         image = images[name]
-        found = candidates(predicted[image["id"]], image["height"], image["width"], params, rule.mask_threshold)
-        claims, attribute_ids, masks = rule.claims(found, params)
+        size = image["height"], image["width"]
+        candidates = make_candidates(predicted[image["id"]], *size, params, post.mask_threshold)
+        submitted, attribute_sets, masks = post.apply(candidates, params)
+        dropped += post.dropped_attributes(submitted)
         rows += [
             {
                 "ImageId": name,
                 "EncodedPixels": pixels,
-                "ClassId": claim["category_id"],
+                "ClassId": prediction["category_id"],
                 "AttributesIds": ",".join(map(str, sorted(ids))),
             }
-            for claim, ids, pixels in zip(claims, attribute_ids, masks.to_kaggle(), strict=True)
+            for prediction, ids, pixels in zip(submitted, attribute_sets, masks.to_kaggle(), strict=True)
         ] or [{"ImageId": name, **filler}]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS), dropped
 
 
 def write(
     path: str | Path, rows: pd.DataFrame, document: dict[str, Any], order: Sequence[str], params: Submission
 ) -> None:
-    """Writes the rows of `table` as CSV. Raises UserError where `check` finds a fault; then `path` is as it was."""
+    """Writes the rows of `table` as CSV. Raises UserError and leaves `path` as it is where `check` finds an error."""
     with files.replacing(path) as beside:
         files.write_csv(beside, rows)
         if faults := check(beside, document, order, params):
-            raise UserError(f"{path} would have {len(faults)} faults, the first: {faults[0]}; it was not written.")
+            raise UserError(f"{path} would have {len(faults)} errors, the first: {faults[0]}; it was not written.")
 
 
 def check(path: str | Path, document: dict[str, Any], order: Sequence[str] | None, params: Submission) -> list[Fault]:
-    """All faults of a submission's CSV, which may be gzipped, by line; none means that it is valid.
+    """All errors of a submission's CSV, which may be gzipped, by line; a valid file has none.
 
-    document: the images with the legal categories and attributes; order: of the ImageIds, None where any will do.
-    Raises UserError where there is no file to check.
+    document: COCO, with the images, categories and attributes that may occur; order: of the ImageIds, None for any.
+    Raises UserError where the file cannot be read.
     """
     rows, faults = _read(path)
     if rows is None:
@@ -119,7 +126,7 @@ def check(path: str | Path, document: dict[str, Any], order: Sequence[str] | Non
     last = rows[-1].line if rows else 1
     seen = {row.image for row in known}
     faults += [
-        Fault(last + 1, "ImageId", f"no row of {name}", "every image, with a filler row at least")
+        Fault(last + 1, "ImageId", f"no row of {name}", "at least a filler row for every image")
         for name in order or images
         if name not in seen
     ]
@@ -130,76 +137,89 @@ def check(path: str | Path, document: dict[str, Any], order: Sequence[str] | Non
     return sorted(faults, key=lambda fault: fault.line)
 
 
-def score(path: str | Path, document: dict[str, Any], metric: Metric, params: Submission) -> float:
-    """The competition's metric of a faultless CSV; document: COCO with the true annotations of its images."""
+def score_file(path: str | Path, document: dict[str, Any], metric: Metric, params: Submission) -> float:
+    """The competition's metric of a CSV without errors. document: COCO with the true annotations of its images."""
     images = _images(document)
     truth = defaultdict(list)
     for annotation in document["annotations"]:
         truth[annotation["image_id"]].append(annotation)
-    claims: dict[str, list[Row]] = {name: [] for name in images}
+    rows_of: dict[str, list[Row]] = {name: [] for name in images}
     for row in _read(path)[0] or []:
-        claims[row.image].append(row)
+        rows_of[row.image].append(row)
     pairs = []
     for name, image in images.items():
-        height, width = grid(image["height"], image["width"], params.longest_side)
-        rows, true = claims[name], truth[image["id"]]
-        masks = rle.from_kaggle([row.pixels for row in rows], [height] * len(rows), [width] * len(rows))
-        classes = np.array([int(row.class_id) for row in rows], int)
-        attributes = [frozenset(map(int, filter(None, row.attribute_ids.split(",")))) for row in rows]
-        true_masks = rle.from_coco([row["segmentation"] for row in true]).resize(height, width)
-        true_classes = np.array([row["category_id"] for row in true], int)
-        true_attributes = [frozenset(row.get("attribute_ids", [])) for row in true]
-        pairs.append(
-            (
-                kaggle_metric.Instances(masks, classes, attributes),
-                kaggle_metric.Instances(true_masks, true_classes, true_attributes),
-            )
-        )
-    return kaggle_metric.value(kaggle_metric.tally(pairs, metric, len(document["attributes"])), metric)
+        size = grid_size(image["height"], image["width"], params.longest_side)
+        pairs.append((_submitted_instances(rows_of[name], *size), _true_instances(truth[image["id"]], *size)))
+    counts = kaggle_metric.count_matches(pairs, metric, len(document["attributes"]))
+    return kaggle_metric.score(counts, metric)
+
+
+def _submitted_instances(rows: list[Row], height: int, width: int) -> kaggle_metric.ImageInstances:
+    return kaggle_metric.ImageInstances(
+        masks=rle.from_kaggle([row.pixels for row in rows], [height] * len(rows), [width] * len(rows)),
+        classes=np.array([int(row.class_id) for row in rows], int),
+        attributes=[frozenset(map(int, filter(None, row.attribute_ids.split(",")))) for row in rows],
+    )
+
+
+def _true_instances(annotations: list[dict[str, Any]], height: int, width: int) -> kaggle_metric.ImageInstances:
+    return kaggle_metric.ImageInstances(
+        masks=rle.from_coco([row["segmentation"] for row in annotations]).resize(height, width),
+        classes=np.array([row["category_id"] for row in annotations], int),
+        attributes=[frozenset(row.get("attribute_ids", [])) for row in annotations],
+    )
 
 
 def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> pd.DataFrame:
-    """Claims by class of two CSVs: columns class, both, attributes (same mask, other ids), first, second (only there).
+    """Counts of the instances of two CSVs by class: columns class, both, attributes, first, second.
 
-    A claim is the same when image, class and pixels are, however its runs are cut. Classes without a difference are
-    left out but for the last row, the sum of all. Raises UserError for what is no submission.
+    both: in both files; attributes: in both, with other attributes; first, second: in one file only. Two instances are
+    the same where image, class and pixels are, whatever runs the pixels are cut into. Classes without a difference are
+    left out; the last row sums over all classes. Raises UserError for a file that is not a submission.
     """
-    claims_of = []
+    instances_of = []
     for path in (first, second):
         rows, faults = _read(path)
         if rows is None or any(fault.column == "row" for fault in faults):
-            raise UserError(f"{path} is no submission: {faults[0]}.")
-        claims = zip(rows, _canonical([row.pixels for row in rows]), strict=True)
-        claims_of.append({(row.image, row.class_id, pixels): row.attribute_ids for row, pixels in claims})
-    mine, others = claims_of
+            raise UserError(f"{path} is not a submission: {faults[0]}.")
+        pixels = _merged_runs([row.pixels for row in rows])
+        instances_of.append(
+            {(row.image, row.class_id, p): row.attribute_ids for row, p in zip(rows, pixels, strict=True)}
+        )
+    in_first, in_second = instances_of
     names = {str(category["id"]): _short(category) for category in document["categories"]}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for claim in mine.keys() | others.keys():
-        if claim in mine and claim in others:
-            kind = "both" if mine[claim] == others[claim] else "attributes"
+    for instance in in_first.keys() | in_second.keys():
+        if instance in in_first and instance in in_second:
+            kind = "both" if in_first[instance] == in_second[instance] else "attributes"
         else:
-            kind = "first" if claim in mine else "second"
-        counts[names.get(claim[1], claim[1])][kind] += 1
+            kind = "first" if instance in in_first else "second"
+        counts[names.get(instance[1], instance[1])][kind] += 1
     kinds = ["both", "attributes", "first", "second"]
     rows = [{"class": name, **{kind: counts[name][kind] for kind in kinds}} for name in sorted(counts)]
-    found = pd.DataFrame(rows, columns=["class", *kinds])
-    changed = found[(found[kinds[1:]] > 0).any(axis=1)]
-    return pd.concat([changed, pd.DataFrame([{"class": "all", **found[kinds].sum()}])], ignore_index=True)
+    by_class = pd.DataFrame(rows, columns=["class", *kinds])
+    changed = by_class[(by_class[kinds[1:]] > 0).any(axis=1)]
+    return pd.concat([changed, pd.DataFrame([{"class": "all", **by_class[kinds].sum()}])], ignore_index=True)
 
 
-def counted(rows: pd.DataFrame, document: dict[str, Any]) -> str:
-    """One line on what is claimed: how many, on how many images, of which classes most."""
-    real = rows[rows["EncodedPixels"] != FILLER]
+def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
+    """One line about what `table` returns: instances, images, the most frequent classes, dropped attributes."""
+    instances = rows[rows["EncodedPixels"] != FILLER]
     names = {category["id"]: _short(category) for category in document["categories"]}
-    most = ", ".join(f"{names[number]} {count}" for number, count in Counter(real["ClassId"]).most_common(5))
-    return f"{len(real)} claims on {real['ImageId'].nunique()} of {rows['ImageId'].nunique()} images ({most or 'none'})"
+    most = ", ".join(f"{names[class_id]} {count}" for class_id, count in Counter(instances["ClassId"]).most_common(5))
+    images = f"{instances['ImageId'].nunique()} of {rows['ImageId'].nunique()} images"
+    return (
+        f"{len(instances)} instances submitted on {images} ({most or 'none'}), "
+        f"{dropped} attributes dropped that no training instance of the class has"
+    )
 
 
-def _canonical(texts: list[str]) -> list[str]:
-    """Run lengths with those that touch made one; what is faulty stays as it is."""
-    texts, size = np.array(texts, object), (np.full(len(texts), PIXELS), np.ones(len(texts), int))
-    sound = np.array([i for i in range(len(texts)) if i not in rle.check_kaggle(texts, *size)], int)
-    texts[sound] = rle.from_kaggle(texts[sound], *(side[sound] for side in size)).to_kaggle()
+def _merged_runs(texts: list[str]) -> list[str]:
+    """EncodedPixels with runs that touch merged; invalid ones stay as they are."""
+    texts, size = np.array(texts, object), (np.full(len(texts), MAX_PIXELS), np.ones(len(texts), int))
+    invalid = rle.check_kaggle(texts, *size)
+    valid = np.array([i for i in range(len(texts)) if i not in invalid], int)
+    texts[valid] = rle.from_kaggle(texts[valid], *(side[valid] for side in size)).to_kaggle()
     return texts.tolist()
 
 
@@ -212,12 +232,12 @@ def _images(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: str | Path) -> tuple[list[Row] | None, list[Fault]]:
-    """The rows of a CSV and what is wrong with its form; no rows where its columns are not those of a submission."""
+    """The rows of a CSV and the errors of its format; None instead of rows where the columns are not COLUMNS."""
     try:
         raw = Path(path).read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); name a submission's .csv or .csv.gz.") from None
+        raise UserError(f"{path} cannot be read ({error}); name the .csv or .csv.gz of a submission.") from None
     faults = []
     if raw.startswith(b"\xef\xbb\xbf"):
         faults.append(Fault(1, "header", "a byte order mark", "plain UTF-8 without one"))
@@ -233,8 +253,8 @@ def _read(path: str | Path) -> tuple[list[Row] | None, list[Fault]]:
     header = next(fields, [])
     if header != COLUMNS:
         found = ",".join(header)
-        found = found if found.isprintable() else "no text"
-        return None, [*faults, Fault(1, "header", found[:WIDEST] or "nothing", ",".join(COLUMNS))]
+        found = found if found.isprintable() else "not text"
+        return None, [*faults, Fault(1, "header", found[:MAX_HEADER] or "nothing", ",".join(COLUMNS))]
     rows = []
     for row in fields:
         line = fields.line_num
@@ -248,7 +268,7 @@ def _read(path: str | Path) -> tuple[list[Row] | None, list[Fault]]:
 
 
 def _order_faults(rows: list[Row], order: Sequence[str] | None) -> list[Fault]:
-    """The first row that comes after one of an image that the sample has later."""
+    """The first row whose image comes before that of the row above in the sample."""
     place = {name: number for number, name in enumerate(order or [])}
     for before, row in itertools.pairwise(rows):
         if order is not None and place.get(row.image, 0) < place.get(before.image, 0):
@@ -284,7 +304,7 @@ def _batches(rows: list[Row]) -> Iterator[list[Row]]:
 
 def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Submission) -> list[Fault]:
     strings = [row.pixels for row in rows]
-    sizes = [grid(images[row.image]["height"], images[row.image]["width"], params.longest_side) for row in rows]
+    sizes = [grid_size(images[row.image]["height"], images[row.image]["width"], params.longest_side) for row in rows]
     size = np.array(sizes, np.int64).reshape(-1, 2)
     reasons = rle.check_kaggle(strings, size[:, 0], size[:, 1])
     reasons |= {i: "no runs" for i, text in enumerate(strings) if not text.strip()}
@@ -292,38 +312,40 @@ def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Sub
         Fault(rows[i].line, "EncodedPixels", reason, f"runs on a grid of {size[i, 0]} x {size[i, 1]}")
         for i, reason in reasons.items()
     ]
-    sound = [i for i in range(len(rows)) if i not in reasons]
+    valid = [i for i in range(len(rows)) if i not in reasons]
     first: dict[tuple[str, str, str], int] = {}
-    claims = [(rows[i].image, rows[i].class_id, rows[i].pixels) for i in sound]
-    repeated = {i for i, claim in zip(sound, claims, strict=True) if first.setdefault(claim, i) != i}
+    instances = [(rows[i].image, rows[i].class_id, rows[i].pixels) for i in valid]
+    repeated = {i for i, instance in zip(valid, instances, strict=True) if first.setdefault(instance, i) != i}
     faults += [
         Fault(
             rows[i].line,
             "row",
             f"the image, class and pixels of line {rows[first[rows[i].image, rows[i].class_id, rows[i].pixels]].line}",
-            "each claim once",
+            "each instance once",
         )
         for i in sorted(repeated)
     ]
-    sound = [i for i in sound if i not in repeated]
-    runs = rle.from_kaggle([strings[i] for i in sound], size[sound, 0], size[sound, 1])
-    rivals = [(rows[i].image, rows[i].class_id if params.overlap == "same_class" else "") for i in sound]
+    valid = [i for i in valid if i not in repeated]
+    runs = rle.from_kaggle([strings[i] for i in valid], size[valid, 0], size[valid, 1])
+    keys = [(rows[i].image, rows[i].class_id if params.overlap == "same_class" else "") for i in valid]
     groups: dict[tuple[str, str], int] = {}
-    group = np.array([groups.setdefault(rival, len(groups)) for rival in rivals], int)
-    # All runs on one line, a stretch for each group of rivals: there a shared pixel is a run that begins too early.
+    group = np.array([groups.setdefault(key, len(groups)) for key in keys], int)
+    # All runs on one line, with a section for each group of instances that must not share pixels. Where a run begins
+    # before the end of an earlier one, the two share pixels.
     starts = runs.starts + group[runs.rows] * int((size[:, 0] * size[:, 1]).max(initial=0))
     order = np.argsort(starts, kind="stable")
-    reach = np.maximum.accumulate((starts + runs.lengths)[order])
-    early = order[1:][starts[order][1:] < reach[:-1]]
-    for i in sorted({sound[row] for row in runs.rows[early].tolist()}):
+    ends = np.maximum.accumulate((starts + runs.lengths)[order])
+    shared = order[1:][starts[order][1:] < ends[:-1]]
+    for i in sorted({valid[row] for row in runs.rows[shared].tolist()}):
         whom, where = (f" of class {rows[i].class_id}", " and class") if params.overlap == "same_class" else ("", "")
-        found, expected = f"shares pixels with another claim{whom}", f"no overlap within an image{where}"
+        found, expected = f"shares pixels with another instance{whom}", f"no overlap within an image{where}"
         faults.append(Fault(rows[i].line, "EncodedPixels", found, expected))
     return faults
 
 
-def answers(path: str) -> dict[str, Any]:
+def read_document(path: str) -> dict[str, Any]:
+    """A COCO document. Raises UserError where the file is something else."""
     document, keys = files.read_json(path), ("images", "categories", "attributes")
     if not isinstance(document, dict) or any(key not in document for key in keys):
-        raise UserError(f"{path} is no COCO document with {', '.join(keys)}; name one such as data/coco/val.json.")
+        raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; name one such as data/coco/val.json.")
     return document

@@ -1,21 +1,21 @@
-"""A sweep of masks against matching them anew."""
+"""The sweep of mask thresholds equals matching the images again at each threshold."""
 
 from dataclasses import replace
 
 import cv2
 import numpy as np
-from claims_scenes import PARAMS, document, prediction, rectangle
 
 from fashionseg.predict import masks
 from fashionseg.submit import kaggle_metric
-from fashionseg.submit.tune.mask_sweep import MASK_THRESHOLDS, NEAR, MaskSweep
-from fashionseg.submit.tune.matching import match
+from fashionseg.submit.tune.mask_sweep import MASK_THRESHOLDS, NEAR_IOU, MaskSweep
+from fashionseg.submit.tune.matched_images import match_images
+from submission_scenes import PARAMS, document, prediction, rectangle
 
 
-def test_a_sweep_of_masks_is_matching_anew_at_every_threshold():
-    """Masks of noise: how many IoU thresholds the best candidate near each true instance exceeds."""
+def test_sweep_equals_matching_at_every_threshold():
+    """Soft masks of noise: the IoU level of the best candidate near each true instance."""
     random = np.random.default_rng(2)
-    truth, claims = [], []
+    truth, predictions = [], []
     for i in range(1, 6):
         for place in range(4):
             x, y = place % 2 * 50, place // 2 * 50
@@ -25,29 +25,29 @@ def test_a_sweep_of_masks_is_matching_anew_at_every_threshold():
                 box = [x + 4, y + 4, *random.integers(26, 36, 2).tolist()]
                 seen = masks.paste(masks.unpack(masks.pack(noise)), box, 100, 100, 0.5)[0].decode(0)
                 score = round(float(random.uniform(0.1, 0.9)), 3)
-                claims.append({**prediction(seen, score, image_id=i), "bbox": box, "mask": masks.pack(noise)})
-    scene = document(5, *truth), claims
-    images = match(*scene, PARAMS)
+                predictions.append({**prediction(seen, score, image_id=i), "bbox": box, "mask": masks.pack(noise)})
+    scene = document(5, *truth), predictions
+    images = match_images(*scene, PARAMS)
     sweep = MaskSweep.of(scene[0], images, PARAMS, workers=1)
     assert len(sweep.scores) > 10
     for column, threshold in enumerate([None, *MASK_THRESHOLDS]):
         row = 0
         for number, (image, moved) in enumerate(
-            zip(images, match(*scene, replace(PARAMS, min_area=0), 1, threshold), strict=True)
+            zip(images, match_images(*scene, replace(PARAMS, min_area=0), 1, threshold), strict=True)
         ):
             best = {}
             for i in range(len(image.iou)):
-                if image.iou[i] >= NEAR:
-                    best.setdefault(int(image.true[i]), i)
+                if image.iou[i] >= NEAR_IOU:
+                    best.setdefault(int(image.nearest[i]), i)
             for true in sorted(best):
                 truth_mask = image.truth.masks[true]
-                iou = moved.found.masks[best[true]].iou(truth_mask)[0]
-                assert (sweep.images[row], sweep.scores[row]) == (number, image.found.scores[best[true]])
-                assert sweep.levels[row, column] == sum(iou > t for t in kaggle_metric.THRESHOLDS)
+                iou = moved.candidates.masks[best[true]].elementwise_iou(truth_mask)[0]
+                assert (sweep.images[row], sweep.scores[row]) == (number, image.candidates.scores[best[true]])
+                assert sweep.iou_levels[row, column] == sum(iou > t for t in kaggle_metric.THRESHOLDS)
                 row += 1
         assert row == len(sweep.scores)
     few = np.array([0, 3])
     rows = np.isin(sweep.images, few)
-    sums = (sweep.scores[rows, None] * sweep.levels[rows]).sum(0)
+    sums = (sweep.scores[rows, None] * sweep.iou_levels[rows]).sum(0)
     place = sums.tolist().index(max(sums))
-    assert sweep.best(few) == (None if place == 0 else MASK_THRESHOLDS[place - 1])
+    assert sweep.best_threshold(few) == (None if place == 0 else MASK_THRESHOLDS[place - 1])

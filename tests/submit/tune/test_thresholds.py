@@ -1,71 +1,84 @@
-"""Thresholds of single attributes and classes are what their definitions say."""
+"""Thresholds of attributes and classes equal their definitions."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from claims_scenes import PARAMS, PLAIN, TUNE, crowd, document, prediction, rectangle
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.postprocess import NEVER, Thresholds
-from fashionseg.submit.tune.matching import match
-from fashionseg.submit.tune.pool import Stock
-from fashionseg.submit.tune.thresholds import FLOORS, PARTS, attribute_thresholds, class_thresholds
+from fashionseg.submit.tune.candidate_table import CandidateTable
+from fashionseg.submit.tune.matched_images import match_images
+from fashionseg.submit.tune.thresholds import PARTS, SCORE_THRESHOLDS, attribute_thresholds, class_thresholds
 from fashionseg.submit.tune.tuner import FORMULAS, Tuner
+from submission_scenes import PARAMS, PLAIN, TUNE, crowd, document, prediction, rectangle
 
 
-@pytest.mark.parametrize("claims_per_image", [None, 1])
+@pytest.mark.parametrize("max_per_image", [None, 1])
 @pytest.mark.parametrize("average", ["image", "class", "all"])
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_thresholds_by_class_against_the_whole_metric(formula, average, claims_per_image, monkeypatch):
-    """Only what the threshold of the class can change is looked at again; the plain way takes all for each one."""
-    monkeypatch.setattr("fashionseg.submit.tune.thresholds.FEW", 5)
+def test_class_thresholds_equal_the_full_search(formula, average, max_per_image, monkeypatch):
+    """`class_thresholds` scores only what the class can change; this test scores all images for each threshold."""
+    monkeypatch.setattr("fashionseg.submit.tune.thresholds.MIN_EXAMPLES", 5)
     metric = replace(TUNE, formula=formula, average=average)
     random = np.random.default_rng(7)
-    images = match(*crowd(24, random), PARAMS)
-    start = replace(PLAIN, claims_per_image=claims_per_image)
-    tuner = Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    levels = [tuner.agreed(image, PLAIN) for image in images]
-    pool = Stock.of(images, levels).pool(np.concatenate([image.found.scores for image in images]), PLAIN)
+    images = match_images(*crowd(24, random), PARAMS)
+    start = replace(PLAIN, max_per_image=max_per_image)
+    tuner = Tuner(
+        params=TUNE,
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
+    levels = [tuner.f1_levels(image, PLAIN) for image in images]
+    ranked = CandidateTable.of(images, levels).ranked(
+        np.concatenate([image.candidates.scores for image in images]), PLAIN
+    )
 
     def values(thresholds):
-        rule = replace(start, scores=thresholds)
+        post = replace(start, score_thresholds=thresholds)
         found = []
         for part in range(PARTS):
             pairs = []
             for image in images[part::PARTS]:
-                kept = rule.chosen(image.found, rule.worth(image.found))
-                claims = kaggle_metric.Instances(
-                    image.found.masks[kept], image.found.classes[kept], [frozenset()] * len(kept)
+                kept = post.select(image.candidates, post.gains(image.candidates))
+                submitted = kaggle_metric.ImageInstances(
+                    image.candidates.masks[kept], image.candidates.classes[kept], [frozenset()] * len(kept)
                 )
-                pairs.append((claims, image.truth))
-            found.append(kaggle_metric.value(kaggle_metric.tally(pairs, metric, 2), metric))
+                pairs.append((submitted, image.truth))
+            found.append(kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 2), metric))
         return np.array(found)
 
-    numbers, counts = np.unique(pool.tally.classes[pool.tally.overlap > 0], return_counts=True)
-    best, reached = PLAIN.scores, values(PLAIN.scores)
+    numbers, counts = np.unique(ranked.counts.classes[ranked.counts.iou_levels > 0], return_counts=True)
+    best, reached = PLAIN.score_thresholds, values(PLAIN.score_thresholds)
     for number in numbers[np.argsort(-counts, kind="stable")]:
-        for floor in sorted((*FLOORS, NEVER), key=lambda floor: abs(floor - best.common)):
-            tried = Thresholds(best.common, {**best.own, str(number): float(floor)})
+        for threshold in sorted((*SCORE_THRESHOLDS, NEVER), key=lambda threshold: abs(threshold - best.common)):
+            tried = Thresholds(best.common, {**best.own, str(number): float(threshold)})
             gain = values(tried) - reached
             if (gain > -1e-12).all() and gain.sum() > 1e-12:
                 best, reached = tried, reached + gain
-    assert class_thresholds(pool, start, metric) == best
-    none_pays = (("precision", "all", None), ("jaccard", "class", 1))
-    assert best.own or (formula, average, claims_per_image) in none_pays
+    assert class_thresholds(ranked, start, metric) == best
+    none_gains = (("precision", "all", None), ("jaccard", "class", 1))
+    assert best.own or (formula, average, max_per_image) in none_gains
 
 
-def test_attribute_thresholds_are_the_best_f1s():
-    """Attribute 5 of class 1 has 30 examples and its own threshold; of attribute 9 there are few."""
-    truth, claims = [], []
+def test_attribute_thresholds_have_the_best_f1():
+    """Attribute 5 of class 1 has 30 examples and gets its own threshold; attribute 9 has none."""
+    truth, predictions = [], []
     random = np.random.default_rng(0)
     for i in range(1, 61):
         mask, has = rectangle(0, 0, 30, 30), i % 2
         truth.append({**prediction(mask, 1.0, image_id=i), "attribute_ids": [5] * has})
         score = 0.2 + 0.1 * has + 0.05 * random.random()
-        claims.append({**prediction(mask, 0.9, image_id=i), "attribute_ids": [5, 9], "attribute_scores": [score, 0.1]})
-    images = match(document(60, *truth), claims, PARAMS)
-    found = attribute_thresholds(images)
-    assert set(found.own) == {"1/5"}
-    assert 0.25 < found["1/5"] < 0.31
-    assert found["2/9"] == found.common
+        predictions.append(
+            {**prediction(mask, 0.9, image_id=i), "attribute_ids": [5, 9], "attribute_scores": [score, 0.1]}
+        )
+    images = match_images(document(60, *truth), predictions, PARAMS)
+    thresholds = attribute_thresholds(images, PLAIN.attribute_pairs)
+    assert set(thresholds.own) == {"1/5"}
+    assert 0.25 < thresholds["1/5"] < 0.31
+    assert thresholds["2/9"] == thresholds.common
+    assert attribute_thresholds(images, {"2": [5]})["1/5"] < 0.02  # class 1 never had it in training

@@ -1,24 +1,32 @@
-"""The rule of each way: its parts are their definitions."""
+"""The post-processing of each strategy."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from claims_scenes import PARAMS, PLAIN, TUNE, scene
 
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.postprocess import Thresholds
-from fashionseg.submit.tune import crossfit, selector
-from fashionseg.submit.tune.matching import match
-from fashionseg.submit.tune.pool import Stock
+from fashionseg.submit.tune import cross_validation, selector
+from fashionseg.submit.tune.candidate_table import CandidateTable
+from fashionseg.submit.tune.matched_images import match_images
 from fashionseg.submit.tune.tuner import Tuner
+from submission_scenes import PARAMS, PLAIN, TUNE, scene
 
 
-def test_the_forest_is_scikit_learns():
-    images = match(*scene(images=20, told_by="mask_score"), PARAMS)
-    tuner = Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    rules, _ = tuner.fit(images)
-    rule = rules["selector", "precision"]
+def test_the_forest_predicts_as_scikit_learn():
+    images = match_images(*scene(images=20, told_by="mask_score"), PARAMS)
+    tuner = Tuner(
+        params=TUNE,
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
+    fitted, _ = tuner.fit(images)
+    post = fitted["selector", "precision"]
     seen = {}
     tuner_fit = selector.Pipeline.fit
 
@@ -28,32 +36,48 @@ def test_the_forest_is_scikit_learns():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selector.Pipeline, "fit", fit)
-        assert tuner.fit(images)[0]["selector", "precision"] == rule  # the same seed, the same forest
-    classes, known = seen["columns"][:, 0].astype(int), seen["columns"][:, 1:]
+        assert tuner.fit(images)[0]["selector", "precision"] == post  # the same seed, the same forest
+    classes, columns = seen["columns"][:, 0].astype(int), seen["columns"][:, 1:]
     np.testing.assert_allclose(
-        rule.selector.values(known, classes), seen["model"].predict(seen["columns"]), atol=1e-6, rtol=0
+        post.selector.expected_scores(columns, classes), seen["model"].predict(seen["columns"]), atol=1e-6, rtol=0
     )
 
 
-def test_a_pool_is_worth_what_its_claims_are():
-    """The sweep on whole numbers against the metric of the claims themselves."""
-    images = match(*scene(images=12, told_by=None), PARAMS)
-    tuner = Tuner(TUNE, PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    stock = Stock.of(images, [tuner.agreed(image, PLAIN) for image in images])
-    pool = stock.pool(np.concatenate([image.found.scores for image in images]), PLAIN)
+def test_metric_of_the_table_equals_that_of_the_masks():
+    """The score of `RankedCandidates` is that of the masks which are submitted."""
+    images = match_images(*scene(images=12, told_by=None), PARAMS)
+    tuner = Tuner(
+        params=TUNE,
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
+    table = CandidateTable.of(images, [tuner.f1_levels(image, PLAIN) for image in images])
+    ranked = table.ranked(np.concatenate([image.candidates.scores for image in images]), PLAIN)
     for formula in ("precision", "jaccard"):
         metric = replace(TUNE, formula=formula)
-        for floor in (0.1, 0.5, 0.8):
-            rule = replace(PLAIN, scores=Thresholds(floor))
-            pairs = crossfit.claimed(rule, images, PARAMS)
-            exact = kaggle_metric.value(kaggle_metric.tally(pairs, metric, 2), metric)
-            assert pool.value(pool.worth - floor, False, metric) == pytest.approx(exact)
+        for threshold in (0.1, 0.5, 0.8):
+            post = replace(PLAIN, score_thresholds=Thresholds(threshold))
+            pairs = cross_validation.submitted_and_true(post, images, PARAMS)
+            exact = kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 2), metric)
+            assert ranked.metric_score(ranked.scores - threshold, False, metric) == pytest.approx(exact)
 
 
 @pytest.mark.parametrize("average", ["image", "class", "all"])
-def test_only_jaccard_by_image_knows_a_floor_for_each_image(average):
-    images = match(*scene(images=30, told_by="mask_score"), PARAMS)
-    tuner = Tuner(replace(TUNE, average=average), PARAMS, [1, 2, 3], 2, seed=0, workers=1)
-    rules = tuner.fit(images)[0]
-    assert rules["selector", "precision"].selector.instances is None
-    assert rules["selector", "jaccard"].selector.instances in ((None, 4.0) if average == "image" else (None,))
+def test_only_jaccard_by_image_decides_image_by_image(average):
+    images = match_images(*scene(images=30, told_by="mask_score"), PARAMS)
+    tuner = Tuner(
+        params=replace(TUNE, average=average),
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        seed=0,
+        workers=1,
+    )
+    fitted = tuner.fit(images)[0]
+    assert fitted["selector", "precision"].selector.true_per_image is None
+    assert fitted["selector", "jaccard"].selector.true_per_image in ((None, 4.0) if average == "image" else (None,))

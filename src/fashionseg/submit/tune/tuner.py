@@ -1,4 +1,4 @@
-"""Fits the rule of each way to each formula."""
+"""Fits the post-processing of each strategy for each formula of the metric."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,113 +8,133 @@ import pandas as pd
 
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.config import Submission, Tune
-from fashionseg.submit.postprocess import Rule, Thresholds
-from fashionseg.submit.tune.matching import Image
-from fashionseg.submit.tune.pool import SUPPRESSION, Pool, Stock
+from fashionseg.submit.postprocess import PostProcessing, Thresholds
+from fashionseg.submit.tune.candidate_table import SUPPRESSION, CandidateTable, RankedCandidates
+from fashionseg.submit.tune.matched_images import MatchedImage
 from fashionseg.submit.tune.selector import fit_selector
-from fashionseg.submit.tune.thresholds import FLOORS, attribute_thresholds, class_thresholds
+from fashionseg.submit.tune.thresholds import SCORE_THRESHOLDS, attribute_thresholds, class_thresholds
 
 FORMULAS = ("precision", "jaccard")
-AREAS = (1, 2, 4, 8, 16)  # times submission.min_area
+AREA_FACTORS = (2, 4, 8, 16)  # times submission.min_area
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tuner:
-    """Fits rules to images. categories: ids of the label file; attributes: how many it has."""
+    """Fits post-processing to images.
+
+    categories: ids of the label file; attribute_count: attributes it has; attribute_pairs: as in `PostProcessing`.
+    """
 
     params: Tune
     submission: Submission
     categories: list[int]
-    attributes: int
+    attribute_count: int
+    attribute_pairs: dict[str, list[int]]
     seed: int
     workers: int
 
     def fit(
-        self, images: list[Image], mask_threshold: float | None = None
-    ) -> tuple[dict[tuple[str, str], Rule], dict[str, pd.DataFrame]]:
-        """The rule of each way and formula, and tables: thresholds; calibration and importance of the selector.
+        self, images: list[MatchedImage], mask_threshold: float | None = None
+    ) -> tuple[dict[tuple[str, str], PostProcessing], dict[str, pd.DataFrame]]:
+        """The post-processing of each (strategy, formula), and the tables thresholds, calibration and importance.
 
-        mask_threshold: the one that the images' masks are of.
-        There is no selector where candidates are too few for a forest.
+        mask_threshold: the one that the masks of the images were made with. There is no strategy `selector` where
+        candidates are too few for a forest.
         """
-        common = Rule(
-            claims_per_image=None,
+        common = PostProcessing(
+            max_per_image=None,
             nms_iou=1.0,
             mask_overlap=1.0,
             min_area=self.submission.min_area,
-            scores=Thresholds(0.5),
-            attributes=attribute_thresholds(images),
+            score_thresholds=Thresholds(0.5),
+            attribute_thresholds=attribute_thresholds(images, self.attribute_pairs),
+            attribute_pairs=self.attribute_pairs,
             selector=None,
             categories=self.categories,
             mask_threshold=mask_threshold,
         )
-        agreed = [self.agreed(image, common) for image in images]
-        stock = Stock.of(images, agreed)
-        scores = np.concatenate([image.found.scores for image in images])
-        selector, expected, tables = fit_selector(images, agreed, common, self.params, self.seed, self.workers)
-        by_score = stock.pool(scores, common)
-        rules, sweeps = {}, {"threshold": FLOORS}
+        f1_levels = [self.f1_levels(image, common) for image in images]
+        table = CandidateTable.of(images, f1_levels)
+        scores = np.concatenate([image.candidates.scores for image in images])
+        selector, expected, tables = fit_selector(
+            images, f1_levels, common, self.params, seed=self.seed, workers=self.workers
+        )
+        ranked = table.ranked(scores, common)
+        fitted, sweeps = {}, {"threshold": SCORE_THRESHOLDS}
         for formula in FORMULAS:
             metric = replace(self.params, formula=formula)
-            floor, single, sweeps[formula] = self._floor(by_score, metric)
-            score = replace(common, scores=Thresholds(floor), claims_per_image=1 if single else None)
-            rule, _ = self._suppressed(stock, scores, score, self._by_floor(floor, single, metric))
-            rules["score", formula] = score
-            rules["rule", formula] = replace(rule, scores=class_thresholds(stock.pool(scores, rule), rule, metric))
+            threshold, single, sweeps[formula] = self._best_threshold(ranked, metric)
+            by_score = replace(common, score_thresholds=Thresholds(threshold), max_per_image=1 if single else None)
+            fitted["score", formula] = by_score
+            score_of = self._score_at(threshold, single, metric)
+            by_rule, _ = self._best_suppression(table, scores, by_score, score_of)
+            own_thresholds = class_thresholds(table.ranked(scores, by_rule), by_rule, metric)
+            fitted["rule", formula] = replace(by_rule, score_thresholds=own_thresholds)
             if selector:
-                rules["selector", formula] = self._claiming(stock, expected, replace(common, selector=selector), metric)
-        return rules, {"thresholds": pd.DataFrame(sweeps), **tables}
+                with_selector = replace(common, selector=selector)
+                fitted["selector", formula] = self._fit_selector_strategy(table, expected, with_selector, metric)
+        return fitted, {"thresholds": pd.DataFrame(sweeps), **tables}
 
-    def agreed(self, image: Image, rule: Rule) -> np.ndarray:
-        """(n,) how many F1 thresholds each candidate's attributes exceed."""
-        claimed = rule.attribute_sets(image.found.predictions)
+    def f1_levels(self, image: MatchedImage, post: PostProcessing) -> np.ndarray:
+        """(n,) how many F1 thresholds the attributes submitted of each candidate exceed."""
+        attribute_sets = post.attribute_sets(image.candidates.predictions)
         levels = [
-            kaggle_metric.agreement(ids, image.truth.attributes[true], self.params.f1, self.attributes) if iou else 0
-            for ids, true, iou in zip(claimed, image.true, image.iou, strict=True)
+            kaggle_metric.f1_level(ids, image.truth.attributes[true], self.params.f1, self.attribute_count)
+            if iou
+            else 0
+            for ids, true, iou in zip(attribute_sets, image.nearest, image.iou, strict=True)
         ]
         return np.array(levels, int)
 
-    def _floor(self, pool: Pool, metric: Tune) -> tuple[float, bool, np.ndarray]:
-        """The least worth that pays best, whether the best of an image alone does better, and the values at FLOORS."""
-        values = np.array([pool.value(pool.worth - floor, False, metric) for floor in FLOORS])
-        single = pool.value(pool.worth, True, metric) >= values.max()
-        return float(FLOORS[values.argmax()]), bool(single), values
+    def _best_threshold(self, ranked: RankedCandidates, metric: Tune) -> tuple[float, bool, np.ndarray]:
+        """The best score threshold; whether only the best candidate of an image scores at least as high; the metric
+        at each of SCORE_THRESHOLDS."""
+        at_thresholds = np.array([ranked.metric_score(ranked.scores - t, False, metric) for t in SCORE_THRESHOLDS])
+        single = ranked.metric_score(ranked.scores, True, metric) >= at_thresholds.max()
+        return float(SCORE_THRESHOLDS[at_thresholds.argmax()]), bool(single), at_thresholds
 
-    def _by_floor(self, floor: float, single: bool, metric: Tune) -> Callable[[Pool], float]:
-        """What a pool is worth when one floor serves all its images."""
-        return lambda pool: pool.value(pool.worth - floor, single, metric)
+    def _score_at(self, threshold: float, single: bool, metric: Tune) -> Callable[[RankedCandidates], float]:
+        return lambda ranked: ranked.metric_score(ranked.scores - threshold, single, metric)
 
-    def _suppressed(
-        self, stock: Stock, worth: np.ndarray, rule: Rule, value: Callable[[Pool], float]
-    ) -> tuple[Rule, float]:
-        """The rule with the suppression and least area whose pool has most value, one after the other; that value."""
+    def _best_suppression(
+        self,
+        table: CandidateTable,
+        scores: np.ndarray,
+        post: PostProcessing,
+        score_of: Callable[[RankedCandidates], float],
+    ) -> tuple[PostProcessing, float]:
+        """Suppression and least area with the highest score, tried one after the other, and that score."""
         options = [{name: value} for name, values in SUPPRESSION.items() for value in values]
-        options = [] if rule.claims_per_image == 1 else options  # a single claim has no rival
-        options += [{"min_area": self.submission.min_area * factor} for factor in AREAS[1:]]
-        best = value(stock.pool(worth, rule))
+        options = [] if post.max_per_image == 1 else options  # a single instance suppresses nothing
+        options += [{"min_area": self.submission.min_area * factor} for factor in AREA_FACTORS]
+        best = score_of(table.ranked(scores, post))
         for option in options:
-            tried = replace(rule, **option)
-            if (reached := value(stock.pool(worth, tried))) > best:
-                rule, best = tried, reached
-        return rule, best
+            tried = replace(post, **option)
+            if (score := score_of(table.ranked(scores, tried))) > best:
+                post, best = tried, score
+        return post, best
 
-    def _claiming(self, stock: Stock, expected: np.ndarray, rule: Rule, metric: Tune) -> Rule:
-        """The rule of a selector: the single claim, one floor for all images or, for jaccard by image, one for each."""
-        selector = rule.selector
-        least, single, _ = self._floor(stock.pool(expected, rule), metric)
-        chooser = replace(rule, claims_per_image=1 if single else None)
-        chooser, best = self._suppressed(stock, expected, chooser, self._by_floor(least, single, metric))
-        if not single:  # with doubles gone more claims pay
-            least, _, values = self._floor(stock.pool(expected, chooser), metric)
-            best = values.max()
+    def _fit_selector_strategy(
+        self, table: CandidateTable, expected: np.ndarray, post: PostProcessing, metric: Tune
+    ) -> PostProcessing:
+        """With a selector: the best candidate alone, one threshold for all images or, for jaccard by image, as many
+        candidates as raise the expected score of each image."""
+        selector = post.selector
+        threshold, single, _ = self._best_threshold(table.ranked(expected, post), metric)
+        by_threshold = replace(post, max_per_image=1 if single else None)
+        score_of = self._score_at(threshold, single, metric)
+        by_threshold, best = self._best_suppression(table, expected, by_threshold, score_of)
+        if not single:  # after suppression a lower threshold may be best
+            threshold, _, at_thresholds = self._best_threshold(table.ranked(expected, by_threshold), metric)
+            best = at_thresholds.max()
         if (metric.formula, metric.average) == ("jaccard", "image"):
-            instances = round(len(stock.tally.true_images) / stock.tally.count, 3)
-            by_image, reached = self._suppressed(
-                stock,
+            true_per_image = round(len(table.counts.true_images) / table.counts.image_count, 3)
+            by_image, score = self._best_suppression(
+                table,
                 expected,
-                replace(rule, selector=replace(selector, instances=instances)),
-                lambda pool: pool.value(pool.paying(instances), False, metric),
+                replace(post, selector=replace(selector, true_per_image=true_per_image)),
+                lambda ranked: ranked.metric_score(ranked.jaccard_gains(true_per_image), False, metric),
             )
-            if reached > best:
+            if score > best:
                 return by_image
-        return replace(chooser, selector=replace(selector, least=least))
+        return replace(by_threshold, selector=replace(selector, threshold=threshold))

@@ -1,4 +1,4 @@
-"""Small documents and predictions for the tests of claims."""
+"""Small documents and predictions for the tests of submit and tune."""
 
 import cv2
 import numpy as np
@@ -6,12 +6,22 @@ import numpy as np
 from fashionseg.core import rle
 from fashionseg.predict import masks
 from fashionseg.submit.config import Metric, Submission, Tune
-from fashionseg.submit.postprocess import Rule, Thresholds
+from fashionseg.submit.postprocess import PostProcessing, Thresholds
 
 PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class")
 METRIC = Metric(formula="precision", average="image", f1="set")
 TUNE = Tune(**vars(METRIC), folds=2, trees=5, leaf=5)
-PLAIN = Rule(None, 1.0, 1.0, 4, Thresholds(0.5), Thresholds(0.5), None, [1, 2, 3])
+PLAIN = PostProcessing(
+    max_per_image=None,
+    nms_iou=1.0,
+    mask_overlap=1.0,
+    min_area=4,
+    score_thresholds=Thresholds(0.5),
+    attribute_thresholds=Thresholds(0.5),
+    attribute_pairs={"1": [5, 9], "2": [5, 9], "3": [5, 9]},
+    selector=None,
+    categories=[1, 2, 3],
+)
 
 
 def rectangle(x, y, w, h, side=100):
@@ -50,9 +60,9 @@ def document(images, *truth):
 
 
 def scene(images, told_by):
-    """Eight candidates an image, apart from each other: a half are right, the others nothing; `told_by` tells which."""
+    """Eight candidates an image without overlaps: four are right, four false positives; `told_by` tells which."""
     random = np.random.default_rng(1)
-    truth, claims = [], []
+    truth, predictions = [], []
     for i in range(1, images + 1):
         for place in range(8):
             x, y = place % 4 * 25, place // 4 * 50
@@ -60,21 +70,21 @@ def scene(images, told_by):
             mask = rectangle(x, y, int(random.integers(8, 20)), int(random.integers(10, 45)))
             if right:
                 truth.append(prediction(mask, 1.0, category_id, i))
-            claim = prediction(mask, round(float(random.uniform(0.05, 0.95)), 3), category_id, i)
+            candidate = prediction(mask, round(float(random.uniform(0.05, 0.95)), 3), category_id, i)
             if told_by:
-                claim[told_by] = round(float(right * 0.3 + random.uniform(0.3, 0.6)), 4)
-            claims.append(claim)
-    return document(images, *truth), claims
+                candidate[told_by] = round(float(right * 0.3 + random.uniform(0.3, 0.6)), 4)
+            predictions.append(candidate)
+    return document(images, *truth), predictions
 
 
 def crowd(images, random):
-    """Images of candidates that overlap a lot, of two classes, and as many true instances."""
-    truth, claims = [], []
+    """Candidates of two classes with many overlaps, about half of them true."""
+    truth, predictions = [], []
     for i in range(1, images + 1):
         for _ in range(random.integers(0, 12)):
             mask = rectangle(*random.integers(0, 4, 2) * 10, *random.integers(1, 5, 2) * 10)
             score, category_id = round(float(random.uniform(0.05, 0.95)), 1), int(random.integers(1, 3))
-            claims.append(prediction(mask, score, category_id, i))
+            predictions.append(prediction(mask, score, category_id, i))
             if random.random() < 0.5:
                 truth.append(prediction(mask, 1.0, category_id, i))
-    return document(images, *truth), claims
+    return document(images, *truth), predictions

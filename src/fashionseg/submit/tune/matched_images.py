@@ -1,0 +1,72 @@
+"""Candidates of the validation images matched with their truth, on the submission's grid."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import numpy as np
+from rich.progress import track
+
+from fashionseg.core import rle
+from fashionseg.submit import kaggle_metric
+from fashionseg.submit.candidates import (
+    Candidates,
+    Prediction,
+    grid_size,
+    make_candidates,
+    predictions_by_image,
+)
+from fashionseg.submit.config import Submission
+
+BATCH = 50  # images a worker process takes at a time
+
+
+@dataclass(frozen=True)
+class MatchedImage:
+    """Candidates (n) and truth of one validation image.
+
+    nearest (n,): index of the true instance of the same class with the highest IoU; iou (n,): that IoU, 0 without any.
+    """
+
+    candidates: Candidates
+    truth: kaggle_metric.ImageInstances
+    nearest: np.ndarray
+    iou: np.ndarray
+
+
+def match_images(
+    document: dict[str, Any],
+    predictions: list[Prediction],
+    params: Submission,
+    workers: int = 1,
+    mask_threshold: float | None = None,
+) -> list[MatchedImage]:
+    """The images of a COCO document with truth, in its order. mask_threshold: as in `PostProcessing`."""
+    predicted = predictions_by_image(predictions, document)
+    truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in predicted}
+    for annotation in document["annotations"]:
+        truth[annotation["image_id"]].append(annotation)
+    tasks = [
+        joblib.delayed(_match_image)(
+            predicted[image["id"]], truth[image["id"]], (image["height"], image["width"]), params, mask_threshold
+        )
+        for image in document["images"]
+    ]
+    done = joblib.Parallel(max(1, workers), batch_size=BATCH, return_as="generator")(tasks)
+    return list(track(done, "match", total=len(tasks)))
+
+
+def _match_image(
+    predictions: list[Prediction],
+    annotations: list[dict[str, Any]],
+    size: tuple[int, int],
+    params: Submission,
+    mask_threshold: float | None,
+) -> MatchedImage:
+    candidates = make_candidates(predictions, *size, params, mask_threshold)
+    masks = rle.from_coco([row["segmentation"] for row in annotations]).resize(*grid_size(*size, params.longest_side))
+    classes = np.array([row["category_id"] for row in annotations], int)
+    truth = kaggle_metric.ImageInstances(masks, classes, [frozenset(row["attribute_ids"]) for row in annotations])
+    no_attributes = [frozenset()] * len(candidates.classes)
+    instances = kaggle_metric.ImageInstances(candidates.masks, candidates.classes, no_attributes)
+    return MatchedImage(candidates, truth, *kaggle_metric.best_overlaps(instances, truth))
