@@ -8,13 +8,13 @@ from fashionseg.core import backend, documents, files
 from fashionseg.core.errors import reported
 
 
-def main(document: str, originals: str, images: str, models: str, kept: str, predictions: str) -> None:
+def main(document: str, originals: str, images: str, models: str, others: str, predictions: str) -> None:
     settings = params.load("images", "predict", "machine")
     backend.choose(settings.machine.backend)
     from fashionseg.predict import inference
 
     truth = documents.read(document)
-    folders = [Path(models), *(Path(kept) / name for name in settings.predict.models)]
+    folders = [Path(models), *(Path(others) / name for name in settings.predict.models)]
 
     def images_for(side: int) -> Path:
         return Path(images if side <= settings.images.side else originals)

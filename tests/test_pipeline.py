@@ -46,8 +46,7 @@ def pipeline(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     for name in ("plots", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "kept").mkdir()
-    for name in ("dvc.yaml", ".dvcignore", "kept/README.md"):
+    for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")

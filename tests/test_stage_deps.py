@@ -66,6 +66,7 @@ def comment(text: str) -> str:
         ("plots/dvc.yaml", {"report"}),
         ("plots/lines.json", {"report"}),
         ("src/fashionseg/evaluate/coco.py", {"evaluate"}),
+        ("src/fashionseg/ensemble/networks.py", {"ensemble"}),
         ("src/fashionseg/predict/fusion.py", {"predict@val", "predict@test", "evaluate", "tune", "submit"}),
         ("src/fashionseg/train/trainer.py", {"train"}),
         ("src/fashionseg/model/losses.py", {"train", "predict@val", "predict@test"}),
@@ -95,3 +96,9 @@ def test_a_param_repeats_what_reads_it(repo):
     assert set_to("submission", "min_area", 7) == {"tune", "submit", "report"}
     assert set_to("evaluate", "pictures", 7) == {"evaluate", "report"}
     assert set_to("predict", "flip", True) == {"predict@val", "predict@test", "report"}
+    assert set_to("predict", "models", ["first"]) == {"ensemble", "predict@val", "predict@test", "report"}
+
+
+def test_a_network_that_is_not_there_is_said_before_the_training(repo):
+    order = [stage.name for stage in repo.reproduce(dry=True, force=True)]
+    assert order.index("ensemble") < order.index("train")

@@ -55,6 +55,14 @@ def test_local_copies_all_with_their_times(folder, tmp_path):
     assert len(read(tmp_path / "raw").instances) == 60
 
 
+def test_a_relative_folder_counts_from_the_project_in_a_queued_run(folder, tmp_path, monkeypatch):
+    checkout = tmp_path / ".dvc/tmp/exps/tmpabc"
+    checkout.mkdir(parents=True)
+    monkeypatch.chdir(checkout)
+    fetch_local(folder.path.relative_to(tmp_path), "data/raw")
+    assert contents(checkout / "data/raw") == contents(folder.path)
+
+
 def test_local_asks_for_room_before_it_copies(folder, tmp_path, monkeypatch):
     blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
     free(monkeypatch, blocks - 1)

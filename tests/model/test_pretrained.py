@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import backbones, pretrained, roi_heads
+from fashionseg.model import backbones, initializers, pretrained, roi_heads, sampling
 from fashionseg.model.mask_rcnn import LOSSES
 from fashionseg.model.weights import read_state_dict
 from networks import mask_rcnn
@@ -46,6 +46,7 @@ def small():
         patch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
         patch.setattr(backbones, "RESNET_FILTERS", [64, 16, 16, 16])
         patch.setattr(roi_heads, "DENSE", 32)
+        patch.setattr(initializers, "_draw", lambda initializer, shape: np.zeros(shape, "float32"))
         for kind in RANDOM:
             patch.setattr(kind, "__call__", zeros)
         yield lambda **changes: mask_rcnn(**{**SMALL, **changes})
@@ -104,7 +105,7 @@ def test_losses_are_torchvisions_when_the_samples_are(imported, compiled, monkey
     network, golden, _ = imported
     padded = {"uniform_rpn": golden["uniform_rpn"], "uniform_rois": np.append(golden["uniform_rois"], np.float32(0.5))}
     by_length = {len(values): values[None] for values in padded.values()}
-    monkeypatch.setattr(keras.random, "uniform", lambda shape, seed: ops.convert_to_tensor(by_length[shape[1]]))
+    monkeypatch.setattr(sampling, "uniform", lambda shape, key: ops.convert_to_tensor(by_length[shape[1]]))
     names = ("images", "sizes", "boxes", "classes", "masks")
     masks = golden["truth_masks"].astype("uint8")
     losses = compiled(lambda *arrays: network(dict(zip(names, arrays, strict=True))))(

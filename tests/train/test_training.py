@@ -1,6 +1,7 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attributes="none", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
-    values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", **train}
+    values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", "resume": None, **train}
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend, allow_cpu=False),
@@ -184,20 +185,84 @@ def test_a_spoiled_network_is_not_kept(tmp_path):
     assert not list(tmp_path.glob("checkpoints/*/epoch-*"))
 
 
-def test_other_params_or_data_begin_afresh(tmp_path):
+def fingerprint(settings, *documents):
+    return trainer._fingerprint(trainer._made_by(settings, *documents))
+
+
+def test_other_params_data_code_or_backend_begin_afresh(tmp_path, monkeypatch):
     for name in ("train.json", "val.json", "other.json"):
         files.write_json(tmp_path / name, {"categories": CATEGORIES, "images": [name]})
     documents = tmp_path / "train.json", tmp_path / "val.json"
+    same = fingerprint(config(), *documents)
     others = [
-        (config(seed=4), *documents),
-        (config(epochs=4), *documents),
-        (config(weight_decay=2e-3), *documents),
-        (config(), tmp_path / "other.json", documents[1]),
-        (config(), *documents[::-1]),
+        fingerprint(config(seed=4), *documents),
+        fingerprint(config(epochs=4), *documents),
+        fingerprint(config(weight_decay=2e-3), *documents),
+        fingerprint(config(), tmp_path / "other.json", documents[1]),
     ]
-    same = trainer._fingerprint(config(), *documents)
-    assert len({same, *(trainer._fingerprint(*other) for other in others)}) == 6
-    assert trainer._fingerprint(config(workers=5, backend="tensorflow"), *documents) == same
+    assert fingerprint(config(workers=5, resume="checkpoints/a"), *documents) == same
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.backend, "backend", lambda: "another")
+        others.append(fingerprint(config(), *documents))
+    for package in trainer.CODE:
+        copy = tmp_path / package
+        shutil.copytree(ROOT / "src" / "fashionseg", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(trainer, "__file__", str(copy / "train" / "trainer.py"))
+        assert fingerprint(config(), *documents) == same
+        with next((copy / package).glob("[a-z]*.py")).open("a") as file:
+            file.write("repaired = True\n")
+        others.append(fingerprint(config(), *documents))
+    assert len({same, *others}) == 1 + len(others)
+
+
+def test_the_code_of_a_training_is_what_its_stage_depends_on():
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["deps"]
+    assert {dep for dep in deps if dep.startswith("src/")} == {f"src/fashionseg/{name}" for name in trainer.CODE}
+
+
+@pytest.mark.parametrize("key", ["weights", "backbone"])
+def test_another_file_of_the_same_name_begins_afresh(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    files.write_json("train.json", {})
+    name = {"weights": "coco.pth", "backbone": "preset"}[key]
+    content = Path(name) if key == "weights" else Path(name, "config.json")
+    settings = config()
+    settings.model = replace(settings.model, **{key: name})
+    found = []
+    for text in ("one", "two"):
+        files.write_text(content, text)
+        found.append(fingerprint(settings, "train.json"))
+    assert found[0] != found[1]
+
+
+def test_a_training_goes_on_under_other_code_where_it_is_told_to(tmp_path, monkeypatch, capsys):
+    """As after a repair of the code that a user knows to change nothing; it says what is different."""
+
+    def killed(shuffle=False, **kwargs):
+        return TinyBatches(shift={(1, 2): float("nan")} if shuffle else None, **kwargs)
+
+    with pytest.raises(UserError, match="epoch 2"):
+        train(tmp_path, batches=killed)
+    (old,) = (tmp_path / "checkpoints").glob("*/epoch-0001")
+    copy = tmp_path / "fashionseg"
+    shutil.copytree(ROOT / "src" / "fashionseg", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    files.write_text(copy / "model" / "losses.py", "repaired = True")
+    monkeypatch.setattr(trainer, "__file__", str(copy / "train" / "trainer.py"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "fit", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(tmp_path)
+    name = old.parent.relative_to(tmp_path)
+    assert f"{name}, differs in model/losses.py\n" in capsys.readouterr().out
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, initial_epoch, **kwargs: print(f"from {initial_epoch}"))
+    monkeypatch.setattr(trainer, "_save", lambda *args: None)
+    train(tmp_path, config(resume=str(name), weight_decay=1e-4))
+    out = capsys.readouterr().out
+    assert (
+        f"going on from {name}/epoch-0001, which differs in train.weight_decay (0.001, now 0.0001), model/loss" in out
+    )
+    assert "from 1\n" in out
+    with pytest.raises(UserError, match=r"train\.resume is .*none, which holds no checkpoint; name a folder"):
+        train(tmp_path, config(resume="checkpoints/none", seed=9))
 
 
 def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
@@ -205,14 +270,16 @@ def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/lock").touch()
     own.mkdir()
-    trainer._mention_others(own)
+    trainer._mention_others(own, {})
     assert capsys.readouterr().out == ""
     for folder in others:
         (folder / "epoch-0003").mkdir(parents=True)
         with (folder / "epoch-0003/state.npz").open("wb") as file:
             file.truncate(260_000_000)  # sparse: takes no room
-    trainer._mention_others(own)
-    assert f"keep 0.52 GB: {others[0]}, {others[1]}; delete" in capsys.readouterr().out
+    trainer._mention_others(own, {})
+    out = capsys.readouterr().out
+    assert "keep 0.52 GB; delete them, or go on from one with train.resume:\n" in out
+    assert f"  {others[0]}, differs in what is not known\n  {others[1]}, differs in" in out
     assert all((folder / "epoch-0003/state.npz").exists() for folder in others)
     train(tmp_path, config(epochs=1))
     assert "keep 0.52 GB" in capsys.readouterr().out

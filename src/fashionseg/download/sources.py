@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress, track
 
-from fashionseg.core import files, pictures
+from fashionseg.core import files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
@@ -41,7 +41,7 @@ def _copy(path: str | None, folder: Path) -> None:
     """Copies, not links: DVC's cache links what is in `folder`, and makes it read-only."""
     if path is None:
         raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
-    source = Path(path).expanduser()
+    source = paths.of_user(path)
     lacking = [name for name in FILES if not (source / name).is_file()]
     lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
     if lacking:

@@ -5,7 +5,7 @@ from math import log
 import keras
 from keras import KerasTensor, layers, ops
 
-from fashionseg.model import convs
+from fashionseg.model import convs, initializers
 
 PRIOR = 0.01  # of every attribute at the start, so that the many absent ones do not drown the loss (RetinaNet)
 DENSE = 1024
@@ -38,7 +38,8 @@ class ConvAttributes(layers.Layer):
         self.count = count
         self.channels = channels
         self.convs, _ = convs.stack([channels] * 4, normed=False)
-        self.dense = layers.Dense(DENSE, "relu")
+        glorot = initializers.VarianceScaling(1.0, "fan_avg", "uniform")
+        self.dense = layers.Dense(DENSE, "relu", kernel_initializer=glorot)
         self.logits = _logits(count)
 
     def build(self, box_shape, roi_shape):
@@ -55,6 +56,6 @@ class ConvAttributes(layers.Layer):
 
 
 def _logits(count):
-    near_zero = keras.initializers.RandomNormal(stddev=0.01)
+    near_zero = initializers.RandomNormal(stddev=0.01)
     prior = keras.initializers.Constant(-log((1 - PRIOR) / PRIOR))
     return layers.Dense(count, kernel_initializer=near_zero, bias_initializer=prior, dtype="float32")

@@ -12,6 +12,7 @@ import numpy as np
 from keras import KerasTensor, layers, ops
 
 from fashionseg.core.errors import UserError
+from fashionseg.model import initializers
 from fashionseg.model.weights import read_state_dict
 
 # EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel side, stride of the first,
@@ -80,6 +81,8 @@ def build(
         description = name
     else:
         features, scale, offset, description = _keras_hub(name, weights, side)
+        if weights == "random":
+            initializers.redraw(features)
     for layer in features._flatten_layers():  # Keras has no public way to the layers within layers
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = not frozen_norm
@@ -120,7 +123,9 @@ class FrozenNormConv(layers.Layer):
 
     def build(self, shape):
         fan = 1 if self.depthwise else shape[-1]  # as PyTorch; Keras' own order would miscount a depthwise fan-in
-        self.kernel = self.add_weight((self.side, self.side, fan, self.filters), self.initializer, name="kernel")
+        he = initializers.VarianceScaling(2.0, "fan_in", "uniform")
+        first = he if self.initializer == "he_uniform" else self.initializer
+        self.kernel = self.add_weight((self.side, self.side, fan, self.filters), first, name="kernel")
         self.scale = self.add_weight((self.filters,), "ones", trainable=False, name="scale")
         self.shift = self.add_weight((self.filters,), "zeros", trainable=False, name="shift")
 
@@ -171,7 +176,7 @@ class InvertedResidual(layers.Layer):
 
 def _lite0(weights: str) -> tuple[keras.Model, float, float]:
     """The network and the scale and offset of its input."""
-    initializer = "he_uniform" if weights == "random" else "zeros"  # JAX compiles each random shape
+    initializer = "he_uniform" if weights == "random" else "zeros"
     image = layers.Input((None, None, 3))
     stem = FrozenNormConv(32, 3, stride=2, initializer=initializer, name="stem")
     features = layers.ReLU(6)(stem(image))

@@ -3,6 +3,7 @@
 import keras
 from keras import KerasTensor, layers, ops
 
+from fashionseg.model import initializers
 from fashionseg.model.convs import Conv2D, group_norm
 
 
@@ -16,8 +17,8 @@ class FeaturePyramid(layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         self.normed = normed
-        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # torchvision's
-        self.lateral = [layers.Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
+        initializer = initializers.VarianceScaling(1.0, "fan_in", "uniform")  # torchvision's
+        self.lateral = [Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
         self.output_convs = [Conv2D(channels, kernel_initializer=initializer) for _ in range(4)]
         self.lateral_norms, self.output_norms = ([group_norm(channels) for _ in range(4 * normed)] for _ in range(2))
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import keras
 from keras import KerasTensor, ops
 
-from fashionseg.model import backbones
+from fashionseg.model import backbones, initializers, sampling
 from fashionseg.model.config import Network
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.roi_heads import RoIHeads
@@ -30,7 +30,8 @@ LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `
 class MaskRCNN(keras.Model):
     """Calling it on a batch gives its losses, `fit` trains on their sum; `detect` gives instances.
 
-    Features may have 16 bits (config.precision); boxes, suppression, scores and losses always have 32.
+    Features may have 16 bits (config.precision); boxes, suppression, scores and losses always have 32. First weights
+    and samples follow from config.seed, the same on every backend.
 
     About heads v2: torchvision trains its batch norm on many GPUs. With the few images of a smaller machine the
     statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
@@ -49,7 +50,7 @@ class MaskRCNN(keras.Model):
         self.config = config
         side, channels = config.side, config.fpn_channels
         rpn_convs, rpn_width, box_convs, normed = HEADS[config.heads]
-        with _policy(config.precision):
+        with _policy(config.precision), initializers.seeded(config.seed, 0):
             self.backbone = backbones.build(
                 config.backbone, config.weights, config.frozen_stages, side, config.frozen_norm
             )
@@ -78,10 +79,11 @@ class MaskRCNN(keras.Model):
         names = LOSSES if config.attributes == "none" else (*LOSSES, "attributes")
         self.trackers = [keras.metrics.Mean(name) for name in names]
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
-        self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
         pyramid = [(None, side // stride, side // stride, channels) for stride in STRIDES]
-        self.rpn.build(pyramid)
-        self.roi_heads.build(pyramid)
+        with initializers.seeded(config.seed, 1):  # a stream of their own: another backbone changes no head
+            self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
+            self.rpn.build(pyramid)
+            self.roi_heads.build(pyramid)
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
@@ -91,7 +93,7 @@ class MaskRCNN(keras.Model):
         valid = batch["classes"] > 0
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
         images = ops.shape(batch["images"])[0]
-        uniform = [keras.random.uniform((images, n), seed=self.seed_generator) for n in count]
+        uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in count]
         return {
             **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, uniform[0]),
             **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),

@@ -19,3 +19,5 @@ class Predict:
     def __post_init__(self):
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"predict.scales should hold at least one number above 0, not {self.scales}")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"predict.models should name each network once, not {self.models}")

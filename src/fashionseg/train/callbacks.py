@@ -84,7 +84,7 @@ class Checkpoint(keras.callbacks.Callback):
         with files.replacing(self.folder / f"epoch-{epoch + 1:04}") as beside:
             shutil.copytree(self.results, beside / "results")
             np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _state(self.model)])
-        for older in _checkpoints(self.folder)[:-1]:
+        for older in checkpoints_in(self.folder)[:-1]:
             files.remove(older)
 
 
@@ -95,7 +95,7 @@ def restore(model: keras.Model, folder: str | Path, results: str | Path) -> int:
     checkpoint is of a different model.
     """
     files.remove(results)
-    checkpoints = _checkpoints(Path(folder))
+    checkpoints = checkpoints_in(Path(folder))
     if not checkpoints:
         return 0
     newest = checkpoints[-1]
@@ -115,7 +115,8 @@ def _state(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Those of a folder that are whole, the newest last."""
     return sorted(folder.glob("epoch-*"))
 
 

@@ -17,6 +17,7 @@ class Train:
     warmup_steps: Index
     drops: list[float]
     weight_decay: Amount
+    resume: str | None
 
     def __post_init__(self):
         if self.drops != sorted(set(self.drops)) or not all(0 < share < 1 for share in self.drops):

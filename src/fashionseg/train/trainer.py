@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,21 +14,24 @@ from keras import KerasTensor, ops
 
 from fashionseg.console.device import describe
 from fashionseg.console.progress import Progress
-from fashionseg.core import files
+from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import LEAST_AREA
 from fashionseg.model import backbones, pretrained
-from fashionseg.model.config import Network
+from fashionseg.model.config import Model, Network
 from fashionseg.model.device import accelerated
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
-from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, restore
+from fashionseg.train.callbacks import Checkpoint, LiveLog, StopOnNaN, checkpoints_in, restore
 from fashionseg.train.config import Train
 
 MOMENTUM = 0.9
 DROP = 0.1  # of the learning rate after each of train.drops
 LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
+CODE = ("core", "data", "model", "train")  # packages that a training hangs on: those of its deps in dvc.yaml
+FILES = ("weights", "backbone")  # of the params `model`: may name a file, or a folder
+MADE_BY = "made_by.json"  # beside the checkpoints: what they came from
 
 
 def train(
@@ -43,8 +47,9 @@ def train(
 
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
     that their file_name counts from. `checkpoints`/<fingerprint> holds the state after each epoch until the training is
-    done; other params or data have another fingerprint and so begin afresh. Raises UserError while another
-    training uses `checkpoints`, where there are no attributes to learn, and at a loss that is no number.
+    done; other params, data, code, backend or files of weights have another fingerprint and so begin afresh, unless
+    train.resume names the folder to go on from. Raises UserError while another training uses `checkpoints`, where there
+    are no attributes to learn or is nothing to resume, and at a loss that is no number.
     """
     print(describe(config.model.precision))
     if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
@@ -70,7 +75,7 @@ def train(
     batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
     validation = Batches(val_document, **shared)
     network = Network(
-        **vars(config.model),
+        **vars(config.model) | {name: str(path) for name in FILES if (path := _named(config.model, name))},
         side=config.images.side,
         classes=len(labels["categories"]),
         attribute_count=len(labels["attributes"]),
@@ -81,9 +86,13 @@ def train(
         print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
     if batches.dropped:
         print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
-    folder = Path(checkpoints) / _fingerprint(config, train_document, val_document)
+    made_by = _made_by(config, train_document, val_document)
+    folder = Path(checkpoints) / _fingerprint(made_by)
     with files.locked(Path(checkpoints) / "lock"):
-        _mention_others(folder)
+        _mention_others(folder, made_by)
+        if config.train.resume and not checkpoints_in(folder):
+            _adopt(paths.of_user(config.train.resume), folder, made_by)
+        files.write_json(folder / MADE_BY, made_by, indent=1)
         keras.utils.set_random_seed(config.seed)
         model = _start(network)
         fit(model, batches, validation, config.train, folder, Path(results))
@@ -125,7 +134,7 @@ def fit(
     done = restore(model, folder, results)
     if done:
         print(f"resuming after epoch {done} of {settings.epochs} from {folder}")
-    if done == settings.epochs:
+    if done >= settings.epochs:
         return
     progress = Progress(settings.batch_size, len(validation))
     with progress.bar:
@@ -186,25 +195,68 @@ def optimizer(
     return chosen
 
 
-def _fingerprint(config: SimpleNamespace, *documents: str | Path) -> str:
-    """Of all params that change the result, and of the documents' bytes."""
-    sections = {name: getattr(config, name) for name in ("images", "model", "augment", "train")}
-    values = {"seed": config.seed, **{name: asdict(section) for name, section in sections.items()}}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for document in documents:
-        digest.update(hashlib.sha256(Path(document).read_bytes()).digest())
+def _made_by(config: SimpleNamespace, *documents: str | Path) -> dict[str, dict[str, Any]]:
+    """All that a training's result hangs on: the values of params and the backend, and digests of files, which are the
+    documents, the code and what params name."""
+    sections = {name: asdict(getattr(config, name)) for name in ("images", "model", "augment", "train")}
+    del sections["train"]["resume"]
+    values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    root = Path(__file__).parents[1]
+    code = {str(file.relative_to(root)): [file] for name in CODE for file in sorted((root / name).rglob("*.py"))}
+    named = {path: sorted(path.rglob("*")) or [path] for name in FILES for path in [_named(config.model, name)] if path}
+    contents = {**{document: [Path(document)] for document in documents}, **code, **named}
+    return {
+        "values": {"seed": config.seed, "backend": keras.backend.backend(), **values},
+        "files": {str(name): _digest(found) for name, found in contents.items()},
+    }
+
+
+def _named(model: Model, name: str) -> Path | None:
+    """The file or folder that a param of FILES names, if it does."""
+    path = paths.of_user(getattr(model, name))
+    return path if path.exists() else None
+
+
+def _digest(found: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in found:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
-def _mention_others(folder: Path) -> None:
-    """Says what trainings with other params or data, of which some may yet go on, keep beside this one's folder."""
+def _fingerprint(made_by: dict[str, dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _mention_others(folder: Path, made_by: dict[str, dict[str, Any]]) -> None:
+    """Says what other trainings, of which some may yet go on, keep beside this one's folder, and how they differ."""
     others = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file())
-        print(
-            f"unfinished trainings with other params or data keep {size / 1e9:.2f} GB: "
-            f"{', '.join(map(str, others))}; delete those that are not to go on"
-        )
+        print(f"unfinished trainings keep {size / 1e9:.2f} GB; delete them, or go on from one with train.resume:")
+    for path in others:
+        print(f"  {path}, differs in {_changed(path, made_by)}")
+
+
+def _changed(folder: Path, made_by: dict[str, dict[str, Any]]) -> str:
+    """What a training's folder was made by and `made_by` do not have in common."""
+    if not (folder / MADE_BY).exists():
+        return "what is not known"
+    before = files.read_json(folder / MADE_BY)
+    old, new = before["values"], made_by["values"]
+    found = [f"{name} ({old.get(name)}, now {new.get(name)})" for name in new if old.get(name) != new[name]]
+    return ", ".join(found + sorted({name for name, _ in before["files"].items() ^ made_by["files"].items()}))
+
+
+def _adopt(source: Path, folder: Path, made_by: dict[str, dict[str, Any]]) -> None:
+    """Makes the newest checkpoint of another training this one's."""
+    if not (found := checkpoints_in(source)):
+        raise UserError(f"train.resume is {source}, which holds no checkpoint; name a folder of checkpoints/, or null.")
+    print(f"going on from {found[-1]}, which differs in {_changed(source, made_by)}")
+    with files.replacing(folder / found[-1].name) as beside:
+        shutil.copytree(found[-1], beside)
 
 
 def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:

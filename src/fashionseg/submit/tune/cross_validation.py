@@ -28,8 +28,8 @@ from fashionseg.submit.tune.tuner import Tuner
 class Tuned(NamedTuple):
     """The post-processing of the best strategy; that strategy; scores by cross-validation; tables.
 
-    scores: of each strategy, and `value`, that of choosing the strategy as well. tables: `strategies`, one row a formula and
-    strategy: value, gain over `score` and standard error of the gain, by cross-validation; `masks`, `thresholds`,
+    scores: of each strategy, and `value`, that of choosing the strategy as well. tables: `strategies`, one row a
+    formula and strategy: value, gain over `score` and its standard error, by cross-validation; `masks`, `thresholds`,
     `calibration`, `importance`, of the fit to all images.
     """
 

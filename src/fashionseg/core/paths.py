@@ -1,0 +1,20 @@
+"""Paths that a user writes into params.yaml."""
+
+from pathlib import Path
+
+EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC checks out queued and --temp experiments
+
+
+def project() -> Path:
+    """The folder that the user works in: of a queued or --temp experiment the one that its checkout lies in."""
+    for folder in Path.cwd().parents:
+        if folder.parts[-len(EXPERIMENTS) :] == EXPERIMENTS:
+            return folder.parents[len(EXPERIMENTS) - 1]
+    return Path()
+
+
+def of_user(path: str) -> Path:
+    """A file or folder that params name: `~` is the home folder, a relative path counts from here or, where a checkout
+    lacks it since Git does not track it, from `project`."""
+    path = Path(path).expanduser()
+    return path if path.exists() else project() / path

@@ -1,0 +1,20 @@
+"""ensemble: the trained networks of other experiments that predict merges with the one of this run."""
+
+import sys
+
+from fashionseg import params
+from fashionseg.core.errors import reported
+from fashionseg.ensemble import networks
+
+
+def main(models: str, folder: str) -> None:
+    commits = networks.bring(params.load("predict").predict.models, models, folder)
+    for name, commit in commits.items():
+        print(f"{folder}/{name}: the network of {commit[:10]}")
+    if not commits:
+        print(f"{folder}: predict.models names no other network")
+
+
+if __name__ == "__main__":
+    with reported():
+        main(*sys.argv[1:])
