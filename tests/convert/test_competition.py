@@ -138,6 +138,7 @@ def test_exif_turns_are_ignored(folder):
         ),
         (lambda f: (f.path / "train.csv").write_bytes(b"ImageId,\xff\xfe"), "no text in UTF-8"),
         (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
+        (lambda f: [(f.path / "train.csv").unlink(), (f.path / "train.csv").mkdir()], r"train\.csv is a folder"),
         (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),
         (lambda f: (f.path / "label_descriptions.json").write_text("{"), "label_descriptions"),
         (lambda f: (f.path / "label_descriptions.json").write_text("[]"), r"it should be an object, not \[\]"),

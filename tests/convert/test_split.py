@@ -71,6 +71,8 @@ def test_shares_are_the_held_out_part_of_frequent_labels():
     competition = drawn(1000, 3)
     table = split.assign(competition, 5, 2, 0)
     shares = split.shares(competition, table, 5).set_index("name")
+    namesakes = replace(competition, attributes=[{**entry, "name": "class 0"} for entry in competition.attributes])
+    assert len(split.shares(namesakes, table, 5)) == len(shares)
     held = competition.instances["image_id"].isin(table["image_id"][table["subset"] == "val"])
     for number in range(6):
         of_class = competition.instances["class_id"] == number

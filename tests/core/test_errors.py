@@ -18,6 +18,10 @@ class ResourceExhaustedError(Exception):
             OSError(28, "No space left on device", "data/raw/a.jpg"),
             "error: No space left on device for data/raw/a.jpg; make room, then run again.",
         ),
+        (
+            PermissionError(13, "Permission denied", "data/raw/a.jpg"),
+            "error: Permission denied for data/raw/a.jpg; get yourself the right to it, then run again.",
+        ),
         (ResourceExhaustedError("{{node conv}} failed"), "error: out of memory; lower train.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), "error: out of memory; lower"),
         (MemoryError(), "error: out of memory; lower"),

@@ -91,9 +91,9 @@ def test_damage_is_one_error_and_no_other(tmp_path, form):
     """AVIF raises RuntimeError, PNG SyntaxError, others ValueError or OSError."""
     path, random = tmp_path / "picture.jpg", np.random.default_rng(0)
     whole = encoded(colours(), form)
-    damaged = [bytearray(whole) for _ in range(60)]
+    damaged = [bytearray(whole) for _ in range(40)]
     for number, content in enumerate(damaged):
-        content[number if number < 40 else random.integers(len(content))] ^= 1 + random.integers(255)
+        content[number if number < 25 else random.integers(len(content))] ^= 1 + random.integers(255)
     for content in (*damaged, whole[: len(whole) // 2], b""):
         path.write_bytes(content)
         for look in (pictures.size, pictures.read):
@@ -102,6 +102,17 @@ def test_damage_is_one_error_and_no_other(tmp_path, form):
             except UserError as error:
                 refused = str(error)
     assert refused.startswith(f"{path} is missing or no whole picture (cannot identify")
+
+
+def test_a_header_of_absurd_size_is_damage_and_no_lack_of_memory(tmp_path, monkeypatch):
+    content = bytearray(encoded(colours(), "BMP"))
+    content[18:26] = (2**30 - 1).to_bytes(4, "little") + (2**20).to_bytes(4, "little")  # width, height
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=r"no whole picture .*exceeds limit"):
+        pictures.read(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image, "open", lambda path: np.ones((1 << 60,), np.uint8))
+    with pytest.raises(MemoryError):
+        pictures.read(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("pixels", [RAMP.astype(np.float32), RAMP.astype(np.int32)])

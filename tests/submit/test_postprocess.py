@@ -1,6 +1,7 @@
 """Post-processing: which candidates are submitted, and its file."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from fashionseg.submit import postprocess
 from fashionseg.submit.candidates import FEATURES, make_candidates
 from fashionseg.submit.forest import Forest
 from fashionseg.submit.postprocess import NEVER, Selector, Thresholds
+from json_places import ODD, changed, places
 from submission_scenes import PARAMS, PLAIN, document, prediction, rectangle
 
 FOREST = Forest(("of_class", *FEATURES), [["score", 0.55, 0.9, ["of_class", 0.3, 0.1, 0.5]], 0.2])
@@ -133,3 +135,23 @@ def test_a_wrong_file_is_an_error(tmp_path):
     postprocess.write(path, replace(PLAIN, selector=Selector(0.0, Thresholds(0.0), forest)), {})
     with pytest.raises(UserError, match="not a post-processing file of this version"):
         postprocess.read(path, document(1))
+
+
+def test_a_file_with_any_value_in_any_place_works_or_is_refused(tmp_path):
+    path = tmp_path / "postprocessing.json"
+    own = Thresholds(0.3, {"1": 0.5})
+    selector = Selector(0.25, own, FOREST, true_per_image=6.5)
+    postprocess.write(path, replace(PLAIN, selector=selector, score_thresholds=own, attribute_pairs={"1": [5]}), {})
+    saved, refused = files.read_json(path), 0
+    candidates = make_candidates([prediction(rectangle(0, 0, 20, 20), 0.9)], 100, 100, PARAMS)
+    for keys in places(saved):
+        for odd in ODD:
+            path.write_text(json.dumps(changed(saved, keys, odd)))
+            try:
+                post = postprocess.read(path, document(1))
+            except UserError:
+                refused += 1
+            else:
+                post.select(candidates, post.gains(candidates))
+                post.attribute_sets(candidates.predictions)
+    assert refused > 300

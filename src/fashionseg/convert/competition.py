@@ -1,7 +1,8 @@
 """The competition's files, read and checked: train.csv, label_descriptions.json, sample_submission.csv, train/, test/.
 
 A fault of a file as a whole raises UserError. A fault of one row or one training picture drops it and is counted with
-its first example, as long as few drop. Every test picture must be there: a submission has to name each.
+its first example, as long as few drop; of rows that repeat others any number may. Every test picture must be there: a
+submission has to name each.
 """
 
 import contextlib
@@ -126,7 +127,7 @@ def _lines(folder: Path, rows: pd.DataFrame, details: dict[int, str]) -> list[st
     ]
 
 
-def _drops(reasons: str | list[str], places: Iterable[Any], total: int, what: str) -> pd.DataFrame:
+def _drops(reasons: str | list[str], places: Iterable[Any], total: float, what: str) -> pd.DataFrame:
     """What is left out, columns reason and place; UserError where it is more than TOLERATED of the total."""
     places = [str(place) for place in places]
     drops = pd.DataFrame({"reason": reasons, "place": places}, index=range(len(places)), dtype=object)

@@ -61,8 +61,9 @@ def shares(competition: Competition, table: pd.DataFrame, folds: int) -> pd.Data
     names |= {_attribute(entry["id"]): entry["name"] for entry in competition.attributes}
     labels = _labels(competition, FREQUENT * folds)
     held = labels["image_id"].isin(table["image_id"][table["subset"] == "val"])
-    counted = held.groupby(labels["label"].map(names)).agg(instances="size", held="mean").rename_axis("name")
-    return counted[counted["instances"] >= FREQUENT * folds].sort_values("held", kind="stable").reset_index()
+    counted = held.groupby(labels["label"]).agg(instances="size", held="mean")
+    counted.insert(0, "name", counted.index.map(names))
+    return counted[counted["instances"] >= FREQUENT * folds].sort_values("held", kind="stable", ignore_index=True)
 
 
 def _labels(competition: Competition, frequent: int) -> pd.DataFrame:

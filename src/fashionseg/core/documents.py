@@ -1,11 +1,21 @@
 """The forms of the JSON files that stages read, checked where they are read."""
 
+from dataclasses import dataclass
 from itertools import cycle
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Nullable:
+    """A form, or null."""
+
+    form: Any
+
 
 NAMED = {int: "a whole number", float: "a number", str: "text"}
 LABEL = {"id": int, "name": str, "supercategory?": str}
@@ -49,19 +59,21 @@ def read(path: str | Path, form: Any = COCO) -> Any:
 def mismatch(value: Any, form: Any) -> str:
     """Where a JSON value first differs from a form and how, '' for nowhere.
 
-    A form is a type (float takes whole numbers, too), {key: form} where 'key?' may be missing, [form] for a list of
-    any length, or (form, form, ...) for one of that length.
+    A form is a type (float takes whole numbers, too), {key: form} where 'key?' may be missing, {str: form} for any
+    keys, [form] for a list of any length, (form, form, ...) for one of that length, or a Nullable.
     """
     fault = _mismatch(value, form)
     return fault.removeprefix(".") if fault[:1] in ("", ".", "[") else f"it{fault}"
 
 
 def _mismatch(value: Any, form: Any) -> str:
+    if isinstance(form, Nullable):
+        return "" if value is None else _mismatch(value, form.form)
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return _fault("an object", value)
-        for key, of_key in form.items():
-            name = key.removesuffix("?")
+        for key, of_key in (dict.fromkeys(value, form[str]) if str in form else form).items():
+            name = key if str in form else key.removesuffix("?")
             if name not in value:
                 if name == key:
                     return f" has no '{name}'"
@@ -73,7 +85,7 @@ def _mismatch(value: Any, form: Any) -> str:
         for number, (item, of_item) in enumerate(zip(value, cycle(form), strict=False)):
             if fault := _mismatch(item, of_item):
                 return f"[{number}]{fault}"
-    elif type(value) is not form and not (form is float and type(value) is int):
+    elif not (type(value) in (int, float) and abs(value) < inf if form is float else type(value) is form):
         return _fault(NAMED[form], value)
     return ""
 

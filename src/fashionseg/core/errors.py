@@ -11,6 +11,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # What TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) call it.
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|[Oo]ut of memory")
+# What a disk may refuse, and what to do.
+DISK = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get yourself the right to it"),
+}
 
 
 class UserError(Exception):
@@ -19,7 +24,7 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, or that the disk or the memory is full, as one line and ends the process with status 1.
+    """Prints a UserError, a disk's refusal, or that the memory is full, as one line and ends the process with status 1.
 
     So is a stage that runs beside other sources than the installed ones: what it leaves would be put down to its own.
     """
@@ -33,11 +38,10 @@ def reported() -> Iterator[None]:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK:
             raise
-        sys.exit(
-            f"error: {error.strerror}{f' for {error.filename}' * bool(error.filename)}; make room, then run again."
-        )
+        where = f" for {error.filename}" * bool(error.filename)
+        sys.exit(f"error: {error.strerror}{where}; {DISK[error.errno]}, then run again.")
     except Exception as error:
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise

@@ -18,6 +18,8 @@ def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
             table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; it should be a CSV.") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{path} is empty; it should start with {','.join(columns)}.") from None
     except UnicodeDecodeError as error:

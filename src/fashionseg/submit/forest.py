@@ -21,7 +21,7 @@ class Forest:
     def _nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Nodes of all trees, roots first: feature, threshold, children (2, nodes) for <= and >, value.
 
-        The children of a leaf are the leaf itself.
+        The children of a leaf are the leaf itself. Raises ValueError where a threshold or a leaf is no number.
         """
         nodes = list(self.trees)  # grows during the loop
         feature, threshold, children, value = [], [], [], []
@@ -32,7 +32,10 @@ class Forest:
             value.append(node if leaf else 0.0)
             children.append((number, number) if leaf else (len(nodes), len(nodes) + 1))
             nodes += [] if leaf else node[2:]
-        return np.array(feature), np.array(threshold, np.float32), np.array(children).T, np.array(value)
+        numbers = np.array([threshold, value], float)
+        if not np.isfinite(numbers).all():
+            raise ValueError("a tree lacks a number")
+        return np.array(feature), numbers[0].astype(np.float32), np.array(children).T, numbers[1]
 
     def predict(self, columns: np.ndarray) -> np.ndarray:
         """(n,) for columns (n, features); compares in float32 as scikit-learn does. Raises ValueError for NaN."""

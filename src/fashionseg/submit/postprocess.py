@@ -18,11 +18,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fashionseg.core import files, rle
+from fashionseg.core.documents import Nullable, mismatch
 from fashionseg.core.errors import UserError
 from fashionseg.submit.candidates import FEATURES, Candidates, Prediction, features, remove_overlaps
 from fashionseg.submit.config import Submission
 from fashionseg.submit.forest import Forest
 
+THRESHOLDS = {"common": float, "own": {str: float}}
+FORM = {
+    "max_per_image": Nullable(int),
+    "nms_iou": float,
+    "mask_overlap": float,
+    "min_area": float,
+    "score_thresholds": THRESHOLDS,
+    "attribute_thresholds": THRESHOLDS,
+    "attribute_pairs": {str: [int]},
+    "selector": Nullable(
+        {
+            "threshold": float,
+            "class_means": THRESHOLDS,
+            "forest": {"features": [str]},  # the trees are read anyhow
+            "true_per_image": Nullable(float),
+        }
+    ),
+    "categories": [int],
+    "mask_threshold": Nullable(float),
+}
 NEVER = 2.0  # a threshold above every score: the class is left out
 
 
@@ -169,11 +190,10 @@ def read(path: str | Path, document: dict[str, Any]) -> PostProcessing:
     attributes than those of the COCO document."""
     saved = files.read_json(path)
     try:
+        if fault := mismatch(saved, FORM):
+            raise ValueError(fault)
         values = {name: saved[name] for name in PostProcessing.__dataclass_fields__}
         values |= {name: Thresholds(**saved[name]) for name in ("score_thresholds", "attribute_thresholds")}
-        values["attribute_pairs"] = {
-            category: [int(attribute) for attribute in ids] for category, ids in dict(saved["attribute_pairs"]).items()
-        }
         if selector := saved["selector"]:
             forest = Forest(tuple(selector["forest"]["features"]), selector["forest"]["trees"])
             values["selector"] = Selector(
