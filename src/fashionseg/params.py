@@ -56,12 +56,13 @@ SECTIONS = {
 
 
 def load(*sections: str, path: str | Path = "params.yaml") -> SimpleNamespace:
-    """The named sections of a params file; raises UserError for a key, type or value that does not fit."""
+    """The named sections of a params file; raises UserError for a key, type or value of any section that does not fit."""
     tree = _read(Path(path))
     for key in tree:
         if key not in SECTIONS:
             raise UserError(_unknown(path, str(key), SECTIONS))
-    return SimpleNamespace(**{name: _section(tree, name, path) for name in sections})
+    read = {name: _section(tree, name, path) for name in SECTIONS if name in tree or name in sections}
+    return SimpleNamespace(**{name: read[name] for name in sections})
 
 
 def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:

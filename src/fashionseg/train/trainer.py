@@ -66,7 +66,7 @@ def train(
         "seed": config.seed,
         "workers": config.machine.workers,
     }
-    document = files.read_json(train_document)
+    document = documents.read(train_document)
     labels = {name: document.get(name, []) for name in ("categories", "attributes")}
     if shared["attributes"] and not labels["attributes"]:
         raise UserError(
