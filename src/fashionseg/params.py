@@ -56,7 +56,7 @@ SECTIONS = {
 
 
 def load(*sections: str, path: str | Path = "params.yaml") -> SimpleNamespace:
-    """The named sections of a params file; raises UserError for a key, type or value of any section that does not fit."""
+    """The named sections of a params file; raises UserError for a key, type or value of any section that is wrong."""
     tree = _read(Path(path))
     for key in tree:
         if key not in SECTIONS:

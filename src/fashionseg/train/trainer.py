@@ -14,7 +14,7 @@ from keras import KerasTensor, ops
 
 from fashionseg.console.device import describe
 from fashionseg.console.progress import Progress
-from fashionseg.core import files, paths
+from fashionseg.core import documents, files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import LEAST_AREA
@@ -195,7 +195,7 @@ def optimizer(
     return chosen
 
 
-def _made_by(config: SimpleNamespace, *documents: str | Path) -> dict[str, dict[str, Any]]:
+def _made_by(config: SimpleNamespace, *inputs: str | Path) -> dict[str, dict[str, Any]]:
     """All that a training's result hangs on: the values of params and the backend, and digests of files, which are the
     documents, the code and what params name."""
     sections = {name: asdict(getattr(config, name)) for name in ("images", "model", "augment", "train")}
@@ -204,7 +204,7 @@ def _made_by(config: SimpleNamespace, *documents: str | Path) -> dict[str, dict[
     root = Path(__file__).parents[1]
     code = {str(file.relative_to(root)): [file] for name in CODE for file in sorted((root / name).rglob("*.py"))}
     named = {path: sorted(path.rglob("*")) or [path] for name in FILES for path in [_named(config.model, name)] if path}
-    contents = {**{document: [Path(document)] for document in documents}, **code, **named}
+    contents = {**{document: [Path(document)] for document in inputs}, **code, **named}
     return {
         "values": {"seed": config.seed, "backend": keras.backend.backend(), **values},
         "files": {str(name): _digest(found) for name, found in contents.items()},
