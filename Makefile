@@ -33,7 +33,7 @@ test-jax: .venv/done
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
-bench: .venv/done ## each benchmark compares two ways in one run and prints a ratio
+bench: .venv/done ## each benchmark compares two implementations in one run and prints a ratio
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 preset: .venv/done ## other values into params.yaml: make preset NAME=competition_r50; presets/ has them
@@ -49,7 +49,7 @@ check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; 
 	@$(BIN)/python -m fashionseg check "$$FILE" \
 	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/raw/sample_submission.csv)
 
-compare-submissions: .venv/done ## how many claims of two differ, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
+compare-submissions: .venv/done ## instances that differ between two submissions, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
 	@$(BIN)/python -m fashionseg compare "$$FIRST" "$$SECOND" data/coco/test.json
 
 submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'

@@ -22,12 +22,12 @@ def main(training: str, document: str, predictions: str, post_processing: str, t
         workers=settings.machine.workers,
     )
     formula = settings.tune.formula
-    notes = {"formula": formula, "way": tuned.strategy, "values": tuned.scores}
+    notes = {"formula": formula, "strategy": tuned.strategy, "values": tuned.scores}
     postprocess.write(post_processing, tuned.post, notes)
     for name, table in tuned.tables.items():
         files.write_csv(Path(tables) / f"{name}.csv", table)
     files.write_json(metrics, tuned.scores, indent=1)
-    print(tuned.tables["ways"].rename(columns={"way": "strategy"}).round(4).to_string(index=False))
+    print(tuned.tables["strategies"].round(4).to_string(index=False))
     print(f"{formula}: strategy {tuned.strategy}, cross-validated score {tuned.scores['value']:.4f}: {post_processing}")
 
 

@@ -133,7 +133,7 @@ def test_only_attributes_seen_in_training_can_be_submitted(pipeline):
     seen = {}
     for annotation in read(pipeline / "data/coco/train.json")["annotations"]:
         seen.setdefault(str(annotation["category_id"]), set()).update(annotation["attribute_ids"])
-    pairs = read(pipeline / "results/claims.json")["attribute_pairs"]
+    pairs = read(pipeline / "results/postprocessing.json")["attribute_pairs"]
     assert {category: set(ids) for category, ids in pairs.items()} == {c: ids for c, ids in seen.items() if ids}
 
 

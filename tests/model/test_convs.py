@@ -8,22 +8,23 @@ from keras import layers, ops
 from fashionseg.model.convs import Conv2D
 
 
+@pytest.mark.parametrize("side", [1, 3, 5])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 5, 8, 3), (3, 4, 4, 1)])
-def test_gradients_are_those_of_keras(gradients, shape):
+def test_gradients_are_those_of_keras(gradients, shape, side):
     """One cell, two images that are not square, more images than channels."""
     random = np.random.default_rng(0)
     features = random.normal(size=shape).astype("float32")
     weights = random.normal(size=(*shape[:3], 6)).astype("float32")
-    kernel = random.normal(size=(3, 3, shape[-1], 6)).astype("float32")
+    kernel = random.normal(size=(side, side, shape[-1], 6)).astype("float32")
     found, expected = (
         gradients(lambda x, k, conv=conv: ops.sum(conv.convolution_op(x, k) * weights), [features, kernel])
-        for conv in (Conv2D(6), layers.Conv2D(6, 3, padding="same"))
+        for conv in (Conv2D(6, side), layers.Conv2D(6, side, padding="same"))
     )
     for gradient, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(gradient), ops.convert_to_numpy(other), rtol=1e-4, atol=1e-5)
 
 
 def test_it_comes_back_from_its_config():
-    conv = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(Conv2D(4, activation="relu")))
+    conv = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(Conv2D(4, 1, activation="relu")))
     assert isinstance(conv, Conv2D)
-    assert (conv.filters, conv.kernel_size, conv.padding) == (4, (3, 3), "same")
+    assert (conv.filters, conv.kernel_size, conv.padding) == (4, (1, 1), "same")

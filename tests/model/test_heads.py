@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 from test_mask_rcnn import SMALL, make_batch
 
-from fashionseg.model import convs, initializers, roi_heads
+from fashionseg.model import convs, device, initializers
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import HEADS, LOSSES
 from fashionseg.model.roi_heads import MaskHead, RoIHeads
@@ -88,7 +88,7 @@ def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
     classes, used = random.integers(1, 4, (2, 40)).astype("int32"), np.arange(40) < np.array([[18], [3]])
     found = {}
     for accelerated in (False, True):
-        monkeypatch.setattr(roi_heads, "accelerated", lambda accelerated=accelerated: accelerated)
+        monkeypatch.setattr(device, "accelerated", lambda accelerated=accelerated: accelerated)
 
         def of(p2, p3, rois, features):
             return heads._in_parts([p2, p3], rois, classes, features, ops.convert_to_tensor(used))
@@ -97,6 +97,30 @@ def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
     for parts, whole in zip(found[False], found[True], strict=True):
         assert np.abs(parts).max() > 1e-3
         np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
+
+
+def test_an_accelerator_computes_the_same_losses(compiled, monkeypatch):
+    batch = make_batch()
+    heads = RoIHeads(3, 8, [4, 8], 32, 40, "conv", 3)
+    pyramid = [np.random.default_rng(level).normal(size=(2, 16 >> level, 16 >> level, 8)) for level in range(2)]
+    heads.build([level.shape for level in pyramid])
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 32, (2, 40, 2))
+    proposals = np.concatenate([corners, corners + random.uniform(4, 32, (2, 40, 2))], axis=-1)
+    scores, uniform = np.ones((2, 40)), random.random((2, 40 + batch["boxes"].shape[1]))
+    arrays = [np.asarray(array, "float32") for array in (*pyramid, proposals, scores, uniform)]
+    found = {}
+    for accelerated in (False, True):
+        monkeypatch.setattr(device, "accelerated", lambda accelerated=accelerated: accelerated)
+
+        def losses(p2, p3, proposals, scores, uniform):
+            tensors = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
+            return heads.losses_of([p2, p3], proposals, scores, tensors, uniform)
+
+        found[accelerated] = compiled(losses)(*arrays)
+    for name, value in found[False].items():
+        assert value > 0
+        np.testing.assert_allclose(found[True][name], value, rtol=1e-4)
 
 
 def test_all_options_together_train(compiled):

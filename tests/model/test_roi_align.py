@@ -136,6 +136,30 @@ def test_gradients_are_finite_differences(small, gradients, aligned):
             assert gradient[place] == pytest.approx(difference, abs=2e-5), (level, place)
 
 
+def test_two_requests_at_once_are_two_calls(compiled, gradients):
+    """Results and the gradient that they add up to."""
+    random = np.random.default_rng(12)
+    maps = [random.normal(0, 1, (2, *shape, 1)).astype(np.float32) for shape in MAPS]
+    rois, chosen = random_rois(random), np.array([[0, 1], [1, 0]], np.int32)
+    requests = (rois, chosen, 3), (rois[:, :1], chosen[:, :1], 2)
+    weights = [random.normal(0, 1, (2, count, side, side, 1)).astype(np.float32) for count, side in ((2, 3), (1, 2))]
+
+    def together(*maps):
+        return RoIAlign(maps, [4, 8]).pool(requests)
+
+    def apart(*maps):
+        return [RoIAlign(maps, [4, 8])(*request) for request in requests]
+
+    for found, expected in zip(compiled(together)(*maps), compiled(apart)(*maps), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    found, expected = (
+        gradients(lambda *maps, f=f: sum(ops.sum(p * w) for p, w in zip(f(*maps), weights, strict=True)), maps)
+        for f in (together, apart)
+    )
+    for gradient, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(gradient), ops.convert_to_numpy(other), atol=1e-5)
+
+
 def test_half_precision_stays_half(case, compiled):
     pool = compiled(lambda m, rois, levels: RoIAlign([m], [8])(rois, levels, 2))
     found = pool((case["map"] / 255).astype(np.float16), case["rois"], case["levels"])

@@ -39,6 +39,19 @@ def test_match_is_torchvisions(golden, match, name, rule, padding):
         np.testing.assert_array_equal(found, case["matches"][None])
 
 
+@pytest.mark.parametrize(("name", "rule"), [("match_rpn", RPN), ("match_heads", HEADS)])
+def test_match_is_the_same_in_parts(golden, compiled, monkeypatch, name, rule):
+    """Three truths at a time of eight and two rows of padding, which do not divide them; one truth is there twice."""
+    case = golden(name)
+    truth = np.concatenate([case["truth"], case["truth"][:1]])
+    boxes, valid = padded(truth, len(truth) + 2)
+    expected = compiled(lambda *arrays: targets.match(*arrays, *rule))(boxes, valid, case["candidates"])
+    monkeypatch.setattr(targets, "PAIRS", 3 * len(case["candidates"]))
+    found = compiled(lambda *arrays: targets.match(*arrays, *rule))(boxes, valid, case["candidates"])
+    np.testing.assert_array_equal(found, case["matches"][None])
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_every_image_has_its_own_truth(golden, match):
     case = golden("match_rpn")
     truth = np.stack([case["truth"], case["truth"][::-1]])

@@ -82,15 +82,23 @@ def write(folder: Path, document, found) -> Run:
             files.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")
     steps = np.arange(1, 10) / 10
     tune = {
-        "ways": {"formula": ["precision"], "way": ["<rule>"], "value": [0.45], "gain": [0.05], "error": [0.01]},
+        "strategies": {
+            "formula": ["precision"],
+            "strategy": ["<rule>"],
+            "value": [0.45],
+            "gain": [0.05],
+            "error": [0.01],
+        },
         "thresholds": {"threshold": steps, "precision": steps / 2, "jaccard": steps / 3},
         "masks": {"threshold": steps, "value": steps},
-        "calibration": {"expected": steps, "value": steps, "claims": range(9)},
+        "calibration": {"expected": steps, "value": steps, "instances": range(9)},
         "importance": {"feature": ["score", "area"], "importance": [0.75, 0.25]},
     }
     for name, columns in tune.items():
         files.write_csv(results / f"tune/{name}.csv", pd.DataFrame(columns))
-    files.write_json(results / "claims.json", {"formula": "precision", "way": "<rule>", "claims_per_image": None})
+    files.write_json(
+        results / "postprocessing.json", {"formula": "precision", "strategy": "<rule>", "max_per_image": None}
+    )
     files.write_json(metrics / "tune.json", {"value": 0.45, "score": 0.05})
     files.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
     sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")

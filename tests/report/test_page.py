@@ -146,7 +146,7 @@ def test_pictures_are_those_of_evaluate(run):
         ("results/evaluate/pictures", "pictures"),
         ("results/evaluate", "classes mistakes pictures attributes"),
         ("results/data/classes.csv", ""),
-        ("results/claims.json", ""),
+        ("results/postprocessing.json", ""),
         ("results", "learning classes mistakes pictures attributes"),
         ("metrics", ""),
         ("split.csv", ""),
@@ -160,7 +160,7 @@ def test_what_is_missing_is_left_out(run, gone, lost):
 
 def test_the_rules_are_shown_with_their_scores(run):
     shown = [
-        ["formula", "way", "cross-validated score", "gain", "error"],
+        ["formula", "strategy", "cross-validated score", "gain", "error"],
         ["precision", "<rule>", "0.4500", "0.0500", "0.0100"],
     ]
     assert shown in [cells(table) for table in read(page.build(run)).all("table")]

@@ -98,20 +98,20 @@ def test_forest_predicts_the_mean_of_its_trees():
 
 
 def test_the_file_keeps_the_post_processing(tmp_path):
-    path = tmp_path / "claims.json"
+    path = tmp_path / "postprocessing.json"
     of_class = Thresholds(0.3, {"1": 0.5})
     for selector in (None, Selector(0.25, of_class, FOREST), Selector(0.0, of_class, FOREST, true_per_image=6.5)):
         own = Thresholds(0.4, {"1/5": 0.2})
         post = replace(PLAIN, selector=selector, attribute_thresholds=own, max_per_image=1, mask_threshold=0.45)
-        postprocess.write(path, post, {"way": "noted"})
+        postprocess.write(path, post, {"strategy": "noted"})
         assert postprocess.read(path, document(1)) == post
-    assert files.read_json(path)["way"] == "noted"
+    assert files.read_json(path)["strategy"] == "noted"
 
 
 def test_a_wrong_file_is_an_error(tmp_path):
-    path = tmp_path / "claims.json"
+    path = tmp_path / "postprocessing.json"
     files.write_json(path, {"threshold": 1})
-    with pytest.raises(UserError, match=r"claims\.json is not a post-processing file of this version"):
+    with pytest.raises(UserError, match=r"postprocessing\.json is not a post-processing file of this version"):
         postprocess.read(path, document(1))
     postprocess.write(path, replace(PLAIN, categories=[1, 2]), {})
     with pytest.raises(UserError, match="tuned for other classes"):

@@ -237,9 +237,11 @@ def _instances(
         details |= {rows.index[at]: detail for at, detail in broken.items()}
     faults[list(details)] = "EncodedPixels is no mask"
     sound = instances[faults == ""]
-    claim = ["image_id", "class_id", "encoded"]
-    faults[sound.index[sound.duplicated(claim)]] = "image, class and pixels of an earlier row, with other AttributesIds"
-    faults[sound.index[sound.duplicated([*claim, "attribute_ids"])]] = REPEATED
+    instance = ["image_id", "class_id", "encoded"]
+    faults[sound.index[sound.duplicated(instance)]] = (
+        "image, class and pixels of an earlier row, with other AttributesIds"
+    )
+    faults[sound.index[sound.duplicated([*instance, "attribute_ids"])]] = REPEATED
     return instances, faults, details
 
 

@@ -12,7 +12,7 @@ from fashionseg.core.errors import UserError
 # A label that every image has once: the folds get even numbers of images, and images without instances are dealt too.
 PICTURE = -1
 FREQUENT = 10  # instances a fold: attributes from here on are dealt out, and shares looked at
-LEAST_TO_VALIDATE = 2  # images: what to claim is cross-fitted on them
+LEAST_TO_VALIDATE = 2  # images: post-processing is cross-validated on them
 
 
 def assign(

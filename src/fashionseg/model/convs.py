@@ -1,12 +1,11 @@
-"""3x3 convolutions, and stacks of them with group normalisation (Wu and He 2018) or without any."""
+"""Convolutions, and stacks of them with group normalisation (Wu and He 2018) or without any."""
 
 from math import gcd
 
 import keras
 from keras import KerasTensor, layers, ops
 
-from fashionseg.model import initializers
-from fashionseg.model.device import accelerated
+from fashionseg.model import device, initializers
 
 GROUPS = 32  # at most; a divisor of the channels
 EPSILON = 1e-5
@@ -14,29 +13,44 @@ EPSILON = 1e-5
 
 @keras.saving.register_keras_serializable("fashionseg")
 class Conv2D(layers.Conv2D):
-    """Keras' layer, always 3x3 and 'same' with stride 1. Both its gradients are convolutions again, and on a CPU
-    computed as such: TensorFlow's own take twice as long for the kernel, half as long again for the features."""
+    """Keras' layer with a square kernel of an odd side, 'same' and stride 1, that learns fast on CPUs.
 
-    def __init__(self, filters: int, **kwargs):
-        super().__init__(**{**kwargs, "filters": filters, "kernel_size": 3, "strides": 1, "padding": "same"})
+    The gradient of a kernel needs a convolution whose kernel is as large as the image: XLA takes up to ten times as
+    long for it on a CPU as for the matrix products here, TensorFlow somewhat longer. GPUs keep their own.
+    """
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int] = 3, **kwargs):
+        super().__init__(**{**kwargs, "filters": filters, "kernel_size": kernel_size, "strides": 1, "padding": "same"})
 
     def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
         convolve = super().convolution_op
-        if keras.backend.backend() == "jax" or accelerated():
-            return convolve(inputs, kernel)  # XLA does so itself, and GPUs have better ways
+        if device.accelerated():
+            return convolve(inputs, kernel)
 
         @ops.custom_gradient
         def convolution(inputs, kernel):
             def gradients(upstream):
                 turned = ops.swapaxes(ops.flip(kernel, axis=(0, 1)), 2, 3)
-                # For the kernel every channel is an image and every image a channel.
-                images = ops.transpose(ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 1, 2, 0))
-                of_kernel = ops.conv(images, ops.transpose(upstream, (1, 2, 0, 3)))
-                return ops.conv(upstream, turned, padding="same"), ops.transpose(of_kernel, (1, 2, 0, 3))
+                return ops.conv(upstream, turned, padding="same"), _kernel_gradient(inputs, upstream, kernel.shape)
 
             return convolve(inputs, kernel), gradients
 
         return convolution(inputs, ops.copy(kernel))  # of a variable itself TensorFlow would want another signature
+
+
+def _kernel_gradient(inputs, upstream, shape):
+    """Gradient (K, K, C, F) of a kernel of that `shape`, one matrix product for each of its K x K places.
+
+    inputs (B, H, W, C); upstream, the gradient of the output, (B, H, W, F).
+    """
+    side, _, channels, filters = shape
+    height, width = inputs.shape[1:3]
+    margin = side // 2
+    padded = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    shifted = [padded[:, y : y + height, x : x + width] for y in range(side) for x in range(side)]
+    upstream = ops.reshape(upstream, (-1, filters))  # (B * H * W, F)
+    places = [ops.matmul(ops.transpose(ops.reshape(cells, (-1, channels))), upstream) for cells in shifted]  # (C, F)
+    return ops.reshape(ops.stack(places), shape)
 
 
 def group_norm(channels: int) -> layers.Layer:

@@ -18,7 +18,7 @@ class FeaturePyramid(layers.Layer):
         self.channels = channels
         self.normed = normed
         initializer = initializers.VarianceScaling(1.0, "fan_in", "uniform")  # torchvision's
-        self.lateral = [layers.Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
+        self.lateral = [Conv2D(channels, 1, kernel_initializer=initializer) for _ in range(4)]
         self.output_convs = [Conv2D(channels, kernel_initializer=initializer) for _ in range(4)]
         self.lateral_norms, self.output_norms = ([group_norm(channels) for _ in range(4 * normed)] for _ in range(2))
 

@@ -1,15 +1,16 @@
 """RoIAlign (He et al. 2017) over a feature pyramid: gathers from all levels at once, exact bilinear sampling."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import keras
 from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.device import accelerated
+from fashionseg.model import device
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
-PART_BYTES = 2**23  # gathered of an image at once: what is larger leaves the cache
+PART_BYTES = 2**23  # gathered of an image at once: what is larger leaves the cache of a CPU
 
 
 def levels(rois: KerasTensor, count: int, first: int = 2) -> KerasTensor:
@@ -41,6 +42,20 @@ class RoIAlign:
     def __call__(self, rois: KerasTensor, roi_levels: KerasTensor, side: int) -> KerasTensor:
         """Features (B, R, side, side, C), float as the pyramid, of rois (B, R, 4) x1 y1 x2 y2 in image pixels, each on
         the level of the index in roi_levels (B, R) int32. Its gradient goes to the pyramid, as in torchvision."""
+        return self.pool([(rois, roi_levels, side)])[0]
+
+    def pool(self, requests: Sequence[tuple[KerasTensor, KerasTensor, int]]) -> list[KerasTensor]:
+        """What a call gives for each of `requests`; together they need but one gradient as large as the pyramid."""
+        indices, weights = zip(*(self._bins(*request) for request in requests), strict=True)
+        pooled = _weighted_sums(self.table, ops.concatenate(indices, axis=1), ops.concatenate(weights, axis=1))
+        ends = accumulate(index.shape[1] for index in indices)
+        return [
+            ops.reshape(pooled[:, end - index.shape[1] : end], (-1, rois.shape[1], side, side, self.table.shape[-1]))
+            for end, index, (rois, _, side) in zip(ends, indices, requests, strict=True)
+        ]
+
+    def _bins(self, rois, roi_levels, side):
+        """Of each bin the rows of the table that it is made of, and their weights, both (B, R * side * side, K)."""
 
         def of_level(values, dtype):  # (B, R)
             return ops.take(ops.convert_to_tensor(values, dtype), roi_levels)
@@ -59,25 +74,37 @@ class RoIAlign:
         index = rows[:, :, :, None, :, None] + xs[:, :, None, :, None, :]  # (B, R, side, side, 2 samples, 2 samples)
         weights = y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]
         bins = -1, rois.shape[1] * side * side, (2 * self.samples) ** 2
-        pooled = _weighted_sums(self.table, ops.reshape(index, bins), ops.reshape(weights, bins))
-        return ops.reshape(pooled, (-1, rois.shape[1], side, side, self.table.shape[-1]))
+        return ops.reshape(index, bins), ops.reshape(weights, bins)
 
 
 def _weighted_sums(table, index, weights):
     """(B, bins, C): for each bin the sum of the rows `index` (B, bins, K) of `table` by `weights` (B, bins, K).
 
     As a product of a row and a matrix a bin needs neither a tensor a corner nor one a weight, and part by part what is
-    gathered stays in the cache: a quarter of the time. Backwards one corner of all bins at a time does the same.
+    gathered stays in the cache: a quarter of the time. The parts are a loop, or XLA would hold all of them at once.
+    Backwards one corner of all bins at a time does the same.
     """
     bins, around, channels = *index.shape[1:], table.shape[-1]
     # XLA makes one kernel of gathering and summing; a GPU has no use for parts then.
-    whole = accelerated() and keras.backend.backend() == "jax"
-    step = bins if whole else max(1, PART_BYTES // (4 * around * channels))
-    parts = [slice(first, first + step) for first in range(0, bins, step)]
+    whole = device.accelerated() and keras.backend.backend() == "jax"
+    step = bins if whole else min(bins, max(1, PART_BYTES // (4 * around * channels)))
+    parts = -(-bins // step)
+
+    def split(values):  # (parts, B, step, K)
+        values = ops.pad(values, ((0, 0), (0, parts * step - bins), (0, 0)))
+        return ops.swapaxes(ops.reshape(values, (-1, parts, step, around)), 0, 1)
 
     @ops.custom_gradient
     def pool(table, index, weights):  # all of them, as JAX wants no tensor from outside
-        pooled = [ops.matmul(weights[:, part, None], ops.take(table, index[:, part], axis=0)) for part in parts]
+        def sums(part):
+            index, weights = part  # (B, step, K)
+            return ops.matmul(weights[:, :, None], ops.take(table, index, axis=0))[:, :, 0]
+
+        if parts == 1:
+            pooled = sums((index, weights))
+        else:
+            pooled = ops.swapaxes(ops.map(sums, (split(index), split(weights))), 0, 1)  # (B, parts, step, C)
+            pooled = ops.reshape(pooled, (-1, parts * step, channels))[:, :bins]
 
         def gradient(upstream):
             def add(corner, total):
@@ -89,7 +116,7 @@ def _weighted_sums(table, index, weights):
             total = ops.fori_loop(0, around, add, ops.zeros(ops.shape(table), "float32"))
             return ops.cast(total, table.dtype), None, None
 
-        return ops.concatenate(pooled, axis=1)[:, :, 0], gradient
+        return pooled, gradient
 
     return pool(table, index, ops.cast(weights, table.dtype))
 

@@ -7,9 +7,8 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import convs, initializers, losses, targets
+from fashionseg.model import convs, device, initializers, losses, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
-from fashionseg.model.device import accelerated
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
@@ -156,15 +155,15 @@ class RoIHeads(layers.Layer):
         if self.attribute_head:
             self.attribute_head.build((None, None, DENSE), (None, None, MASK_SIDE, MASK_SIDE, channels))
 
-    def align(self, pyramid: list[KerasTensor]) -> Callable[[KerasTensor, int], KerasTensor]:
-        """A function of rois (B, R, 4) and a side that gives their features (B, R, side, side, C)."""
+    def align(self, pyramid: list[KerasTensor]) -> Callable[..., list[KerasTensor]]:
+        """A function of pairs of rois (B, R, 4) and a side that gives the features (B, R, side, side, C) of each."""
         count = len(self.strides)
-        pool = RoIAlign(pyramid[:count], self.strides)
-        return lambda rois, side: pool(rois, levels(rois, count), side)
+        roi_align = RoIAlign(pyramid[:count], self.strides)
+        return lambda *pairs: roi_align.pool([(rois, levels(rois, count), side) for rois, side in pairs])
 
     def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4)."""
-        return self.box_head(self.align(pyramid)(rois, BOX_SIDE))
+        return self.box_head(self.align(pyramid)((rois, BOX_SIDE))[0])
 
     def losses_of(
         self,
@@ -192,15 +191,21 @@ class RoIHeads(layers.Layer):
         matched = ops.maximum(targets.take(matches, indices), 0)
         roi_classes = ops.where(foreground, targets.take(classes, matched), 0)
         matched_boxes = targets.take(truth, matched)
-        logits, deltas, features = self(pyramid, rois)
+        # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
+        first = slice(positives)
+        if device.accelerated():
+            box_rois, mask_rois = self.align(pyramid)((rois, BOX_SIDE), (rois[:, first], MASK_SIDE))
+            logits, deltas, features = self.box_head(box_rois)
+            of_instances = self._instance_heads(mask_rois, roi_classes[:, first], features[:, first])
+        else:
+            logits, deltas, features = self(pyramid, rois)
+            of_instances = self._in_parts(
+                pyramid, rois[:, first], roi_classes[:, first], features[:, first], foreground[:, first]
+            )
+        mask_logits, attribute_logits = of_instances
         chosen = ops.take_along_axis(deltas, roi_classes[..., None, None], axis=2)[:, :, 0]
         goal = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)
 
-        # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
-        first = slice(positives)
-        mask_logits, attribute_logits = self._in_parts(
-            pyramid, rois[:, first], roi_classes[:, first], features[:, first], foreground[:, first]
-        )
         mask_goal = targets.project_masks(
             targets.take(batch["masks"], matched[:, first]), matched_boxes[:, first], rois[:, first], 2 * MASK_SIDE
         )
@@ -261,9 +266,17 @@ class RoIHeads(layers.Layer):
             instances["attributes"] = ops.sigmoid(attribute_logits)
         return instances
 
+    def _instance_heads(self, roi_features, classes, features):
+        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A), A = 0 without that head, of the RoI features
+        (B, R, 14, 14, C), classes (B, R) and the box head's features (B, R, F)."""
+        masks = self.mask_head(roi_features, classes)
+        if not self.attribute_head:
+            return masks, ops.zeros((*ops.shape(classes), 0))
+        return masks, self.attribute_head(features, roi_features)
+
     def _in_parts(self, pyramid, rois, classes, features, used):
-        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A) of rois (B, R, 4), classes (B, R) and the box
-        head's features (B, R, F). The used slots (B, R) bool come first; the others give whatever they give."""
+        """`_instance_heads` of rois (B, R, 4). The used slots (B, R) bool come first; the others give whatever they
+        give."""
         step = max(-(-rois.shape[1] // PARTS), LEAST_PART)
         attributes = self.attribute_count if self.attribute_head else 0
         align = self.align(pyramid)
@@ -273,13 +286,10 @@ class RoIHeads(layers.Layer):
             return ops.zeros((*shape, 2 * MASK_SIDE, 2 * MASK_SIDE)), ops.zeros((*shape, attributes))
 
         def heads(part):
-            roi_features = align(rois[:, part], MASK_SIDE)
-            masks = self.mask_head(roi_features, classes[:, part])
-            if not self.attribute_head:
-                return masks, nothing(part)[1]
-            return masks, self.attribute_head(features[:, part], roi_features)
+            (roi_features,) = align((rois[:, part], MASK_SIDE))
+            return self._instance_heads(roi_features, classes[:, part], features[:, part])
 
-        if accelerated():
+        if device.accelerated():
             return heads(slice(None))
         parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
         done = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(nothing, part)) for part in parts]

@@ -10,6 +10,7 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model import initializers, losses, targets
 from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
+from fashionseg.model.top_k import top_k
 
 FOREGROUND_IOU, BACKGROUND_IOU = 0.7, 0.3
 SAMPLED, POSITIVES = 256, 128  # anchors that enter the loss, an image
@@ -35,7 +36,8 @@ class RegionProposals(layers.Layer):
         ratios: Sequence[float] = anchor_ops.RATIOS,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # float32 is for the 1x1 kernels; the 3x3 convolutions have the policy in force.
+        super().__init__(**{"dtype": "float32", **kwargs, "autocast": False})
         self.channels = channels
         self.strides = strides
         self.anchor_side = anchor_side
@@ -58,13 +60,18 @@ class RegionProposals(layers.Layer):
 
     def call(self, pyramid: list[KerasTensor]) -> tuple[list[KerasTensor], list[KerasTensor]]:
         """Logits (B, A_l) and deltas (B, A_l, 4) of every level's anchors."""
+        # Both 1x1 convolutions as one product of the features in float32, so that they are read once.
+        both = self.objectness, self.deltas
+        kernel = ops.concatenate([layer.kernel[0, 0] for layer in both], axis=-1)  # (C, ratios + 4 ratios)
+        bias = ops.concatenate([layer.bias for layer in both], axis=-1)
         logits, deltas = [], []
         for hidden in pyramid:
             for conv in (self.conv, *self.more_convs):
-                hidden = conv(hidden)
+                hidden = conv(hidden)  # (B, H, W, C)
             count = hidden.shape[1] * hidden.shape[2] * len(self.ratios)
-            logits.append(ops.reshape(self.objectness(hidden), (-1, count)))
-            deltas.append(ops.reshape(self.deltas(hidden), (-1, count, 4)))
+            answers = ops.matmul(ops.cast(hidden, "float32"), kernel) + bias  # (B, H, W, ratios + 4 ratios)
+            logits.append(ops.reshape(answers[..., : len(self.ratios)], (-1, count)))
+            deltas.append(ops.reshape(answers[..., len(self.ratios) :], (-1, count, 4)))
         return logits, deltas
 
     def anchors(self, pyramid: list[KerasTensor]) -> list[KerasTensor]:
@@ -86,7 +93,7 @@ class RegionProposals(layers.Layer):
         """Proposals (B, P, 4) in pixels and their scores (B, P), best first; a score of 0 is padding."""
         boxes, scores = [], []
         for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-            best, indices = ops.top_k(level_logits, min(self.proposals, level_logits.shape[1]))
+            best, indices = top_k(level_logits, min(self.proposals, level_logits.shape[1]))
             chosen = targets.take(level_deltas, indices), ops.take(level_anchors, indices, axis=0)
             level_boxes = box_ops.clip(box_ops.decode(*chosen, box_ops.RPN_WEIGHTS), sizes)
             wide = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= LEAST_SIDE, axis=-1)
@@ -95,7 +102,7 @@ class RegionProposals(layers.Layer):
             boxes.append(level_boxes)
             scores.append(ops.where(kept, level_scores, 0.0))
         boxes, scores = ops.concatenate(boxes, axis=1), ops.concatenate(scores, axis=1)
-        scores, indices = ops.top_k(scores, min(self.proposals, scores.shape[1]))
+        scores, indices = top_k(scores, min(self.proposals, scores.shape[1]))
         return ops.stop_gradient(targets.take(boxes, indices)), ops.stop_gradient(scores)
 
     def losses_of(

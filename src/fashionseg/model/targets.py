@@ -4,8 +4,10 @@ from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.roi_align import RoIAlign
+from fashionseg.model.top_k import top_k
 
 BACKGROUND, IGNORED = -1, -2
+PAIRS = 2**21  # overlaps of an image in memory at once: of all anchors with all truth they would be 80 MB
 
 
 def match(
@@ -23,17 +25,31 @@ def match(
     overlap (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher), if there is any: all candidates
     are equally far from a truth without area.
     """
-    overlaps = box_ops.iou(truth, candidates)  # (B, N, M)
-    overlaps = ops.where(valid[..., None], overlaps, -1.0)
-    best = ops.max(overlaps, axis=1)
-    nearest = ops.cast(ops.argmax(overlaps, axis=1), "int32")
+    count, step = truth.shape[1], max(1, PAIRS // candidates.shape[-2])
+    parts = -(-count // step)
+    missing = parts * step - count
+    truth, valid = ops.pad(truth, ((0, 0), (0, missing), (0, 0))), ops.pad(valid, ((0, 0), (0, missing)))
+
+    def compare(part, state):
+        best, nearest, is_best = state  # (B, M) each
+        rows = part * step + ops.arange(step)
+        overlaps = box_ops.iou(ops.take(truth, rows, axis=1), candidates)  # (B, step, M)
+        overlaps = ops.where(ops.take(valid, rows, axis=1)[..., None], overlaps, -1.0)
+        best_here = ops.max(overlaps, axis=1)
+        nearest_here = part * step + ops.cast(ops.argmax(overlaps, axis=1), "int32")
+        nearest = ops.where(best_here > best, nearest_here, nearest)  # of equals the first, as argmax has it
+        if allow_low_quality:
+            best_of_truth = ops.max(overlaps, axis=2, keepdims=True)  # (B, step, 1)
+            ties = ops.logical_and(ops.equal(overlaps, best_of_truth), best_of_truth > 0)
+            is_best = ops.logical_or(is_best, ops.any(ties, axis=1))
+        return ops.maximum(best, best_here), nearest, is_best
+
+    shape = ops.shape(truth)[0], candidates.shape[-2]
+    state = ops.full(shape, -1.0), ops.zeros(shape, "int32"), ops.zeros(shape, "bool")
+    best, nearest, is_best = compare(0, state) if parts == 1 else ops.fori_loop(0, parts, compare, state)
     matches = ops.where(best >= foreground_iou, nearest, IGNORED)
     matches = ops.where(best < background_iou, BACKGROUND, matches)
-    if allow_low_quality:
-        best_of_truth = ops.max(overlaps, axis=2, keepdims=True)
-        is_best = ops.any(ops.logical_and(ops.equal(overlaps, best_of_truth), best_of_truth > 0), axis=1)
-        matches = ops.where(is_best, nearest, matches)
-    return matches
+    return ops.where(is_best, nearest, matches)
 
 
 def sample(
@@ -49,10 +65,10 @@ def sample(
     count, positives = min(count, matches.shape[1]), min(positives, matches.shape[1])
     foreground = matches >= 0
     priority = ops.where(foreground, uniform, -1.0)
-    least = ops.top_k(priority, positives)[0][:, -1:]  # the weakest that is drawn, or -1 where all are
+    least = top_k(priority, positives)[0][:, -1:]  # the weakest that is drawn, or -1 where all are
     drawn = ops.logical_and(foreground, priority >= least)
     key = ops.where(drawn, 2.0 + uniform, ops.where(ops.equal(matches, BACKGROUND), uniform, -1.0))
-    best, indices = ops.top_k(key, count)
+    best, indices = top_k(key, count)
     return ops.cast(indices, "int32"), best >= 2.0, best >= 0.0
 
 

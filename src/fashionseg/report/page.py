@@ -84,7 +84,7 @@ def build(run: Run) -> str:
         aggregates=run.table("evaluate/iou_f1.csv").rename(columns={"name": "mean over"}),
         attributes=_attributes(run.table("evaluate/attributes.csv")),
         rule=_rule(run),
-        ways=run.table("tune/ways.csv").rename(columns={"value": "cross-validated score"}),
+        strategies=run.table("tune/strategies.csv").rename(columns={"value": "cross-validated score"}),
         facts=_facts(run),
         dropped=run.table("data/dropped.csv").rename(columns={"count": "times"}),
         params=_params(run.params),
@@ -160,7 +160,7 @@ def _attributes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rule(run: Run) -> dict[str, str]:
-    rule, tuned = run.values(run.results, "claims.json"), run.values(run.metrics, "tune.json")
+    rule, tuned = run.values(run.results, "postprocessing.json"), run.values(run.metrics, "tune.json")
     plain = {key: value for key, value in rule.items() if isinstance(value, str | int | float)}
     return _shown(plain | ({"cross-validated score": tuned["value"]} if "value" in tuned else {}))
 

@@ -44,7 +44,7 @@ def test_the_selector_uses_other_features_than_the_score():
     assert strategy == "selector"
     assert scores["selector"] > scores["score"] + 0.2
     assert tables["importance"].set_index("feature")["importance"].idxmax() == "mask_score"
-    ways = tables["ways"].set_index(["formula", "way"])
+    ways = tables["strategies"].set_index(["formula", "strategy"])
     assert set(ways.index) == {(f, w) for f in ("precision", "jaccard") for w in ("score", "rule", "selector")}
     assert ways["gain"]["precision", "selector"] == pytest.approx(scores["selector"] - scores["score"], abs=1e-4)
     assert 0 < ways["error"]["precision", "selector"] < 0.1

@@ -28,8 +28,8 @@ from fashionseg.submit.tune.tuner import Tuner
 class Tuned(NamedTuple):
     """The post-processing of the best strategy; that strategy; scores by cross-validation; tables.
 
-    scores: of each strategy, and `value`, that of choosing the strategy as well. tables: `ways`, one row a formula and
-    strategy (way): value, gain over `score` and standard error of the gain, by cross-validation; `masks`, `thresholds`,
+    scores: of each strategy, and `value`, that of choosing the strategy as well. tables: `strategies`, one row a
+    formula and strategy: value, gain over `score` and its standard error, by cross-validation; `masks`, `thresholds`,
     `calibration`, `importance`, of the fit to all images.
     """
 
@@ -93,7 +93,7 @@ def tune(
             fold_counts[key].append(kaggle_metric.joined(of_batches))
     of_strategies = {s: fold_counts[s, formula] for s, formula in fitted if formula == params.formula}
     strategy, scores = _choose_strategy(of_strategies, params)
-    tables = {"ways": _strategy_table(fold_counts, params), "masks": sweep.table(), **tables}
+    tables = {"strategies": _strategy_table(fold_counts, params), "masks": sweep.table(), **tables}
     return Tuned(fitted[strategy, params.formula], strategy, scores, tables)
 
 
@@ -156,7 +156,7 @@ def _strategy_table(fold_counts: dict[tuple[str, str], list[kaggle_metric.MatchC
         rows.append(
             {
                 "formula": formula,
-                "way": strategy,
+                "strategy": strategy,
                 "value": value,
                 "gain": value - kaggle_metric.score(base, metric),
                 "error": np.std(difference) / np.sqrt(counts.image_count),

@@ -40,7 +40,7 @@ def fit_selector(
     image_numbers = np.searchsorted(ends, np.arange(len(scores)), side="right")
     folds = min(params.folds, len(np.unique(image_numbers)))
     if folds < 2 or len(scores) < 10 * params.leaf:
-        empty = {"calibration": ["expected", "value", "claims"], "importance": ["feature", "importance"]}
+        empty = {"calibration": ["expected", "value", "instances"], "importance": ["feature", "importance"]}
         return None, np.zeros(0), {name: pd.DataFrame(columns=columns) for name, columns in empty.items()}
     attribute_sets = [post.attribute_sets(image.candidates.predictions) for image in images]
     rows = [features(image.candidates, sets) for image, sets in zip(images, attribute_sets, strict=True)]
@@ -81,7 +81,7 @@ def _model(params: Tune, count: int, *, seed: int, workers: int) -> Pipeline:
 
 
 def _calibration(expected: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """One row a tenth of the expected score: expected and value, the mean of both scores, and claims, how many."""
+    """One row a tenth of the expected score: expected and value, the mean of both scores, and instances, how many."""
     bins = np.minimum((expected * 10).astype(int), 9)
-    table = pd.DataFrame({"expected": expected, "value": scores, "claims": 1})
-    return table.groupby(bins).agg({"expected": "mean", "value": "mean", "claims": "sum"})
+    table = pd.DataFrame({"expected": expected, "value": scores, "instances": 1})
+    return table.groupby(bins).agg({"expected": "mean", "value": "mean", "instances": "sum"})

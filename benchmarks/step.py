@@ -1,0 +1,270 @@
+"""What a training step of Mask R-CNN R50-FPN costs on a GPU, as XLA plans it: nothing runs, and no GPU is needed.
+
+    python benchmarks/step.py [--side 1024] [--batch 8] [--precision mixed_bfloat16] [--largest 20]
+
+With the plugin of `jax[cuda12]` installed the step is compiled for an H100, else for the processor, where features of
+16 bits are computed in 32. Printed are the FLOPs as XLA counts them, the bytes that its kernels read and write, and
+the most temporary memory at a time; then the --largest kernels. A loop counts as often as it runs where XLA knows that,
+else once; a gather or scatter for the rows that it touches; a sort for all its passes.
+"""
+
+import argparse
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"  # it would ask for the GPU
+
+CLASSES = 46
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
+  core_count: 132 fpus_per_core: 128 registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98 device_memory_size: 84942979072
+  cuda_compute_capability { major: 9 }
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 }
+"""
+SIZES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}  # else 4
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
+TABLES = {"gather", "dynamic-slice", "slice"}  # read a part of their first operand
+UPDATES = {"scatter": 2, "dynamic-update-slice": 1}  # write a part of it: which operand holds the new values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (
+        ("side", 1024),
+        ("batch", 8),
+        ("proposals", 1000),
+        ("rois", 512),
+        ("instances", 80),
+        ("largest", 20),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precision", default="mixed_bfloat16", choices=["float32", "mixed_bfloat16"])
+    parser.add_argument("--images", default="float32", choices=["float32", "uint8"], help="what a batch holds")
+    parser.add_argument("--hlo", help="file for the compiled step as text")
+    options = parser.parse_args()
+    flops, compiled, target = step(options)
+    text = compiled.as_text()
+    if options.hlo:
+        with open(options.hlo, "w") as file:
+            file.write(text)
+    kernels = traffic(text)
+    peak = compiled.memory_analysis().temp_size_in_bytes
+    print(f"{options.side} px, batch {options.batch}, {options.precision}, {options.images} images, for {target}:")
+    print(
+        f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB read and written, {peak / 1e9:.2f} GB at most"
+    )
+    for kernel, size in kernels.most_common(options.largest):
+        print(f"{size / 1e9:8.2f} GB  {kernel}")
+
+
+def step(options: argparse.Namespace):
+    """FLOPs of the step, the step compiled, and for what."""
+    import jax
+    import keras
+
+    from fashionseg.model import device
+    from fashionseg.model.mask_rcnn import MaskRCNN
+
+    device.accelerated = lambda: True  # so that the graph is a GPU's
+    network = MaskRCNN(
+        backbone="resnet50",
+        weights="random",
+        frozen_stages=1,
+        side=options.side,
+        classes=CLASSES,
+        fpn_channels=256,
+        anchor_side=32,
+        proposals=options.proposals,
+        detections=100,
+        attributes="none",
+        attribute_count=0,
+        precision=options.precision,
+        rois=options.rois,
+        seed=0,
+    )
+    network.compile(keras.optimizers.SGD(1e-4, 0.9), jit_compile=True)
+    network.optimizer.build(network.trainable_variables)
+    images = options.batch
+    shapes = {
+        "images": ((images, options.side, options.side, 3), options.images),
+        "sizes": ((images, 2), "int32"),
+        "boxes": ((images, options.instances, 4), "float32"),
+        "classes": ((images, options.instances), "int32"),
+        "masks": ((images, options.instances, 56, 56), "uint8"),
+    }
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+    groups = (
+        network.trainable_variables,
+        network.non_trainable_variables,
+        network.optimizer.variables,
+        network.metrics_variables,
+    )
+    state = tuple([variable.value for variable in group] for group in groups)
+    chip, target = gpu() or (jax.devices()[0], "this processor")
+    sharding = jax.sharding.SingleDeviceSharding(chip)
+    arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), (state, (batch,)))
+    train_step = jax.jit(network.train_step, donate_argnums=0)
+    flops = train_step.lower(state, (batch,)).cost_analysis()[
+        "flops"
+    ]  # for the processor: a GPU's compiler counts none
+    return flops, train_step.lower(*arguments).compile(), target
+
+
+def gpu():
+    """An H100 that need not be there, and its name; None without the plugin."""
+    from jax.experimental import topologies
+
+    try:
+        topology = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
+    except Exception as error:  # whatever a plugin that is not there makes of it
+        print(f"no GPU's compiler: {error}")
+        return None
+    return topology.devices[0], "an H100"
+
+
+@dataclass
+class Instruction:
+    name: str
+    shape: str
+    opcode: str
+    operands: list[str]
+    line: str
+
+    @property
+    def bytes(self) -> int:
+        return size_of(self.shape)
+
+
+@dataclass
+class Computation:
+    instructions: dict[str, Instruction] = field(default_factory=dict)
+    parameters: dict[int, str] = field(default_factory=dict)
+    root: str = ""
+
+
+def size_of(shape: str) -> int:
+    """Bytes of an array's or a tuple's shape, as f32[2,3]{1,0}."""
+    total = 0
+    for dtype, lengths in re.findall(r"([a-z]+\d*)\w*\[([\d,]*)\]", shape):
+        count = 1
+        for length in filter(None, lengths.split(",")):
+            count *= int(length)
+        total += count * SIZES.get(dtype, 4)
+    return total
+
+
+def parse(text: str) -> tuple[dict[str, Computation], str]:
+    """The computations of a compiled module by name, and the name of the one that it begins with."""
+    computations, entry, current = {}, "", None
+    for line in text.splitlines():
+        if match := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):
+            current = computations[match[2]] = Computation()
+            entry = match[2] if match[1] else entry
+        elif match := re.match(r"\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*?)\)", line):
+            root, name, shape, opcode, inside = match.groups()
+            current.instructions[name] = Instruction(name, shape, opcode, re.findall(r"%([\w.-]+)", inside), line)
+            if opcode == "parameter":
+                current.parameters[int(inside)] = name
+            current.root = name if root else current.root
+    return computations, entry
+
+
+def traffic(text: str) -> Counter:
+    """Bytes read and written by each kernel of a compiled module, named by its opcode and what it is of."""
+    computations, entry = parse(text)
+    kernels = Counter()
+
+    def called(instruction, *names):
+        found = [re.search(rf"{name}=%?([\w.-]+)", instruction.line) for name in names]
+        return [computations[match[1]] for match in found if match]
+
+    def walk(computation, times):
+        for instruction in computation.instructions.values():
+            if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
+                continue
+            if instruction.opcode == "while":
+                known = re.search(r'known_trip_count":\{"n":"(\d+)"', instruction.line)
+                for body in called(instruction, "body"):
+                    walk(body, times * int(known[1] if known else 1))
+            elif instruction.opcode in ("call", "async-start"):
+                for body in called(instruction, "to_apply", "calls"):
+                    walk(body, times)
+            else:
+                operands = [computation.instructions[name] for name in instruction.operands]
+                inner = called(instruction, "calls") if instruction.opcode == "fusion" else []
+                cost = fused(inner[0], operands) if inner else plain(instruction, operands)
+                origin = re.search(r'op_name="([^"]*)"', instruction.line)
+                about = origin[1].removeprefix("jit(train_step)/") if origin else instruction.name
+                kernels[f"{instruction.opcode} {about}"] += cost * times
+
+    walk(computations[entry], 1)
+    return kernels
+
+
+def plain(instruction: Instruction, operands: list[Instruction]) -> int:
+    if instruction.opcode == "sort":
+        return 2 * instruction.bytes * passes(instruction)
+    if instruction.opcode in TABLES:
+        return 2 * instruction.bytes + sum(operand.bytes for operand in operands[1:])
+    if instruction.opcode in UPDATES:
+        return updated(instruction, operands)
+    return instruction.bytes + sum(operand.bytes for operand in operands)
+
+
+def updated(instruction: Instruction, operands: list[Instruction]) -> int:
+    """The new values are read, and the rows that they are for are read and written."""
+    values = operands[UPDATES[instruction.opcode]].bytes
+    return 2 * values + sum(operand.bytes for operand in operands[1:])
+
+
+def passes(sort: Instruction) -> int:
+    """How often XLA's bitonic sort on a GPU goes over all numbers: blocks of 2048 are sorted in shared memory."""
+    lengths = re.search(r"\[([\d,]+)\]", sort.shape)[1].split(",")
+    axis = int(re.search(r"dimensions=\{(\d+)\}", sort.line)[1])
+    stages = (int(lengths[axis]) - 1).bit_length()
+    return 1 + sum(stage - 10 for stage in range(12, stages + 1))
+
+
+def fused(computation: Computation, operands: list[Instruction]) -> int:
+    """Bytes of a fusion: of each operand what its users within take, and the result."""
+    instructions, total, in_place = computation.instructions, 0, set()
+    if instructions[computation.root].opcode == "sort":
+        return plain(instructions[computation.root], operands)
+    results = [instructions[computation.root]]
+    while results:
+        result = results.pop()
+        while result.opcode in ("bitcast", "convert", "copy") and result.operands:
+            result = instructions[result.operands[0]]
+        inside = [instructions[name] for name in result.operands]
+        if result.opcode == "tuple":
+            results += inside
+        elif result.opcode in UPDATES:
+            total += 2 * inside[UPDATES[result.opcode]].bytes
+            in_place.add(result.operands[0])
+        else:
+            total += result.bytes
+    for place, name in computation.parameters.items():
+        users, names = [], [name]
+        for alias in names:  # the list grows by the names of the same bytes in other shapes
+            found = [user for user in instructions.values() if alias in user.operands]
+            names += [user.name for user in found if user.opcode in ("bitcast", "reshape")]
+            users += [user for user in found if user.opcode not in ("bitcast", "reshape")]
+        if users and all(user.opcode in TABLES and user.operands[0] in names for user in users):
+            total += sum(user.bytes for user in users)
+        elif name not in in_place:
+            total += operands[place].bytes
+    return total
+
+
+if __name__ == "__main__":
+    main()
