@@ -60,6 +60,7 @@ def project(tmp_path_factory):
 def test_experiments_tags_and_commits_are_brought(project, monkeypatch, tmp_path, checkout):
     """Into the workspace or, from what DVC checks out below it for a queued experiment, into that."""
     Path(project, checkout).mkdir(parents=True, exist_ok=True)
+    git("init", "-q", str(project / checkout))  # as DVC does, with the experiment's own commit alone
     monkeypatch.chdir(project / checkout)
     head = git("-C", str(project), "rev-parse", "HEAD")
     found = networks.bring(["one", "first", head[:8]], "models", "models/others")
