@@ -33,8 +33,8 @@ class MaskRCNN(keras.Model):
     Arguments: backbone, weights, frozen_stages and frozen_norm as `backbones.build` takes them; side of the square
     images in pixels, a multiple of 32; classes without the background; fpn_channels, the width of pyramid and heads;
     anchor_side in pixels on P2; proposals and detections an image; attributes, the head for them (none, linear, conv),
-    and attribute_count; precision, a Keras dtype policy: features may be of 16 bits, while boxes, suppression, scores
-    and losses always have 32; rois sampled for the heads, an image; seed of the sampling; heads, a name of HEADS;
+    and attribute_count; precision, a Keras dtype policy: with a mixed one boxes, suppression, scores and losses are
+    float32 all the same; rois sampled for the heads, an image; seed of the sampling; heads, a name of HEADS;
     class_agnostic_masks, one mask filter for all classes; anchor_ratios of height to width.
 
     About heads v2: torchvision trains its batch norm on many GPUs. With the few images of a smaller machine the
@@ -42,10 +42,10 @@ class MaskRCNN(keras.Model):
     convolution, the same numbers at inference, and learns on as kernel and bias; without an import v2_group
     normalises within each image and RoI.
 
-    A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
-    true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
-    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box; with an attribute head attributes
-    (B, N, A) uint8 0 or 1.
+    A batch is a dict: images (B, S, S, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
+    quarter of the bytes; sizes (B, 2) int32 true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded
+    pixels; classes (B, N) int32, 0 = no instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box;
+    with an attribute head attributes (B, N, A) uint8 0 or 1.
     """
 
     def __init__(
