@@ -158,19 +158,19 @@ class InvertedResidual(layers.Layer):
         self.initializer = initializer
 
     def build(self, shape):
-        wide = shape[-1] * self.expansion
-        self.expand = FrozenNormConv(wide, 1, initializer=self.initializer) if self.expansion > 1 else None
-        self.depthwise = FrozenNormConv(wide, self.side, self.stride, True, self.initializer)
+        expanded = shape[-1] * self.expansion
+        self.expand = FrozenNormConv(expanded, 1, initializer=self.initializer) if self.expansion > 1 else None
+        self.depthwise = FrozenNormConv(expanded, self.side, self.stride, True, self.initializer)
         self.project = FrozenNormConv(self.filters, 1, initializer=self.initializer)
         if self.expand:
             self.expand.build(shape)
-        self.depthwise.build((*shape[:-1], wide))
-        self.project.build((*shape[:-1], wide))
+        self.depthwise.build((*shape[:-1], expanded))
+        self.project.build((*shape[:-1], expanded))
         self.residual = self.stride == 1 and shape[-1] == self.filters
 
     def call(self, features: KerasTensor) -> KerasTensor:
-        wide = ops.relu6(self.expand(features)) if self.expand else features
-        projected = self.project(ops.relu6(self.depthwise(wide)))
+        expanded = ops.relu6(self.expand(features)) if self.expand else features
+        projected = self.project(ops.relu6(self.depthwise(expanded)))
         return features + projected if self.residual else projected
 
 
@@ -251,9 +251,9 @@ def _keras_hub(
     shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, *shape)) if outputs else []
     maps = {side / height: output for output, (_, height, *_) in zip(outputs, shapes, strict=True)}
     if not set(STRIDES) <= set(maps):
-        found = ", ".join(f"{stride:g}" for stride in sorted(maps)) or "none"
+        strides = ", ".join(f"{stride:g}" for stride in sorted(maps)) or "none"
         raise UserError(
-            f"model.backbone {name} has no feature maps at strides 4, 8, 16 and 32 (it has {found}); "
+            f"model.backbone {name} has no feature maps at strides 4, 8, 16 and 32 (it has {strides}); "
             "choose another one."
         )
     features = keras.Model(backbone.input, [maps[stride] for stride in STRIDES], name=backbone.name)
@@ -328,8 +328,8 @@ def _preset(name: str, weights: str, shape: tuple[int, int, int]):
             "a folder needs config.json, image_converter.json and, unless model.weights is random, model.weights.h5"
         )
     else:
-        known = [*OWN, *presets]
-        nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
+        names = [*OWN, *presets]
+        nearest = difflib.get_close_matches(name, names, 1, cutoff=0)[0]
         raise UserError(f"model.backbone is {name!r}, neither a folder nor a known name; the nearest is {nearest}.")
     try:
         backbone = keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape)

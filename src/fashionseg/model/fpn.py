@@ -38,8 +38,8 @@ class FeaturePyramid(layers.Layer):
 
 
 def _each(convs, norms, features):
-    found = [conv(feature) for conv, feature in zip(convs, features, strict=True)]
-    return [norm(feature) for norm, feature in zip(norms, found, strict=True)] if norms else found
+    outputs = [conv(feature) for conv, feature in zip(convs, features, strict=True)]
+    return [norm(feature) for norm, feature in zip(norms, outputs, strict=True)] if norms else outputs
 
 
 def _upsample(feature):

@@ -25,8 +25,8 @@ def box_reg(deltas: KerasTensor, target: KerasTensor, foreground: KerasTensor, u
 def classifier(logits: KerasTensor, classes: KerasTensor, used: KerasTensor) -> KerasTensor:
     """Mean cross-entropy over the used RoIs: logits (B, K, C + 1), classes (B, K) int32, 0 = background, used bool."""
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    chosen = ops.take_along_axis(log_probabilities, classes[..., None], axis=-1)[..., 0]
-    return _mean(-chosen, used, ops.sum(_float(used)))
+    log_likelihood = ops.take_along_axis(log_probabilities, classes[..., None], axis=-1)[..., 0]
+    return _mean(-log_likelihood, used, ops.sum(_float(used)))
 
 
 def mask(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor) -> KerasTensor:
@@ -41,10 +41,10 @@ def attributes(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor
     logits, target (B, K, A), target 0 or 1; foreground (B, K) bool.
     """
     target = ops.cast(target, "float32")
-    # 1 - p where the attribute is there, p where it is not: how wrong the answer is.
-    wrong = ops.sigmoid(ops.cast(logits, "float32") * (1.0 - 2.0 * target))
+    # 1 - p_t in the paper's words: 1 - p where the attribute is there, p where it is not.
+    error = ops.sigmoid(ops.cast(logits, "float32") * (1.0 - 2.0 * target))
     balance = ALPHA * target + (1.0 - ALPHA) * (1.0 - target)
-    loss = ops.mean(balance * wrong**GAMMA * _binary_cross_entropy(logits, target), axis=-1)
+    loss = ops.mean(balance * error**GAMMA * _binary_cross_entropy(logits, target), axis=-1)
     return ATTRIBUTES_WEIGHT * _mean(loss, foreground, ops.sum(_float(foreground)))
 
 

@@ -38,10 +38,10 @@ class MaskRCNN(keras.Model):
     convolution, the same numbers at inference, and learns on as kernel and bias; without an import v2_group
     normalises within each image and RoI.
 
-    A batch is a dict: images (B, S, S, 3) float32 RGB 0..255, padded at the right and bottom; sizes (B, 2) int32
-    true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels; classes (B, N) int32, 0 = no
-    instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box; with an attribute head attributes
-    (B, N, A) uint8 0 or 1.
+    A batch is a dict: images (B, S, S, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
+    quarter of the bytes; sizes (B, 2) int32 true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded
+    pixels; classes (B, N) int32, 0 = no instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box;
+    with an attribute head attributes (B, N, A) uint8 0 or 1.
     """
 
     def __init__(self, config: Network):

@@ -19,7 +19,7 @@ def nms(
     longest chain of suppressions, a handful of steps, where greedy code takes N.
     """
     valid = scores > 0
-    overlaps = box_ops.iou(boxes, boxes) > iou_threshold
+    overlaps = box_ops.iou(boxes, boxes) > iou_threshold  # (..., N, N)
     order = ops.arange(scores.shape[-1])
     suppresses = ops.logical_and(overlaps, order[:, None] < order[None, :])
     if groups is not None:
@@ -27,12 +27,12 @@ def nms(
         suppresses = ops.logical_and(suppresses, same)
     suppresses = ops.cast(suppresses, "float32")
 
-    def unsettled(kept, before):
-        return ops.any(ops.not_equal(kept, before))
+    def unsettled(keep, before):
+        return ops.any(ops.not_equal(keep, before))
 
-    def settle(kept, _):
-        hits = ops.einsum("...i,...ij->...j", ops.cast(kept, "float32"), suppresses)
-        return ops.logical_and(valid, hits < 0.5), kept
+    def settle(keep, _):
+        hits = ops.einsum("...i,...ij->...j", ops.cast(keep, "float32"), suppresses)  # (..., N)
+        return ops.logical_and(valid, hits < 0.5), keep
 
-    kept, _ = ops.while_loop(unsettled, settle, settle(valid, valid))
-    return kept
+    keep, _ = ops.while_loop(unsettled, settle, settle(valid, valid))
+    return keep

@@ -12,16 +12,16 @@ from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
-FOREGROUND_IOU = 0.5
-POSITIVE_SHARE = 0.25  # of the sampled RoIs
-BOX_SIDE, MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes out is twice MASK_SIDE
+FG_IOU_THRESH = 0.5
+POSITIVE_FRACTION = 0.25  # of the sampled RoIs
+ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes out is twice ROI_MASK_SIDE
 CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last suppression
-LEAST_SIDE = 1e-2  # pixels; thinner detections are dropped
+BOX_MIN_SIZE = 1e-2  # pixels; thinner detections are dropped
 DENSE = 1024
 # Masks and attributes are computed in so many parts of an image's slots, or in parts of so many slots if that is more:
 # a part without an instance costs nothing, but each makes the graph larger. An accelerator computes all at once: there
 # what each part adds to the gradient of the whole pyramid costs more than empty slots do.
-PARTS, LEAST_PART = 8, 16
+MAX_PARTS, MIN_PART = 8, 16
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -48,14 +48,14 @@ class BoxHead(layers.Layer):
     def build(self, shape):
         convs.build(self.convs, self.norms, (None, *shape[-3:]))
         width = [shape[-1], *self.conv_widths][-1]
-        self.dense[0].build((None, None, width * BOX_SIDE**2))
+        self.dense[0].build((None, None, width * ROI_BOX_SIDE**2))
         for layer in (*self.dense[1:], self.class_logits, self.deltas):
             layer.build((None, None, DENSE))
 
     def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
         hidden = convs.through(self.convs, self.norms, hidden)
-        hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * BOX_SIDE**2))
+        hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * ROI_BOX_SIDE**2))
         for layer in self.dense:
             hidden = layer(hidden)
         deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.classes + 1, 4))
@@ -83,7 +83,7 @@ class MaskHead(layers.Layer):
 
     def build(self, shape):
         convs.build(self.convs, self.norms, (None, *shape[-3:]))
-        self.upsample.build((None, MASK_SIDE, MASK_SIDE, self.channels))
+        self.upsample.build((None, ROI_MASK_SIDE, ROI_MASK_SIDE, self.channels))
         near_zero = initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
         filters = 1 if self.class_agnostic else self.classes + 1
         self.kernel = self.add_weight((filters, self.channels), near_zero, name="kernel")
@@ -95,15 +95,15 @@ class MaskHead(layers.Layer):
         hidden = convs.through(self.convs, self.norms, hidden)
         # The kernel of the doubling is as wide as its stride: one product gives each cell its 2 x 2 pixels.
         kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.channels, -1))
-        hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * MASK_SIDE) ** 2, self.channels))
+        hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * ROI_MASK_SIDE) ** 2, self.channels))
         hidden = ops.relu(hidden + self.upsample.bias)
         filters = ops.zeros_like(classes) if self.class_agnostic else classes
         # Products, since the gradient of ops.take is sparse, where Keras' check for float16's infinities misses some.
         own = ops.one_hot(filters, self.kernel.shape[0], dtype=self.compute_dtype)  # (B, R, filters)
         logits = ops.matmul(hidden, ops.matmul(own, self.kernel)[..., None])[..., 0]
         logits = logits + ops.matmul(own, self.bias[:, None])
-        logits = ops.reshape(logits, (-1, MASK_SIDE, MASK_SIDE, 2, 2))
-        logits = ops.reshape(ops.swapaxes(logits, 2, 3), (-1, count, 2 * MASK_SIDE, 2 * MASK_SIDE))
+        logits = ops.reshape(logits, (-1, ROI_MASK_SIDE, ROI_MASK_SIDE, 2, 2))
+        logits = ops.reshape(ops.swapaxes(logits, 2, 3), (-1, count, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE))
         return ops.cast(logits, "float32")
 
 
@@ -129,7 +129,7 @@ class RoIHeads(layers.Layer):
         class_agnostic_masks: bool = False,
         **kwargs,
     ):
-        super().__init__(autocast=False, **kwargs)  # coordinates keep their 32 bits
+        super().__init__(autocast=False, **kwargs)  # coordinates stay float32
         self.classes = classes
         self.channels = channels
         self.strides = strides
@@ -150,10 +150,10 @@ class RoIHeads(layers.Layer):
 
     def build(self, shapes):
         channels = shapes[0][-1]
-        self.box_head.build((None, None, BOX_SIDE, BOX_SIDE, channels))
-        self.mask_head.build((None, None, MASK_SIDE, MASK_SIDE, channels))
+        self.box_head.build((None, None, ROI_BOX_SIDE, ROI_BOX_SIDE, channels))
+        self.mask_head.build((None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels))
         if self.attribute_head:
-            self.attribute_head.build((None, None, DENSE), (None, None, MASK_SIDE, MASK_SIDE, channels))
+            self.attribute_head.build((None, None, DENSE), (None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels))
 
     def align(self, pyramid: list[KerasTensor]) -> Callable[..., list[KerasTensor]]:
         """A function of pairs of rois (B, R, 4) and a side that gives the features (B, R, side, side, C) of each."""
@@ -163,7 +163,7 @@ class RoIHeads(layers.Layer):
 
     def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4)."""
-        return self.box_head(self.align(pyramid)((rois, BOX_SIDE))[0])
+        return self.box_head(self.align(pyramid)((rois, ROI_BOX_SIDE))[0])
 
     def losses_of(
         self,
@@ -178,46 +178,51 @@ class RoIHeads(layers.Layer):
 
         proposals (B, P, 4), scores (B, P) 0 where padding; `uniform` (B, P + N) decides the sample.
         """
-        truth, classes = batch["boxes"], batch["classes"]
-        valid = classes > 0
-        candidates = ops.concatenate([proposals, truth], axis=1)
-        present = ops.concatenate([scores > 0, valid], axis=1)
-        matches = targets.match(truth, valid, candidates, FOREGROUND_IOU, FOREGROUND_IOU, allow_low_quality=False)
-        matches = ops.where(present, matches, targets.IGNORED)
-        positives = int(self.rois * POSITIVE_SHARE)
-        indices, foreground, used = targets.sample(matches, uniform, self.rois, positives)
+        gt_boxes, gt_classes = batch["boxes"], batch["classes"]
+        gt_valid = gt_classes > 0
+        candidates = ops.concatenate([proposals, gt_boxes], axis=1)  # (B, P + N, 4)
+        valid = ops.concatenate([scores > 0, gt_valid], axis=1)
+        matched_idxs = targets.match(
+            gt_boxes, gt_valid, candidates, FG_IOU_THRESH, FG_IOU_THRESH, allow_low_quality=False
+        )
+        matched_idxs = ops.where(valid, matched_idxs, targets.IGNORED)  # (B, P + N)
+        positives = int(self.rois * POSITIVE_FRACTION)
+        indices, foreground, used = targets.sample(matched_idxs, uniform, self.rois, positives)  # (B, R)
 
-        rois = ops.stop_gradient(targets.take(candidates, indices))
-        matched = ops.maximum(targets.take(matches, indices), 0)
-        roi_classes = ops.where(foreground, targets.take(classes, matched), 0)
-        matched_boxes = targets.take(truth, matched)
+        rois = ops.stop_gradient(targets.take(candidates, indices))  # (B, R, 4)
+        matched_idxs = ops.maximum(targets.take(matched_idxs, indices), 0)  # (B, R)
+        labels = ops.where(foreground, targets.take(gt_classes, matched_idxs), 0)
+        matched_boxes = targets.take(gt_boxes, matched_idxs)  # (B, R, 4)
         # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
         first = slice(positives)
         if device.accelerated():
-            box_rois, mask_rois = self.align(pyramid)((rois, BOX_SIDE), (rois[:, first], MASK_SIDE))
-            logits, deltas, features = self.box_head(box_rois)
-            of_instances = self._instance_heads(mask_rois, roi_classes[:, first], features[:, first])
+            box_features, mask_features = self.align(pyramid)((rois, ROI_BOX_SIDE), (rois[:, first], ROI_MASK_SIDE))
+            logits, deltas, features = self.box_head(box_features)
+            of_instances = self._instance_heads(mask_features, labels[:, first], features[:, first])
         else:
             logits, deltas, features = self(pyramid, rois)
             of_instances = self._in_parts(
-                pyramid, rois[:, first], roi_classes[:, first], features[:, first], foreground[:, first]
+                pyramid, rois[:, first], labels[:, first], features[:, first], foreground[:, first]
             )
         mask_logits, attribute_logits = of_instances
-        chosen = ops.take_along_axis(deltas, roi_classes[..., None, None], axis=2)[:, :, 0]
-        goal = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)
+        deltas = ops.take_along_axis(deltas, labels[..., None, None], axis=2)[:, :, 0]  # (B, R, 4)
+        regression_targets = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)
 
-        mask_goal = targets.project_masks(
-            targets.take(batch["masks"], matched[:, first]), matched_boxes[:, first], rois[:, first], 2 * MASK_SIDE
+        mask_targets = targets.project_masks(
+            targets.take(batch["masks"], matched_idxs[:, first]),
+            matched_boxes[:, first],
+            rois[:, first],
+            2 * ROI_MASK_SIDE,
         )
-        found = {
-            "classifier": losses.classifier(logits, roi_classes, used),
-            "box_reg": losses.box_reg(chosen, goal, foreground, used),
-            "mask": losses.mask(mask_logits, mask_goal, foreground[:, first]),
+        values = {
+            "classifier": losses.classifier(logits, labels, used),
+            "box_reg": losses.box_reg(deltas, regression_targets, foreground, used),
+            "mask": losses.mask(mask_logits, mask_targets, foreground[:, first]),
         }
         if self.attribute_head:
-            attribute_goal = targets.take(batch["attributes"], matched[:, first])
-            found["attributes"] = losses.attributes(attribute_logits, attribute_goal, foreground[:, first])
-        return found
+            attribute_targets = targets.take(batch["attributes"], matched_idxs[:, first])
+            values["attributes"] = losses.attributes(attribute_logits, attribute_targets, foreground[:, first])
+        return values
 
     def detect(
         self,
@@ -238,33 +243,33 @@ class RoIHeads(layers.Layer):
         probabilities = ops.softmax(logits, axis=-1)
         boxes = box_ops.decode(deltas[:, :, 1:], proposals[:, :, None], box_ops.HEAD_WEIGHTS)
         boxes = ops.reshape(box_ops.clip(boxes, sizes), (-1, proposals.shape[1] * self.classes, 4))
-        wide = ops.all(boxes[..., 2:] - boxes[..., :2] >= LEAST_SIDE, axis=-1)
-        pairs = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
-        pairs = ops.reshape(pairs, (-1, proposals.shape[1] * self.classes))
-        pairs = ops.where(ops.logical_and(wide, pairs > least_score), pairs, 0.0)
+        keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= BOX_MIN_SIZE, axis=-1)  # (B, P * classes)
+        pair_scores = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
+        pair_scores = ops.reshape(pair_scores, (-1, proposals.shape[1] * self.classes))
+        pair_scores = ops.where(ops.logical_and(keep, pair_scores > least_score), pair_scores, 0.0)
 
-        candidates = min(max(CANDIDATES, self.detections), pairs.shape[1])
-        best, pair = ops.top_k(pairs, candidates)
-        kept = nms(targets.take(boxes, pair), best, nms_iou, pair % self.classes)
-        best, indices = ops.top_k(ops.where(kept, best, 0.0), min(self.detections, candidates))
+        candidates = min(max(CANDIDATES, self.detections), pair_scores.shape[1])
+        scores, pair = ops.top_k(pair_scores, candidates)  # (B, candidates)
+        keep = nms(targets.take(boxes, pair), scores, nms_iou, pair % self.classes)
+        scores, indices = ops.top_k(ops.where(keep, scores, 0.0), min(self.detections, candidates))
         missing = (0, 0), (0, self.detections - indices.shape[1])  # slots that there are no pairs for
-        best, pair = ops.pad(best, missing), ops.pad(targets.take(pair, indices), missing)
-        found, roi = best > 0, pair // self.classes
-        boxes = ops.where(found[..., None], targets.take(boxes, pair), 0.0)
-        classes = ops.where(found, ops.cast(pair % self.classes, "int32") + 1, 0)
-        others = ops.one_hot(classes, self.classes + 1) < 0.5
-        rival = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)
-        mask_logits, attribute_logits = self._in_parts(pyramid, boxes, classes, targets.take(features, roi), found)
-        instances = {
+        scores, pair = ops.pad(scores, missing), ops.pad(targets.take(pair, indices), missing)  # (B, D)
+        valid, roi = scores > 0, pair // self.classes
+        boxes = ops.where(valid[..., None], targets.take(boxes, pair), 0.0)  # (B, D, 4)
+        classes = ops.where(valid, ops.cast(pair % self.classes, "int32") + 1, 0)
+        others = ops.one_hot(classes, self.classes + 1) < 0.5  # (B, D, classes + 1)
+        next_best = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)
+        mask_logits, attribute_logits = self._in_parts(pyramid, boxes, classes, targets.take(features, roi), valid)
+        detections = {
             "boxes": boxes,
-            "scores": best,
+            "scores": scores,
             "classes": classes,
             "masks": ops.sigmoid(mask_logits),
-            "margins": ops.where(found, best - rival, 0.0),
+            "margins": ops.where(valid, scores - next_best, 0.0),
         }
         if self.attribute_head:
-            instances["attributes"] = ops.sigmoid(attribute_logits)
-        return instances
+            detections["attributes"] = ops.sigmoid(attribute_logits)
+        return detections
 
     def _instance_heads(self, roi_features, classes, features):
         """Mask logits (B, R, 28, 28) and attribute logits (B, R, A), A = 0 without that head, of the RoI features
@@ -277,16 +282,16 @@ class RoIHeads(layers.Layer):
     def _in_parts(self, pyramid, rois, classes, features, used):
         """`_instance_heads` of rois (B, R, 4). The used slots (B, R) bool come first; the others give whatever they
         give."""
-        step = max(-(-rois.shape[1] // PARTS), LEAST_PART)
+        step = max(-(-rois.shape[1] // MAX_PARTS), MIN_PART)
         attributes = self.attribute_count if self.attribute_head else 0
         align = self.align(pyramid)
 
         def nothing(part):
             shape = ops.shape(rois)[0], rois[:, part].shape[1]
-            return ops.zeros((*shape, 2 * MASK_SIDE, 2 * MASK_SIDE)), ops.zeros((*shape, attributes))
+            return ops.zeros((*shape, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE)), ops.zeros((*shape, attributes))
 
         def heads(part):
-            (roi_features,) = align((rois[:, part], MASK_SIDE))
+            (roi_features,) = align((rois[:, part], ROI_MASK_SIDE))
             return self._instance_heads(roi_features, classes[:, part], features[:, part])
 
         if device.accelerated():

@@ -12,10 +12,10 @@ from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
 from fashionseg.model.top_k import top_k
 
-FOREGROUND_IOU, BACKGROUND_IOU = 0.7, 0.3
-SAMPLED, POSITIVES = 256, 128  # anchors that enter the loss, an image
-NMS_IOU = 0.7
-LEAST_SIDE = 1e-3  # pixels; thinner proposals are dropped
+FG_IOU_THRESH, BG_IOU_THRESH = 0.7, 0.3
+BATCH_SIZE_PER_IMAGE, MAX_POSITIVES = 256, 128  # anchors that enter the loss
+RPN_NMS_THRESH = 0.7
+RPN_MIN_SIZE = 1e-3  # pixels; thinner proposals are dropped
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -93,14 +93,15 @@ class RegionProposals(layers.Layer):
         """Proposals (B, P, 4) in pixels and their scores (B, P), best first; a score of 0 is padding."""
         boxes, scores = [], []
         for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-            best, indices = top_k(level_logits, min(self.proposals, level_logits.shape[1]))
-            chosen = targets.take(level_deltas, indices), ops.take(level_anchors, indices, axis=0)
-            level_boxes = box_ops.clip(box_ops.decode(*chosen, box_ops.RPN_WEIGHTS), sizes)
-            wide = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= LEAST_SIDE, axis=-1)
-            level_scores = ops.where(wide, ops.sigmoid(best), 0.0)
-            kept = nms(level_boxes, level_scores, NMS_IOU)
+            level_logits, indices = top_k(level_logits, min(self.proposals, level_logits.shape[1]))  # (B, K)
+            level_deltas = targets.take(level_deltas, indices)  # (B, K, 4)
+            level_anchors = ops.take(level_anchors, indices, axis=0)  # (B, K, 4)
+            level_boxes = box_ops.clip(box_ops.decode(level_deltas, level_anchors, box_ops.RPN_WEIGHTS), sizes)
+            keep = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= RPN_MIN_SIZE, axis=-1)  # (B, K)
+            level_scores = ops.where(keep, ops.sigmoid(level_logits), 0.0)
+            keep = nms(level_boxes, level_scores, RPN_NMS_THRESH)
             boxes.append(level_boxes)
-            scores.append(ops.where(kept, level_scores, 0.0))
+            scores.append(ops.where(keep, level_scores, 0.0))
         boxes, scores = ops.concatenate(boxes, axis=1), ops.concatenate(scores, axis=1)
         scores, indices = top_k(scores, min(self.proposals, scores.shape[1]))
         return ops.stop_gradient(targets.take(boxes, indices)), ops.stop_gradient(scores)
@@ -110,22 +111,22 @@ class RegionProposals(layers.Layer):
         logits: list[KerasTensor],
         deltas: list[KerasTensor],
         anchors: list[KerasTensor],
-        truth: KerasTensor,
-        valid: KerasTensor,
+        gt_boxes: KerasTensor,
+        gt_valid: KerasTensor,
         uniform: KerasTensor,
     ) -> dict[str, KerasTensor]:
         """Losses `objectness` and `rpn_box_reg` over a sample of anchors that `uniform` (B, A) decides.
 
-        truth (B, N, 4) boxes, valid (B, N) bool.
+        gt_boxes (B, N, 4), gt_valid (B, N) bool.
         """
-        anchors = ops.concatenate(anchors, axis=0)
-        matches = targets.match(truth, valid, anchors, FOREGROUND_IOU, BACKGROUND_IOU, allow_low_quality=True)
-        indices, foreground, used = targets.sample(matches, uniform, SAMPLED, POSITIVES)
-        matched = targets.take(truth, ops.maximum(targets.take(matches, indices), 0))
-        goal = box_ops.encode(matched, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)
+        anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
+        matched_idxs = targets.match(gt_boxes, gt_valid, anchors, FG_IOU_THRESH, BG_IOU_THRESH, allow_low_quality=True)
+        indices, foreground, used = targets.sample(matched_idxs, uniform, BATCH_SIZE_PER_IMAGE, MAX_POSITIVES)  # (B, K)
+        matched_boxes = targets.take(gt_boxes, ops.maximum(targets.take(matched_idxs, indices), 0))  # (B, K, 4)
+        regression_targets = box_ops.encode(matched_boxes, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)
         return {
             "objectness": losses.objectness(targets.take(ops.concatenate(logits, axis=1), indices), foreground, used),
             "rpn_box_reg": losses.box_reg(
-                targets.take(ops.concatenate(deltas, axis=1), indices), goal, foreground, used
+                targets.take(ops.concatenate(deltas, axis=1), indices), regression_targets, foreground, used
             ),
         }

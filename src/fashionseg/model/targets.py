@@ -1,4 +1,4 @@
-"""What anchors and RoIs should answer: matching to the truth, and sampling with static shapes."""
+"""Targets of anchors and RoIs: matching to the ground truth, sampling with static shapes, mask targets."""
 
 from keras import KerasTensor, ops
 
@@ -7,69 +7,72 @@ from fashionseg.model.roi_align import RoIAlign
 from fashionseg.model.top_k import top_k
 
 BACKGROUND, IGNORED = -1, -2
-PAIRS = 2**21  # overlaps of an image in memory at once: of all anchors with all truth they would be 80 MB
+PAIRS = 2**21  # IoUs of an image in memory at once: of all anchors with all ground truth they would be 80 MB
 
 
 def match(
-    truth: KerasTensor,
-    valid: KerasTensor,
+    gt_boxes: KerasTensor,
+    gt_valid: KerasTensor,
     candidates: KerasTensor,
-    foreground_iou: float,
-    background_iou: float,
+    fg_iou_thresh: float,
+    bg_iou_thresh: float,
     allow_low_quality: bool,
 ) -> KerasTensor:
-    """Index (B, M) int32 of the truth each candidate belongs to, or BACKGROUND, or IGNORED between the thresholds.
+    """Index (B, M) int32 of the ground truth each candidate belongs to, BACKGROUND, or IGNORED between the thresholds.
 
-    truth (B, N, 4) with valid (B, N) bool for rows that are no padding; candidates (B, M, 4) or (M, 4).
-    With `allow_low_quality` the best candidates of each truth belong to their own best truth however low the
-    overlap (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher), if there is any: all candidates
-    are equally far from a truth without area.
+    gt_boxes (B, N, 4) with gt_valid (B, N) bool for rows that are no padding; candidates (B, M, 4) or (M, 4).
+    With `allow_low_quality` the best candidates of each ground truth belong to the one they overlap most, however
+    little (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher). A ground truth without area has none.
     """
-    count, step = truth.shape[1], max(1, PAIRS // candidates.shape[-2])
+    count, candidate_count = gt_boxes.shape[1], candidates.shape[-2]
+    step = max(1, min(count, PAIRS // candidate_count))
     parts = -(-count // step)
     missing = parts * step - count
-    truth, valid = ops.pad(truth, ((0, 0), (0, missing), (0, 0))), ops.pad(valid, ((0, 0), (0, missing)))
+    gt_boxes = ops.pad(gt_boxes, ((0, 0), (0, missing), (0, 0)))
+    gt_valid = ops.pad(gt_valid, ((0, 0), (0, missing)))
 
     def compare(part, state):
-        best, nearest, is_best = state  # (B, M) each
+        best_iou, best_gt, low_quality = state  # (B, M) each
         rows = part * step + ops.arange(step)
-        overlaps = box_ops.iou(ops.take(truth, rows, axis=1), candidates)  # (B, step, M)
-        overlaps = ops.where(ops.take(valid, rows, axis=1)[..., None], overlaps, -1.0)
-        best_here = ops.max(overlaps, axis=1)
-        nearest_here = part * step + ops.cast(ops.argmax(overlaps, axis=1), "int32")
-        nearest = ops.where(best_here > best, nearest_here, nearest)  # of equals the first, as argmax has it
+        ious = box_ops.iou(ops.take(gt_boxes, rows, axis=1), candidates)  # (B, step, M)
+        ious = ops.where(ops.take(gt_valid, rows, axis=1)[..., None], ious, -1.0)
+        part_iou = ops.max(ious, axis=1)  # (B, M)
+        part_gt = part * step + ops.cast(ops.argmax(ious, axis=1), "int32")
+        best_gt = ops.where(part_iou > best_iou, part_gt, best_gt)  # of equals the first, as argmax has it
         if allow_low_quality:
-            best_of_truth = ops.max(overlaps, axis=2, keepdims=True)  # (B, step, 1)
-            ties = ops.logical_and(ops.equal(overlaps, best_of_truth), best_of_truth > 0)
-            is_best = ops.logical_or(is_best, ops.any(ties, axis=1))
-        return ops.maximum(best, best_here), nearest, is_best
+            highest = ops.max(ious, axis=2, keepdims=True)  # (B, step, 1), over all candidates
+            ties = ops.logical_and(ops.equal(ious, highest), highest > 0)
+            low_quality = ops.logical_or(low_quality, ops.any(ties, axis=1))
+        return ops.maximum(best_iou, part_iou), best_gt, low_quality
 
-    shape = ops.shape(truth)[0], candidates.shape[-2]
+    shape = ops.shape(gt_boxes)[0], candidate_count
     state = ops.full(shape, -1.0), ops.zeros(shape, "int32"), ops.zeros(shape, "bool")
-    best, nearest, is_best = compare(0, state) if parts == 1 else ops.fori_loop(0, parts, compare, state)
-    matches = ops.where(best >= foreground_iou, nearest, IGNORED)
-    matches = ops.where(best < background_iou, BACKGROUND, matches)
-    return ops.where(is_best, nearest, matches)
+    state = compare(0, state) if parts == 1 else ops.fori_loop(0, parts, compare, state)
+    best_iou, best_gt, low_quality = state
+    matched_idxs = ops.where(best_iou >= fg_iou_thresh, best_gt, IGNORED)
+    matched_idxs = ops.where(best_iou < bg_iou_thresh, BACKGROUND, matched_idxs)
+    return ops.where(low_quality, best_gt, matched_idxs)
 
 
 def sample(
-    matches: KerasTensor, uniform: KerasTensor, count: int, positives: int
+    matched_idxs: KerasTensor, uniform: KerasTensor, count: int, positives: int
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-    """Draws `count` of the candidates, at most `positives` matched ones among them, the rest background.
+    """Draws `count` of the candidates, at most `positives` foreground ones among them, the rest background.
 
-    matches (B, M) as of `match`; uniform (B, M) random numbers in [0, 1) that decide. Returns indices (B, count)
-    int32, foreground (B, count) bool and used (B, count) bool; the matched ones come first, so that the slots
-    from `positives` on are background in every image. Where there are too few candidates, slots stay unused; of M
+    matched_idxs (B, M) as of `match`; uniform (B, M) random numbers in [0, 1), of which the largest are drawn. Returns
+    indices (B, count) int32, foreground (B, count) bool and used (B, count) bool. Foreground comes first, so the slots
+    from `positives` on are background in every image. Where there are too few candidates slots stay unused; of M
     candidates no more than M are drawn.
     """
-    count, positives = min(count, matches.shape[1]), min(positives, matches.shape[1])
-    foreground = matches >= 0
-    priority = ops.where(foreground, uniform, -1.0)
-    least = top_k(priority, positives)[0][:, -1:]  # the weakest that is drawn, or -1 where all are
-    drawn = ops.logical_and(foreground, priority >= least)
-    key = ops.where(drawn, 2.0 + uniform, ops.where(ops.equal(matches, BACKGROUND), uniform, -1.0))
-    best, indices = top_k(key, count)
-    return ops.cast(indices, "int32"), best >= 2.0, best >= 0.0
+    count, positives = min(count, matched_idxs.shape[1]), min(positives, matched_idxs.shape[1])
+    foreground = matched_idxs >= 0
+    priority = ops.where(foreground, uniform, -1.0)  # (B, M)
+    threshold = top_k(priority, positives)[0][:, -1:]  # (B, 1): the lowest that is drawn, or -1 where all are
+    drawn = ops.logical_and(foreground, priority >= threshold)
+    background = ops.equal(matched_idxs, BACKGROUND)
+    priority = ops.where(drawn, 2.0 + uniform, ops.where(background, uniform, -1.0))
+    priority, indices = top_k(priority, count)  # (B, count)
+    return ops.cast(indices, "int32"), priority >= 2.0, priority >= 0.0
 
 
 def take(values: KerasTensor, indices: KerasTensor) -> KerasTensor:
@@ -81,17 +84,17 @@ def take(values: KerasTensor, indices: KerasTensor) -> KerasTensor:
 
 
 def project_masks(masks: KerasTensor, boxes: KerasTensor, rois: KerasTensor, side: int) -> KerasTensor:
-    """What the mask head should answer: (B, K, side, side) float32 in 0..1.
+    """Targets (B, K, side, side) float32 in 0..1 of the mask head.
 
-    masks (B, K, M, M), each the truth within its own box of boxes (B, K, 4); rois (B, K, 4). As torchvision's
-    project_masks_on_boxes, RoIAlign of the mask, here on masks cropped to their boxes: outside it is background.
+    masks (B, K, M, M), each cropped to its own box of boxes (B, K, 4); rois (B, K, 4). As torchvision's
+    project_masks_on_boxes this is RoIAlign of the mask; outside its box a mask is background.
     """
     count, cells = masks.shape[1], masks.shape[2]
     grids = ops.pad(ops.cast(masks, "float32"), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    grids = ops.reshape(grids, (-1, cells + 2, cells + 2, 1))
-    scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)
+    grids = ops.reshape(grids, (-1, cells + 2, cells + 2, 1))  # (B * K, M + 2, M + 2, 1)
+    scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)  # (B, K, 2) cells a pixel
     origin = ops.tile(boxes[..., :2], (1, 1, 2))
-    inner = ops.reshape((rois - origin) * ops.tile(scale, (1, 1, 2)) + 1.0, (-1, 1, 4))
-    level = ops.zeros_like(inner[..., 0], dtype="int32")
-    projected = RoIAlign([grids], [1], aligned=True)(inner, level, side)
+    grid_rois = ops.reshape((rois - origin) * ops.tile(scale, (1, 1, 2)) + 1.0, (-1, 1, 4))  # (B * K, 1, 4) in cells
+    level = ops.zeros_like(grid_rois[..., 0], dtype="int32")
+    projected = RoIAlign([grids], [1], aligned=True)(grid_rois, level, side)  # (B * K, 1, side, side, 1)
     return ops.reshape(projected, (-1, count, side, side))
