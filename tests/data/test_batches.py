@@ -97,7 +97,7 @@ def test_shapes_and_types(data):
     for index in range(len(batches)):
         batch = batches[index]
         assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
-            "images": ((2, SIDE, SIDE, 3), "float32"),
+            "images": ((2, SIDE, SIDE, 3), "uint8"),
             "sizes": ((2, 2), "int32"),
             "boxes": ((2, CAPACITY, 4), "float32"),
             "classes": ((2, CAPACITY), "int32"),
@@ -174,7 +174,7 @@ def test_augmented_masks_stay_on_their_objects(tmp_path):
     batches = Batches(write(tmp_path, scenes, 128), tmp_path, 128, 1, CAPACITY, policy="standard", seed=5)
     for batches.epoch in range(12):
         batch = batches[0]
-        image = batch["images"][0]
+        image = batch["images"][0].astype(int)
         assert (batch["classes"] > 0).sum() == 2
         for label, mask in zip(batch["classes"][0], pasted(batch, 0), strict=False):
             channel = label - 1

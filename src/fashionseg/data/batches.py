@@ -35,7 +35,7 @@ class Pictures(keras.utils.PyDataset):
     """The images of a COCO document in its order, for prediction: batches of images and sizes.
 
     document: the document or its path; images: the folder that its file_name counts from; side in pixels. An item is
-    a dict of images (B, S, S, 3) float32 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, true
+    a dict of images (B, S, S, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, true
     height and width. Shapes are fixed: the last batch is filled with the first images again, so that of what is
     predicted the first len(records) rows count. `workers` processes read ahead, 0 reads in this one; neither they nor
     the order of calls change what an item holds. Raises UserError without images.
@@ -198,7 +198,7 @@ class Batches(Pictures):
 
 def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
     """Pictures (h, w, 3) of at most `side` pixels as images and sizes of a batch."""
-    images = np.full((len(pictures), side, side, 3), augment.GREY, np.float32)
+    images = np.full((len(pictures), side, side, 3), augment.GREY, np.uint8)
     for square, picture in zip(images, pictures, strict=True):
         square[: picture.shape[0], : picture.shape[1]] = picture
     return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}

@@ -15,9 +15,6 @@ from scmrepo.exceptions import SCMError
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 
-LINE_SECONDS = 30  # between lines where there is no terminal
-SPEED_SECONDS = 600  # over which the speed behind the time left is estimated
-
 Logs = dict[str, float] | None
 NamesOf = Callable[[int], list[str]]
 
