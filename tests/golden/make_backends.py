@@ -1,5 +1,5 @@
-"""Writes backend_<name>.weights.h5 and .npz: weights that a backend wrote, what it found with them and its losses in three
-steps of training. Run with KERAS_BACKEND=tensorflow, then with jax:
+"""Writes backend_<name>.weights.h5 and .npz: weights that a backend wrote, what it found with them and its losses in
+three steps of training. Run with KERAS_BACKEND=tensorflow, then with jax:
 
     KERAS_BACKEND=jax PYTHONPATH=src:tests/model python tests/golden/make_backends.py
 """

@@ -176,7 +176,8 @@ class Bench:
         return [variable for variable, value in pairs if (ops.convert_to_numpy(variable) != value).any()]
 
     def step(self, batch: dict[str, np.ndarray], *names: str) -> dict[str, float]:
-        """Trains on the losses of these names, or on all, with the same sample each time; gives the losses from before, 0 where they do not count."""
+        """Trains on the losses of these names, or on all, always with the same random numbers; gives the losses from
+        before, 0 where they do not count."""
         self.network.reset_metrics()
         self.network.seed_generator.state.assign(self.seed)
         known = [tracker.name for tracker in self.network.trackers]
