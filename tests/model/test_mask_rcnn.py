@@ -89,14 +89,14 @@ def test_it_learns_from_the_sum_of_its_losses(bench):
     assert {id(variable) for variable in bench.network.trainable_variables} <= {id(v) for v in bench.moved()}
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="120 steps of the numbers that the golden test compares")
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="100 steps of the numbers that the golden test compares")
 def test_it_learns_boxes_classes_and_masks(monkeypatch):
     """Fitted to one batch of six instances it finds them, each with its class, its mask and its attributes."""
     monkeypatch.setattr(backbones, "build", lambda *arguments: backbone(*arguments, width=16))
     monkeypatch.setattr(roi_heads, "DENSE", 64)
     bench = Bench(MaskRCNN(**{**LINEAR, "fpn_channels": 16, "proposals": 24, "rois": 64}), rate=4e-3)
     batch = make_batch()
-    bench.network.fit(Repeated(batch, 120), verbose=0)
+    bench.network.fit(Repeated(batch, 100), verbose=0)
 
     found, boxes, masks, attributes = bench.detect(batch, 0.3), [], [], []
     for image, slot in np.argwhere(batch["classes"]):
