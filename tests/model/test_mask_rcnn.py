@@ -221,7 +221,7 @@ def half(request, small) -> Bench:
     return bench
 
 
-def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(half, answers):
+def test_features_of_16_bits_leave_logits_boxes_and_losses_at_32(half, answers):
     half.restart()
     for one, other in zip(parts(half.network).values(), list(parts(answers.network).values())[:5], strict=False):
         one.set_weights(other.get_weights())
@@ -233,7 +233,12 @@ def test_features_of_16_bits_leave_boxes_scores_and_losses_at_32(half, answers):
     assert others == [{"float32"}] * 3
     for name in LOSSES if isinstance(half.network, Shares) else LOSSES[:2]:
         assert losses[name] == pytest.approx(expected[name], rel=0.15), name
-    found = half.detect(batch, 0.2)
+
+
+def test_detections_of_16_bits_are_of_32(half):
+    half.restart()
+    spread(half.network)
+    found = half.detect(make_batch(3), 0.2)
     assert {values.dtype.name for name, values in found.items() if name != "classes"} == {"float32"}
     assert (found["scores"] > 0).any()
 
