@@ -248,8 +248,9 @@ def test_it_learns_in_16_bits(half):
     scaled = type(half.network.optimizer).__name__ == "LossScaleOptimizer"
     assert scaled == (half.precision == "mixed_float16")
     batch = make_batch()
-    losses = [half.step(batch)["loss"] for _ in range(12)]
-    assert losses[-1] < losses[0]
+    fixed = "loss" if isinstance(half.network, Shares) else "objectness"  # of the same sample each step
+    losses = [half.step(batch)[fixed] for _ in range(12)]
+    assert losses[-1] < 0.95 * losses[0]
     assert int(ops.convert_to_numpy(half.network.optimizer.iterations)) > 6  # float16 skips some, to find the scale
     assert all(np.isfinite(ops.convert_to_numpy(variable)).all() for variable in half.network.variables)
     assert {id(variable) for variable in half.network.trainable_variables} <= {id(v) for v in half.moved()}
