@@ -7,11 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_mask_rcnn import SMALL, make_batch
+from tiny import DENSE, SMALL, make_batch
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import backbones
-from fashionseg.model.mask_rcnn import JIT, LOSSES, Detector
+from fashionseg.model import backbones, roi_heads
+from fashionseg.model.mask_rcnn import JIT
 from fashionseg.model.weights import read_state_dict
 from fashionseg.train.callbacks import Checkpoint, restore
 from networks import mask_rcnn
@@ -77,14 +77,30 @@ def test_frozen_stages(short, frozen, first):
     assert paths == (kernels[kernels.index(paths[0]) :] if paths else [])
 
 
-def test_training_changes_what_learns_and_nothing_else(short):
-    model = short(2)
-    pooled = [keras.layers.GlobalAveragePooling2D()(feature) for feature in model.outputs]
-    network = keras.Model(model.input, keras.layers.Concatenate()(pooled))
-    network.compile(keras.optimizers.SGD(1e-3), "mse")
-    before = values(model)
-    network.fit(noise(32, 64)[None], np.zeros((1, 24 + 40 + 112 + 320)), verbose=0)
+def pooled(model) -> keras.Model:
+    """The means of its maps, to be trained with a loss of any kind."""
+    features = [keras.layers.GlobalAveragePooling2D()(feature) for feature in model.outputs]
+    network = keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(features))
+    network.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=JIT)
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_training_changes_what_learns_and_nothing_else(short, precision, monkeypatch):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = short(2)
+        network = pooled(model)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {output.dtype for output in model.outputs} == {precision.removeprefix("mixed_")}
+    before, image = values(model), noise(32, 64)[None]
+    losses = [network.train_on_batch(image, np.zeros((1, 24 + 40 + 112 + 320))) for _ in range(3)]
+    assert losses[-1] < losses[0]
     after = values(model)
+    assert all(np.isfinite(value).all() for value in after.values())
     changed = {path for path in before if (before[path] != after[path]).any()}
     assert changed == {variable.path for variable in model.trainable_variables}
     assert len(changed) == 3 * 4
@@ -335,25 +351,40 @@ def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
     """Not by the names of their levels: these count from P1 or P2, whatever the stride."""
     folder = str(tmp_path / "preset")
     write_preset(kind, folder)
-    network = mask_rcnn(**{**SMALL, "backbone": folder, "frozen_stages": 1})
-    assert [shape[1] for shape in network.backbone.compute_output_shape((1, 64, 64, 3))] == [16, 8, 4, 2]
-    learned = [variable.trainable for variable in network.backbone.variables]
+    model = backbones.build(folder, "random", 1, 64)
+    assert [shape[1] for shape in model.compute_output_shape((1, 64, 64, 3))] == [16, 8, 4, 2]
+    learned = [variable.trainable for variable in model.variables]
     assert {*learned} == {True, False}
-    network.compile(jit_compile=JIT)
-    losses = network.test_on_batch(make_batch(), return_dict=True)
-    assert all(np.isfinite(losses[name]) for name in LOSSES)
-    network.save_weights(tmp_path / "model.weights.h5")
+    model.save_weights(tmp_path / "model.weights.h5")
 
-    described = json.loads(json.dumps(network.backbone.description))
+    described = json.loads(json.dumps(model.description))
     shutil.rmtree(folder)
-    larger = mask_rcnn(**{**SMALL, "backbone": described, "frozen_stages": 1, "side": 96})
+    larger = backbones.build(described, "random", 1, 96)
     larger.load_weights(tmp_path / "model.weights.h5")
-    assert [variable.trainable for variable in larger.backbone.variables] == learned
-    for one, other in zip(network.backbone.get_weights(), larger.backbone.get_weights(), strict=True):
+    assert [variable.trainable for variable in larger.variables] == learned
+    for one, other in zip(model.get_weights(), larger.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    features = numbers(larger.backbone, noise(96, 96)[None])
+    features = numbers(larger, noise(96, 96)[None])
     assert [feature.shape[1:3] for feature in features] == [(24, 24), (12, 12), (6, 6), (3, 3)]
-    assert all(np.isfinite(feature).all() for feature in features)
+    assert all(np.isfinite(feature).all() and feature.std() > 0 for feature in features)
+
+
+def test_the_whole_network_on_one_of_keras_hub(drawn_by_numpy, tmp_path, monkeypatch, compiled):
+    """It takes the widths that the backbone has, its frozen stages and its norms."""
+    monkeypatch.setattr(roi_heads, "DENSE", DENSE)
+    write_preset("ResNet-vd", tmp_path)
+    recipe = {**SMALL, "backbone": str(tmp_path), "frozen_stages": 1}
+    network = mask_rcnn(**recipe)
+    batch = make_batch()
+    losses = compiled(lambda *arrays: network(dict(zip(batch, arrays, strict=True))))(*batch.values())
+    assert all(np.isfinite(value) and value > 0 for value in losses.values())
+    network.save_weights(tmp_path / "model.weights.h5")
+    larger = mask_rcnn(**{**recipe, "backbone": network.backbone.description, "side": 96, "frozen_norm": False})
+    larger.load_weights(tmp_path / "model.weights.h5")
+    learned = {variable.path.split("/")[0] for variable in larger.backbone.trainable_variables}
+    frozen = {variable.path.split("/")[0] for variable in network.backbone.trainable_variables}
+    assert {name for name in learned - frozen if "bn" not in name} == set()
+    assert learned > frozen
 
 
 def test_a_network_without_these_strides_is_one_sentence(tmp_path, monkeypatch):
@@ -368,13 +399,11 @@ def test_a_network_without_these_strides_is_one_sentence(tmp_path, monkeypatch):
 def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, drawn_by_numpy, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
     monkeypatch.setattr(backbones, "RESNET_FILTERS", [64, 8, 8, 8])
-    recipe = {**SMALL, "backbone": "resnet50", "frozen_stages": 2, "frozen_norm": frozen_norm}
-    network = mask_rcnn(**recipe)
-    network.compile(keras.optimizers.SGD(1e-4), jit_compile=JIT)
-    before = values(network.backbone)
-    batch = make_batch()
-    network.train_on_batch(batch)
-    after = values(network.backbone)
+    model = backbones.build("resnet50", "random", 2, 64, frozen_norm)
+    network = pooled(model)
+    before, batch = values(model), np.stack([noise(64, 64, seed) for seed in range(2)])
+    network.train_on_batch(batch, np.zeros((2, 256 + 3 * 32)))
+    after = values(model)
     changed = {path for path in before if (before[path] != after[path]).any()}
     moved = {path for path in changed if "moving_" in path}
     assert all(path.startswith(("stack2", "stack3")) for path in changed)
@@ -386,26 +415,19 @@ def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, 
         if old in path
     }
 
-    network.test_on_batch(batch)
-    detector = Detector(network, 0.1, 0.5)
-    detector.compile(jit_compile=JIT)
-    expected = detector.predict_on_batch(batch)
-    for path, value in values(network.backbone).items():
-        np.testing.assert_array_equal(value, after[path])  # neither validation nor use changes anything
+    expected = numbers(model, batch)
+    for path, value in values(model).items():
+        np.testing.assert_array_equal(value, after[path])  # use changes nothing
     (tmp_path / "results").mkdir()
     keeper = Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
     keeper.set_model(network)
     keeper.on_epoch_end(0)
-    resumed = mask_rcnn(**recipe)
-    resumed.compile(keras.optimizers.SGD(1e-4))
-    resumed.optimizer.build(resumed.trainable_variables)
-    restore(resumed, tmp_path / "checkpoint", tmp_path / "results")
-    for path, value in values(resumed.backbone).items():
+    resumed = backbones.build("resnet50", "random", 2, 64, frozen_norm)
+    restore(pooled(resumed), tmp_path / "checkpoint", tmp_path / "results")
+    for path, value in values(resumed).items():
         np.testing.assert_array_equal(value, after[path])
-    detector = Detector(resumed, 0.1, 0.5)
-    detector.compile(jit_compile=JIT)
-    for name, found in detector.predict_on_batch(batch).items():
-        np.testing.assert_allclose(found, expected[name], atol=1e-5)
+    for found, wanted in zip(numbers(resumed, batch), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_folded_norm_can_only_be_frozen():

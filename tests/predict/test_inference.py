@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
+from fashionseg.model import backbones, roi_heads
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, Detector
 from fashionseg.predict import inference, inspect, masks
@@ -69,14 +71,35 @@ SETTINGS = Predict(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """EfficientNet-Lite0 with each block once, dense layers of 32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
+        patch.setattr(roi_heads, "DENSE", 32)
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder as training leaves it; the network has random weights."""
+def trained(small, tmp_path_factory):
+    """A folder as training leaves it; the network has random weights. It is read and compiled once for each scale and
+    batch size, however many predictors ask: that takes seconds."""
     folder = tmp_path_factory.mktemp("models")
-    keras.utils.set_random_seed(4)
     mask_rcnn(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
     files.write_json(folder / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
-    return folder
+    load = inference.load
+    known = cache(lambda scale: load(folder, scale))
+    compiled = cache(Once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "load", lambda path, scale=1.0: known(scale) if path == folder else load(path, scale))
+        patch.setattr(inference, "Detector", compiled)
+        yield folder
+
+
+class Once(Detector):
+    def compile(self, **kwargs):
+        if not self.compiled:
+            super().compile(**kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -182,23 +205,25 @@ def test_networks_of_other_labels_are_not_fused(trained, tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
-def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path):
+def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path, monkeypatch):
     from fashionseg.predict.export import export
 
     export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
-    batch = padded([pictures.resized(image, 64)] * 3, 64)
+    batch = padded([pictures.resized(image, 64)] * 2, 64)
     expected = predictor.views[0].detector.predict_on_batch(batch)
-    np.savez(tmp_path / "batch.npz", **batch)
-    code = (
-        "import numpy as np, tensorflow as tf\n"
-        "saved = tf.saved_model.load('saved')\n"
-        "np.savez('found.npz', **saved.serve(dict(np.load('batch.npz'))))\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    found = np.load(tmp_path / "found.npz")
+    import tensorflow as tf
+
+    with monkeypatch.context() as patch:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("fashionseg", "keras")]:
+            patch.setitem(sys.modules, name, None)  # to import it fails
+        saved = tf.saved_model.load(tmp_path / "saved")
+        found = saved.serve({name: tf.constant(values) for name, values in batch.items()})
+        one = saved.serve({name: tf.constant(values[:1]) for name, values in batch.items()})
     assert set(found) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-5)
+        np.testing.assert_allclose(one[name], values[:1], atol=1e-5)
+    assert b"PyFunc" not in (tmp_path / "saved" / "saved_model.pb").read_bytes()  # which this process alone could run
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow can")
@@ -215,11 +240,15 @@ def test_commands_run_on_the_backend_of_params(command, tmp_path):
     (tmp_path / "params.yaml").write_text(
         (Path(__file__).parents[2] / "params.yaml").read_text().replace("backend: tensorflow", "backend: jax")
     )
-    code = "import sys; from fashionseg.__main__ import main; assert 'keras' not in sys.modules\n"
-    code += "try: main(sys.argv[1:])\nexcept Exception: pass\nimport keras; print(keras.backend.backend())"
+    (tmp_path / "keras.py").write_text("import os; print(os.environ.get('KERAS_BACKEND')); raise SystemExit")
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    paths = [str(tmp_path), str(Path(inference.__file__).parents[1])]
     run = subprocess.run(
-        [sys.executable, "-c", code, *command.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "fashionseg", *command.split()],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
     )
     assert run.stdout == "jax\n", run.stderr
 
