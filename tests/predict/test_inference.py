@@ -210,6 +210,7 @@ def test_the_exported_network_gives_the_same_without_this_package(predictor, tra
 
     export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
     batch = padded([pictures.resized(image, 64)] * 2, 64)
+    batch["images"] = batch["images"].astype(np.float32)
     expected = predictor.views[0].detector.predict_on_batch(batch)
     import tensorflow as tf
 
