@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from fashionseg.errors import UserError
-from fashionseg.model.roi_heads import BOX_SIDE
+from fashionseg.model.roi_heads import ROI_BOX_SIDE
 from fashionseg.model.weights import read_state_dict
 
 # These depend on the number of classes or of anchor ratios; they begin anew where the file has another one.
@@ -247,9 +247,9 @@ def _torchvision(file: _File) -> Report:
         name = f"roi_heads.box_head.{layer[-1]}"
         conv(layer, f"{name}.0", f"{name}.1")
     if convs:
-        dense("box_head.dense.0", f"roi_heads.box_head.{len(convs) + 1}", BOX_SIDE)  # one flattens between
+        dense("box_head.dense.0", f"roi_heads.box_head.{len(convs) + 1}", ROI_BOX_SIDE)  # one flattens between
     else:
-        dense("box_head.dense.0", "roi_heads.box_head.fc6", BOX_SIDE)
+        dense("box_head.dense.0", "roi_heads.box_head.fc6", ROI_BOX_SIDE)
         dense("box_head.dense.1", "roi_heads.box_head.fc7")
     dense("box_head.class_logits", "roi_heads.box_predictor.cls_score")
     dense("box_head.deltas", "roi_heads.box_predictor.bbox_pred")
