@@ -41,7 +41,7 @@ def test_more_samples(case, compiled):
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), case["pooled_3_samples"])
 
 
-@pytest.mark.parametrize("part_bytes", [roi_align.PART_BYTES, 1], ids=["in one part", "bin by bin"])
+@pytest.mark.parametrize("part_bytes", [roi_align.PART_BYTES, 1, 4096], ids=["in one part", "bin by bin", "parts"])
 def test_every_level_of_a_pyramid(golden, compiled, monkeypatch, part_bytes):
     monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
     case = golden("pyramid")
