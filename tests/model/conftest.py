@@ -59,10 +59,13 @@ def gradients() -> Callable[..., Any]:
             return jax.jit(jax.grad(lambda values: function(*values)))(arrays)
         import tensorflow as tf
 
-        tensors = [tf.convert_to_tensor(values) for values in arrays]
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            value = function(*tensors)
-        return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, tensors)]
+        @partial(tf.function, autograph=False)  # a loop that runs eagerly takes minutes
+        def slopes(tensors: list[Any]) -> list[Any]:
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                value = function(*tensors)
+            return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, tensors)]
+
+        return slopes([tf.convert_to_tensor(values) for values in arrays])
 
     return of
