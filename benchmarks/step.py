@@ -61,9 +61,7 @@ def main() -> None:
     kernels = traffic(text)
     peak = compiled.memory_analysis().temp_size_in_bytes
     print(f"{options.side} px, batch {options.batch}, {options.precision}, {options.images} images, for {target}:")
-    print(
-        f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB read and written, {peak / 1e9:.2f} GB at most"
-    )
+    print(f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB moved, {peak / 1e9:.2f} GB temporary")
     for kernel, size in kernels.most_common(options.largest):
         print(f"{size / 1e9:8.2f} GB  {kernel}")
 
