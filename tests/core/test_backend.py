@@ -47,6 +47,7 @@ def test_the_variable_wins_over_params_and_others_are_cleared(monkeypatch, befor
 
 
 def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "")
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(UserError, match=r"Keras does not start on jax \(import of keras halted.*keras\.json"):
         backend.choose("jax")
