@@ -17,7 +17,7 @@ import cv2
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fashionseg.core import files
+from fashionseg.core import files, pictures
 from fashionseg.report import plots
 from fashionseg.report.plots import read_table
 
@@ -199,7 +199,7 @@ def _shown(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _picture(file: Path, caption: str) -> Picture:
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    image = cv2.cvtColor(pictures.read(file), cv2.COLOR_RGB2BGR)
     scale = PICTURE_HEIGHT / image.shape[0]
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

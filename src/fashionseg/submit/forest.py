@@ -21,7 +21,7 @@ class Forest:
     def _nodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Nodes of all trees, roots first: feature, threshold, children (2, nodes) for <= and >, value.
 
-        The children of a leaf are the leaf itself. Raises ValueError where a threshold or a leaf is no number.
+        The children of a leaf are the leaf itself. Raises ValueError where a threshold or a leaf is NaN or missing.
         """
         nodes = list(self.trees)  # grows during the loop
         feature, threshold, children, value = [], [], [], []

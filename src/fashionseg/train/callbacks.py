@@ -23,7 +23,7 @@ class LiveLog(keras.callbacks.Callback):
     """One row an epoch, numbered from 0, in `folder`/plots/metrics/{train,eval}/*.tsv; the last values in metrics.json.
 
     Logs each loss of training and validation, and of the training learning_rate at the last step, seconds of the whole
-    epoch, images_per_second without validation; `images` are those of an epoch. What is no number is left out, as it
+    epoch, images_per_second without validation; `images` are those of an epoch. NaN and infinity are left out, as they
     would break a plot. Rows that are there stay: `restore` sees to it that they end before the first epoch to come.
     Raises UserError in a Git repository without a commit.
     """

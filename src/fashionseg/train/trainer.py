@@ -43,13 +43,13 @@ def train(
     results: str | Path,
     checkpoints: str | Path,
 ) -> None:
-    """Writes `models`/mask_rcnn.weights.h5 and .json and DVCLive's history with overlays of the input under `results`.
+    """Writes `models`/mask_rcnn.weights.h5 and .json and DVCLive's history under `results`.
 
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
     that their file_name counts from. `checkpoints`/<fingerprint> holds the state after each epoch until the training is
     done; other params, data, code, backend or files of weights have another fingerprint and so begin afresh, unless
     train.resume names the folder to go on from. Raises UserError while another training uses `checkpoints`, where there
-    are no attributes to learn or is nothing to resume, and at a loss that is no number.
+    are no attributes to learn or is nothing to resume, and where a loss is NaN.
     """
     print(describe(config.model.precision))
     if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
@@ -111,7 +111,7 @@ def _start(network: Network) -> keras.Model:
 
 
 def _rebuilding(network: Network, model: keras.Model) -> Network:
-    """What makes the network anew, for its weights to be loaded, without the files it began from."""
+    """The config that rebuilds the network for its weights, without the files it started from."""
     own = network.backbone in backbones.OWN
     return replace(network, weights="random", backbone=network.backbone if own else model.backbone.description)
 

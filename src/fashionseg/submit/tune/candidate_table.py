@@ -65,7 +65,7 @@ class RankedCandidates:
         return RankedCandidates(replace(self.counts, **columns), self.scores[chosen])
 
     def of_images(self, chosen: np.ndarray) -> "RankedCandidates":
-        """The candidates of some images, which are numbered anew. chosen: (image_count,) bool."""
+        """The candidates of some images, renumbered from 0. chosen: (image_count,) bool."""
         counts, numbers = self.counts, np.cumsum(chosen) - 1
         kept, true = self.rows(chosen[counts.images]), chosen[counts.true_images]
         counts = replace(
