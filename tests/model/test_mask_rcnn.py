@@ -342,6 +342,20 @@ def test_images_of_whole_numbers_may_be_bytes(precision, compiled):
         np.testing.assert_array_equal(level, other)
 
 
+def test_training_reaches_the_norms_of_the_backbone(monkeypatch):
+    """Where they are not frozen, and in training alone."""
+    model, batch, seen = network(frozen_norm=False), make_batch(), []
+    means = [variable for variable in model.backbone.variables if "moving_mean" in variable.path]
+    for training in (False, True):
+        model.look(batch["images"], training)
+        assert {bool(ops.convert_to_numpy(mean).any()) for mean in means} == {training}
+    monkeypatch.setattr(model, "look", lambda images, training: seen.append(training) or 1 / 0)
+    for training in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            model.call(batch, training=training)
+    assert seen == [False, True]
+
+
 def test_weights_round_trip(tmp_path):
     one, other = network(), network(seed=8)
     one.save_weights(tmp_path / "model.weights.h5")
