@@ -1,7 +1,6 @@
 """download: the competition's files into data/raw."""
 
 import sys
-from pathlib import Path
 
 from fashionseg import params
 from fashionseg.core import pictures
@@ -9,11 +8,12 @@ from fashionseg.core.errors import reported
 from fashionseg.download import sources
 
 
-def main(raw: str) -> None:
+def main(listing: str, raw: str) -> None:
     config = params.load("seed", "data")
-    sources.fetch(config.data, config.seed, raw)
-    counts = [f"{len(pictures.find(Path(raw, name)))} {name} pictures" for name in ("train", "test")]
-    print(f"{raw}: {', '.join(counts)} from source {config.data.source}")
+    sources.fetch(config.data, config.seed, listing, raw)
+    folder = pictures.originals(raw)
+    counts = [f"{len(pictures.find(folder / name))} {name} pictures" for name in ("train", "test")]
+    print(f"{raw}: {', '.join(counts)} from source {config.data.source}" + f", read in {folder}" * (str(folder) != raw))
 
 
 if __name__ == "__main__":

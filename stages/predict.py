@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import backend, documents, files
+from fashionseg.core import backend, documents, files, pictures
 from fashionseg.core.errors import reported
 
 
@@ -17,7 +17,7 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
     folders = [Path(models), *(Path(others) / name for name in settings.predict.models)]
 
     def images_for(side: int) -> Path:
-        return Path(images if side <= settings.images.side else originals)
+        return Path(images) if side <= settings.images.side else pictures.originals(originals)
 
     results = inference.predict(truth, images_for, folders, settings.predict, settings.machine.workers)
     files.write_json(predictions, results)

@@ -1,5 +1,6 @@
 """Where the files come from; Kaggle is a server on this machine that speaks its protocol."""
 
+import hashlib
 import io
 import json
 import os
@@ -12,15 +13,26 @@ from types import SimpleNamespace
 import pytest
 
 from fashionseg.convert.competition import read
+from fashionseg.core import pictures
 from fashionseg.core.errors import UserError
-from fashionseg.download import sources
+from fashionseg.download import sources, survey
 from fashionseg.download.config import Data
 
 NAME = "some-competition"
 
 
-def fetch_local(path, folder):
-    sources.fetch(Data("local", None if path is None else str(path), NAME), 0, folder)
+def fetch_local(path, folder, watch="times"):
+    """The folder, as the stages source and download leave it; returns the listing."""
+    data, listing = Data("local", None if path is None else str(path), watch, NAME), Path(folder).with_suffix(".json")
+    survey.survey(data, listing)
+    sources.fetch(data, 0, listing, folder)
+    return json.loads(listing.read_text())
+
+
+def fetch(source, seed, folder, **options):
+    data, listing = Data(source, None, "times", NAME), Path(folder).with_suffix(".json")
+    survey.survey(data, listing)
+    sources.fetch(data, seed, listing, folder, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -38,21 +50,71 @@ def free(monkeypatch, *sizes: int):
 def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "DEMO_IMAGES", 5)
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
-        sources.fetch(Data("demo", None, NAME), seed, tmp_path / name)
+        fetch("demo", seed, tmp_path / name)
     competition = read(tmp_path / "one")
     assert len(competition.train_images) + len(competition.test_images) == 5
     assert competition.dropped == {}
     assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "other")
 
 
-def test_local_copies_all_with_their_times(folder, tmp_path):
-    fetch_local(folder.path, tmp_path / "raw")
-    assert contents(tmp_path / "raw") == contents(folder.path)
-    for name in ("train/image000.jpg", "train.csv"):
-        copy, original = tmp_path / "raw" / name, folder.path / name
-        assert not os.path.samefile(copy, original)
-        assert copy.stat().st_mtime_ns == original.stat().st_mtime_ns
-    assert len(read(tmp_path / "raw").instances) == 60
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if "/" not in name}
+
+
+def test_local_copies_tables_and_reads_pictures_in_place(folder, tmp_path):
+    listing = fetch_local(folder.path, tmp_path / "raw")
+    assert set(listing["files"]) == set(contents(folder.path))
+    picture = folder.path / "train/image000.jpg"
+    assert listing["files"]["train/image000.jpg"] == [picture.stat().st_size, picture.stat().st_mtime_ns]
+    listed = {pictures.IN_PLACE: (tmp_path / "raw.json").read_bytes()}
+    assert contents(tmp_path / "raw") == tables(folder.path) | listed
+    competition = read(tmp_path / "raw")
+    assert len(competition.instances) == 60
+    assert competition.train_images["image000"] == picture
+
+
+def test_a_folder_that_nobody_may_write_into_is_read(folder, tmp_path):
+    """As Kaggle mounts data. Links are followed; of root, who may write anywhere, the contents tell."""
+    (folder.path / "train/image000.jpg").rename(tmp_path / "elsewhere.jpg")
+    (folder.path / "train/image000.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    places = [folder.path, *folder.path.rglob("*")]
+    before = contents(folder.path)
+    for place in places:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        fetch_local(folder.path, tmp_path / "raw")
+        assert len(read(tmp_path / "raw").train_images) == 30
+    finally:
+        for place in places:
+            place.chmod(0o755 if place.is_dir() else 0o644)
+    assert contents(folder.path) == before
+    (tmp_path / "raw/train.csv").write_text("ours")
+
+
+def test_a_change_is_noticed_by_time_or_by_contents(folder, tmp_path):
+    picture = folder.path / "test/a.jpg"
+    before = {watch: fetch_local(folder.path, tmp_path / "raw", watch) for watch in ("times", "contents")}
+    digest = hashlib.md5(picture.read_bytes()).hexdigest()
+    assert before["contents"]["files"]["test/a.jpg"] == digest
+    os.utime(picture, ns=(1, 1))
+    after = {watch: fetch_local(folder.path, tmp_path / "raw", watch) for watch in ("times", "contents")}
+    assert after["times"] != before["times"]
+    assert after["contents"] == before["contents"]
+    picture.write_bytes(picture.read_bytes()[:-1] + b"x")
+    assert fetch_local(folder.path, tmp_path / "raw", "contents") != before["contents"]
+
+
+def test_a_team_mate_without_the_pictures_keeps_the_list(folder, tmp_path, capsys):
+    listing = fetch_local(folder.path, tmp_path / "raw")
+    folder.path.rename(tmp_path / "gone")
+    data = Data("local", str(folder.path), "times", NAME)
+    survey.survey(data, tmp_path / "raw.json")
+    assert "is not on this machine; it is taken to be as" in capsys.readouterr().out
+    assert json.loads((tmp_path / "raw.json").read_text()) == listing
+    with pytest.raises(UserError, match=r"whose pictures are read in place, is not there; set data\.path"):
+        read(tmp_path / "raw")
+    with pytest.raises(UserError, match="lacks"):
+        survey.survey(data, tmp_path / "new.json")
 
 
 def test_a_relative_folder_counts_from_the_project_in_a_queued_run(folder, tmp_path, monkeypatch):
@@ -60,26 +122,18 @@ def test_a_relative_folder_counts_from_the_project_in_a_queued_run(folder, tmp_p
     checkout.mkdir(parents=True)
     monkeypatch.chdir(checkout)
     fetch_local(folder.path.relative_to(tmp_path), "data/raw")
-    assert contents(checkout / "data/raw") == contents(folder.path)
+    assert len(read("data/raw").train_images) == 30
 
 
-def test_local_asks_for_room_before_it_copies(folder, tmp_path, monkeypatch):
-    blocks = sum(-(-len(data) // 4096) * 4096 for data in contents(folder.path).values())
-    free(monkeypatch, blocks - 1)
-    with pytest.raises(UserError, match=r"the files of .*competition need"):
-        fetch_local(folder.path, tmp_path / "raw")
-    assert not (tmp_path / "raw").exists()
-    free(monkeypatch, blocks)
-    fetch_local(folder.path, tmp_path / "raw")
-
-
-def test_local_follows_symbolic_links(folder, tmp_path):
-    picture = folder.path / "train/image000.jpg"
-    picture.rename(tmp_path / "elsewhere.jpg")
-    picture.symlink_to(tmp_path / "elsewhere.jpg")
-    fetch_local(folder.path, tmp_path / "raw")
-    assert not (tmp_path / "raw/train/image000.jpg").is_symlink()
-    assert (tmp_path / "raw/train/image000.jpg").read_bytes() == (tmp_path / "elsewhere.jpg").read_bytes()
+@pytest.mark.parametrize("mount", ["competitions/{}", "{}"])
+def test_kaggle_mounts_are_read_in_place(folder, tmp_path, monkeypatch, mount):
+    monkeypatch.setattr(survey, "MOUNTS", [f"{tmp_path}/input/{form}" for form in ("competitions/{}", "{}")])
+    place = tmp_path / "input" / mount.format(NAME)
+    place.parent.mkdir(parents=True)
+    folder.path.rename(place)
+    fetch("kaggle", 0, tmp_path / "raw", cache=tmp_path / "downloads")
+    assert pictures.originals(tmp_path / "raw") == place
+    assert not (tmp_path / "downloads").exists()
 
 
 def test_local_takes_pictures_of_any_suffix_and_passes_over_the_rest(folder, tmp_path, capsys):
@@ -170,7 +224,7 @@ def kaggle(folder, serve_kaggle):
 
 
 def fetch_kaggle(tmp_path):
-    sources.fetch(Data("kaggle", None, NAME), 0, tmp_path / "raw", tmp_path / "downloads")
+    fetch("kaggle", 0, tmp_path / "raw", cache=tmp_path / "downloads")
 
 
 def test_kaggle_downloads_once_and_unpacks(kaggle, folder, tmp_path):

@@ -84,7 +84,8 @@ def read(folder: str | Path) -> Competition:
     folder = Path(folder)
     categories, attributes = _labels(folder / LABELS)
     table = tables.read(folder / TRAIN, COLUMNS)
-    train, test = _pictures(folder / "train"), _test_pictures(folder)
+    originals = pictures.originals(folder)
+    train, test = _pictures(originals / "train"), _test_pictures(folder / SAMPLE, originals / "test")
     _no_collision([*train, *table["ImageId"].unique()], folder / TRAIN)
     _no_collision(test, folder / SAMPLE)
 
@@ -165,13 +166,11 @@ def _pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _test_pictures(folder: Path) -> dict[str, Path]:
-    table, there = tables.read(folder / SAMPLE, ["ImageId"]), _pictures(folder / "test")
+def _test_pictures(sample: Path, folder: Path) -> dict[str, Path]:
+    table, there = tables.read(sample, ["ImageId"]), _pictures(folder)
     for name, row in zip(table["ImageId"], table["row"], strict=True):
         if name not in there:
-            raise UserError(
-                f"{folder / 'test'} has no picture {name}, which {folder / SAMPLE}:{row} names; get it again."
-            )
+            raise UserError(f"{folder} has no picture {name}, which {sample}:{row} names; get it again.")
     return {name: there[name] for name in table["ImageId"].unique()}
 
 

@@ -6,12 +6,28 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 
+IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
 
 # The competition's largest picture has two thirds of this; a header that tells twice as many pixels is damaged.
 Image.MAX_IMAGE_PIXELS = 2**27
+
+
+def originals(raw: str | Path) -> Path:
+    """The folder of train/ and test/: `raw` itself, or what it names as read in place.
+
+    Raises UserError where that folder is not on this machine.
+    """
+    place = Path(raw, IN_PLACE)
+    if not place.exists():
+        return Path(raw)
+    folder = paths.of_user(files.read_json(place)["folder"])
+    if not folder.is_dir():
+        raise UserError(f"{folder}, whose pictures are read in place, is not there; set data.path to where they are.")
+    return folder
 
 
 def find(folder: str | Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Where the competition's files come from: drawn, a folder of the user's, or Kaggle."""
+"""The competition's files: drawn, the tables of a folder that is read in place, or Kaggle's archive."""
 
 import shutil
 import zipfile
@@ -14,51 +14,33 @@ from fashionseg.core import files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
+from fashionseg.download.survey import FILES, FOLDERS
 from fashionseg_demo import competition
 
-FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
 DEMO_IMAGES = 250
-SHOWN = 5  # entries that are named
 BLOCK = 4096  # bytes that a file system hands out at least
 
 
-def fetch(data: Data, seed: int, folder: str | Path, cache: str | Path = "downloads") -> None:
+def fetch(data: Data, seed: int, listing: str | Path, folder: str | Path, cache: str | Path = "downloads") -> None:
     """Puts the competition's files into `folder`, all or none, from where `data.source` says.
 
-    A broken download from Kaggle stays in `cache` and goes on from there the next time. Raises UserError where the
-    source is missing, incomplete or closed, and, before it writes anything, where there is too little room.
+    Of a folder that `listing` names (`survey` wrote it) the tables are copied, with the listing; the pictures stay
+    where they are: `pictures.originals` finds them. A broken download from Kaggle stays in `cache` and goes on from
+    there the next time. Raises UserError where the source is missing, incomplete or closed, and, before it writes
+    anything, where there is too little room.
     """
+    folder = Path(folder)
     if data.source == "demo":
         with files.replacing(folder) as beside:
             competition.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
-    elif data.source == "local":
-        _copy(data.path, Path(folder))
+    elif place := files.read_json(listing).get("folder"):
+        with files.replacing(folder) as beside:
+            beside.mkdir()
+            for name in FILES:
+                shutil.copyfile(paths.of_user(place) / name, beside / name)  # no link: DVC makes these read-only
+            shutil.copyfile(listing, beside / pictures.IN_PLACE)
     else:
-        _unzip(_download(data.competition, Path(cache), Path(folder)), Path(folder))
-
-
-def _copy(path: str | None, folder: Path) -> None:
-    """Copies, not links: DVC's cache links what is in `folder`, and makes it read-only."""
-    if path is None:
-        raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
-    source = paths.of_user(path)
-    lacking = [name for name in FILES if not (source / name).is_file()]
-    lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
-    if lacking:
-        below = next((path.parent for path in sorted(source.glob("*/train.csv"))), None)
-        hint = f"{below} may be meant" if below else "it should hold the competition's files"
-        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
-    found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
-    if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
-        shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
-        print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
-    names = [*(source / name for name in FILES), *found]
-    with files.replacing(folder) as beside:
-        _check_room([(folder.parent, _blocks(file.stat().st_size for file in names))], f"the files of {source}")
-        for name in FOLDERS:
-            (beside / name).mkdir(parents=True)
-        for file in track(names, f"files of {source}"):
-            shutil.copy2(file, beside / file.relative_to(source))  # its time, too: `convert` knows it again by that
+        _unzip(_download(data.competition, Path(cache), folder), folder)
 
 
 def _download(competition: str, cache: Path, folder: Path) -> Path:

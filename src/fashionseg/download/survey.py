@@ -1,0 +1,70 @@
+"""What a folder of the user's holds. Its pictures are read where they are; by this list DVC sees that one changed."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from rich.progress import track
+
+from fashionseg.core import files, paths, pictures
+from fashionseg.core.errors import UserError
+from fashionseg.download.config import Data
+
+FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
+MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # of Kaggle's notebooks: since 2026, and before
+SHOWN = 5  # entries that are named
+
+
+def survey(data: Data, listing: str | Path) -> None:
+    """Writes the JSON file `listing`: {} where files are to be drawn or downloaded, else {"folder": as the user wrote
+    it, "files": {name: [bytes, time of change in ns], or its md5 with data.watch contents}}.
+
+    Where the folder is gone but a listing of it is there, as after `dvc pull` on another machine, that one stays.
+    Raises UserError where the folder is missing or incomplete.
+    """
+    place = _in_place(data)
+    if place is None:
+        files.write_json(listing, {})
+        return
+    if not paths.of_user(place).exists() and Path(listing).exists() and files.read_json(listing).get("folder") == place:
+        print(f"{place} is not on this machine; it is taken to be as {listing} lists it")
+        return
+    folder = paths.of_user(place)
+    state = _md5 if data.watch == "contents" else _size_and_time
+    names = _names(folder)
+    states = {str(name.relative_to(folder)): state(name) for name in track(names, f"looking through {folder}")}
+    files.write_json(listing, {"folder": place, "files": states})
+
+
+def _in_place(data: Data) -> str | None:
+    """The folder whose pictures are read where they are, as the user wrote it."""
+    if data.source == "local" and data.path is None:
+        raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
+    if data.source == "kaggle":
+        return next(filter(os.path.isdir, (mount.format(data.competition) for mount in MOUNTS)), None)
+    return data.path if data.source == "local" else None
+
+
+def _names(source: Path) -> list[Path]:
+    """The tables and pictures of a folder; prints what it passes over."""
+    lacking = [name for name in FILES if not (source / name).is_file()]
+    lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
+    if lacking:
+        below = next((path.parent for path in sorted(source.glob("*/train.csv"))), None)
+        hint = f"{below} may be meant" if below else "it should hold the competition's files"
+        raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
+    found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
+    if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
+        shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
+        print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
+    return [*(source / name for name in FILES), *found]
+
+
+def _size_and_time(file: Path) -> list[int]:
+    state = file.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
