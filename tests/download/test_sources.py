@@ -91,17 +91,26 @@ def test_a_folder_that_nobody_may_write_into_is_read(folder, tmp_path):
     (tmp_path / "raw/train.csv").write_text("ours")
 
 
-def test_a_change_is_noticed_by_time_or_by_contents(folder, tmp_path):
+def test_a_change_is_noticed_by_size_time_or_contents(folder, tmp_path):
     picture = folder.path / "test/a.jpg"
-    before = {watch: fetch_local(folder.path, tmp_path / "raw", watch) for watch in ("times", "contents")}
-    digest = hashlib.md5(picture.read_bytes()).hexdigest()
-    assert before["contents"]["files"]["test/a.jpg"] == digest
+
+    def noticed() -> set[str]:
+        before = dict(listings)
+        for watch in survey.STATES:
+            listings[watch] = fetch_local(folder.path, tmp_path / "raw", watch)
+        return {watch for watch in before if before[watch] != listings[watch]}
+
+    listings = {}
+    noticed()
+    assert listings["contents"]["files"]["test/a.jpg"] == hashlib.md5(picture.read_bytes()).hexdigest()
+    assert noticed() == set()
     os.utime(picture, ns=(1, 1))
-    after = {watch: fetch_local(folder.path, tmp_path / "raw", watch) for watch in ("times", "contents")}
-    assert after["times"] != before["times"]
-    assert after["contents"] == before["contents"]
+    assert noticed() == {"times"}
     picture.write_bytes(picture.read_bytes()[:-1] + b"x")
-    assert fetch_local(folder.path, tmp_path / "raw", "contents") != before["contents"]
+    os.utime(picture, ns=(1, 1))
+    assert noticed() == {"contents"}
+    picture.write_bytes(picture.read_bytes() + b"x")
+    assert noticed() == {"sizes", "times", "contents"}
 
 
 def test_a_team_mate_without_the_pictures_keeps_the_list(folder, tmp_path, capsys):

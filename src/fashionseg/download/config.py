@@ -8,5 +8,5 @@ from typing import Literal
 class Data:
     source: Literal["demo", "local", "kaggle"]
     path: str | None
-    watch: Literal["times", "contents"]
+    watch: Literal["sizes", "times", "contents"]
     competition: str

@@ -15,9 +15,21 @@ MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # of Kaggle's no
 SHOWN = 5  # entries that are named
 
 
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+STATES = {
+    "sizes": lambda file: file.stat().st_size,
+    "times": lambda file: [file.stat().st_size, file.stat().st_mtime_ns],
+    "contents": _md5,
+}
+
+
 def survey(data: Data, listing: str | Path) -> None:
     """Writes the JSON file `listing`: {} where files are to be drawn or downloaded, else {"folder": as the user wrote
-    it, "files": {name: [bytes, time of change in ns], or its md5 with data.watch contents}}.
+    it, "files": {name: state}}, a state being what `STATES` has for data.watch.
 
     Where the folder is gone but a listing of it is there, as after `dvc pull` on another machine, that one stays.
     Raises UserError where the folder is missing or incomplete.
@@ -30,9 +42,8 @@ def survey(data: Data, listing: str | Path) -> None:
         print(f"{place} is not on this machine; it is taken to be as {listing} lists it")
         return
     folder = paths.of_user(place)
-    state = _md5 if data.watch == "contents" else _size_and_time
-    names = _names(folder)
-    states = {str(name.relative_to(folder)): state(name) for name in track(names, f"looking through {folder}")}
+    names = track(_names(folder), f"looking through {folder}")
+    states = {str(name.relative_to(folder)): STATES[data.watch](name) for name in names}
     files.write_json(listing, {"folder": place, "files": states})
 
 
@@ -58,13 +69,3 @@ def _names(source: Path) -> list[Path]:
         shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
         print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
     return [*(source / name for name in FILES), *found]
-
-
-def _size_and_time(file: Path) -> list[int]:
-    state = file.stat()
-    return [state.st_size, state.st_mtime_ns]
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
