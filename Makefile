@@ -62,6 +62,16 @@ inspect: .venv/done ## a network at work on one picture, step by step: make insp
 export: .venv/done ## the trained network as a TensorFlow SavedModel
 	@$(BIN)/python -m fashionseg export models results/saved_model
 
+notebooks: .venv/done ## the notebooks from their scripts in notebooks/
+	@$(BIN)/jupytext --quiet --to ipynb --update-metadata '{"jupytext": null}' notebooks/*.py
+
+wheels: ## all packages and the code in wheels/, for a machine without internet with this Python: docs/kaggle.md
+	@rm -rf wheels
+	@$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCK) -d wheels
+	@$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps '$(UV)' -d wheels
+	@git bundle create -q wheels/fashionseg.bundle HEAD
+	@du -sh wheels
+
 lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'
 	$(COMPILE) --extra tensorflow --extra jax --extra dev --output-file requirements.lock
@@ -79,4 +89,4 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock
+.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export notebooks wheels lock

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +47,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 def pipeline(tmp_path_factory) -> Path:
     """The repository's files with small params, and `dvc repro` run through."""
     folder = tmp_path_factory.mktemp("pipeline")
-    for name in ("plots", "stages", "src"):
+    for name in ("plots", "presets", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
@@ -189,3 +190,38 @@ def test_a_mistake_is_one_line_and_leaves_nothing(pipeline, change, sentence):
     assert done.stderr.splitlines()[-1].startswith(sentence)
     assert "Traceback" not in done.stderr
     assert not (pipeline / arguments[-1]).exists()
+
+
+def session(folder: Path, inputs: Path, **settings) -> str:
+    """What notebooks/kaggle.py prints, run as a script with these settings; `folder` gets working/ and scratch/."""
+    cells = (ROOT / "notebooks/kaggle.py").read_text().split("\n# %%")
+    (place,) = (number for number, cell in enumerate(cells) if cell.startswith(' tags=["parameters"]'))
+    settings |= {"PRESET": None, "GPU": "", "INPUT": str(inputs)}
+    settings |= {name: str(folder / name.lower()) for name in ("WORKING", "SCRATCH")}
+    cells[place] += "\n" + "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+    (folder / "notebook.py").write_text("\n# %%".join(cells))
+    done = run(folder, sys.executable, "notebook.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, tmp_path):
+    """The first session has no time; the next finds what an earlier one made, here all but the data's place."""
+    first, second, inputs = tmp_path / "first", tmp_path / "second", tmp_path / "input"
+    for path in (first, second, inputs / "notebooks/someone/fashionseg"):
+        path.mkdir(parents=True)
+    shutil.copytree(pipeline / "competition", inputs / "competitions/some")
+    settings = {"CODE": str(pipeline), "CHANGES": {"data": {"path": f"{inputs}/competitions/some"}}}
+    assert "Out of time" in session(first, inputs, HOURS=1e-9, **settings)
+    assert not (first / "working/submission.csv").exists()
+    state = inputs / "notebooks/someone/fashionseg/fashionseg.tar"
+    shutil.copy(first / "working/fashionseg.tar", state)
+    with tarfile.open(state, "a") as tar:
+        for name in ("dvc.lock", ".dvc/cache"):
+            tar.add(pipeline / name, name)
+    said = session(second, inputs, HOURS=1.0, **settings)
+    assert "going on from" in said
+    assert "submission.csv is there" in said
+    files = [folder / "submission.csv" for folder in (second / "working", pipeline / "submissions")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert "Running stage 'train'" not in (second / "working/run.log").read_text()
