@@ -95,6 +95,7 @@ def train(
         files.write_json(folder / MADE_BY, made_by, indent=1)
         keras.utils.set_random_seed(config.seed)
         model = _start(network)
+        model.use_shapes(batches.shapes)
         fit(model, batches, validation, config.train, folder, Path(results))
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         files.remove(folder)
