@@ -120,5 +120,5 @@ def test_an_epoch_has_as_many_batches_as_the_last(data, cheap):
     plans = [[batches.names_of(index) for index in range(len(batches))] for batches.epoch in range(5)]
     assert {len(plan) for plan in plans} == {9}
     assert all(len({tuple(plan[index]) for plan in plans}) > 1 for index in range(9))
-    mixed = [[batches._groups[batches._chosen(index)[0]] for index in range(9)] for batches.epoch in range(5)]
+    mixed = [[batches._groups[batches._chosen(index)[0][0]] for index in range(9)] for batches.epoch in range(5)]
     assert len(set(map(tuple, mixed))) > 1  # shapes take turns

@@ -34,13 +34,21 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attributes="none", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
-    values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", "resume": None, **train}
+    values |= {
+        "epochs": epochs,
+        "drops": [0.667],
+        "weight_decay": 1e-3,
+        "optimizer": "adamw",
+        "repeat_threshold": 0.0,
+        "resume": None,
+        **train,
+    }
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend, allow_cpu=False),
         images=Images(64),
         model=Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, [1.0]),
-        augment=Augment("standard"),
+        augment=Augment([{"Fliplr": 0.5}], [1.0, 1.0], 0.0),
         train=Train(**values),
     )
 

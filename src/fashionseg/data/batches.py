@@ -22,9 +22,10 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import augment, samples, shapes
+from fashionseg.data import augment, repeats, samples, shapes
+from fashionseg.data.config import NONE, Augment
 from fashionseg.data.labels import Labels
-from fashionseg.data.samples import MASK_SIDE, Sample
+from fashionseg.data.samples import MASK_SIDE, Sample, Source
 
 AHEAD = 3  # batches under way beside the one that is used
 
@@ -74,7 +75,7 @@ class Pictures(keras.utils.PyDataset):
 
     def names_of(self, index: int) -> list[str]:
         """The files of a batch's images."""
-        return [self.records[image]["file_name"] for image in self._chosen(index)]
+        return [self.records[image]["file_name"] for image in self._chosen(index)[0]]
 
     def __getitem__(self, index: int) -> Batch:
         read = [future.result() for future in self._started(index)] if self.processes else self._now(index)
@@ -99,19 +100,18 @@ class Pictures(keras.utils.PyDataset):
             self._plan = shapes.batches(self._order(), self._groups, self.batch_size)
         return self._plan
 
-    def _chosen(self, index: int) -> list[int]:
-        return self._planned()[index].images.tolist()
+    def _chosen(self, index: int) -> tuple[list[int], list[int]]:
+        """The pictures of a batch and how often each came before in this epoch."""
+        rows = self._planned()[index]
+        return rows.images.tolist(), rows.before.tolist()
 
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
         """What reads the pictures of a batch: functions with plain arguments."""
-        return [self._task(image) for image in self._chosen(index)]
+        return [self._task(image, before) for image, before in zip(*self._chosen(index), strict=True)]
 
-    def _task(self, image: int) -> tuple[Any, ...]:
-        return (samples.read, *self._file(image))
-
-    def _file(self, image: int) -> tuple[Path, int, int, int]:
+    def _task(self, image: int, before: int) -> tuple[Any, ...]:
         record = self.records[image]
-        return self.images / record["file_name"], record["height"], record["width"], self.side
+        return samples.read, self.images / record["file_name"], record["height"], record["width"], self.side
 
     def _batch(self, index: int, read: list[np.ndarray]) -> Batch:
         return padded(read, self.side)
@@ -126,9 +126,10 @@ class Batches(Pictures):
     of more the largest are kept, and `dropped` counts the others in the document. `tiny` counts those that are no
     instances at this side, being smaller than LEAST_AREA pixels. An image may have none.
 
-    (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation by `policy`. Keras does
-    not tell a dataset the number of the epoch: pass `self.follow()` to fit's callbacks, which also makes a resumed run
-    (`initial_epoch`) see what it would have seen.
+    (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation. With a
+    `repeat_threshold` above 0 pictures of rare classes come more than once an epoch (`repeats`), each time augmented
+    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: pass
+    `self.follow()` to fit's callbacks, which also makes a resumed run (`initial_epoch`) see what it would have seen.
     """
 
     def __init__(
@@ -139,16 +140,18 @@ class Batches(Pictures):
         batch_size: int,
         instances: int,
         attributes: bool = False,
-        policy: str = "none",
+        augmentation: Augment = NONE,
         seed: int = 0,
         shuffle: bool = False,
+        repeat_threshold: float = 0.0,
         workers: int = 0,
     ):
         document = document if isinstance(document, dict) else documents.read(document)
         super().__init__(document, images, side, batch_size, workers)
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
-        self.policy = policy
+        self.augmentation = augmentation
+        augment.policy(augmentation.imgaug, seed)  # what is wrong is said before a worker trips over it
         self.seed = seed
         self.shuffle = shuffle
         self._epoch = 0
@@ -159,6 +162,8 @@ class Batches(Pictures):
         self.labels = Labels.of(document)
         self.attributes = attributes
         large = [self._large(record, of_image) for record, of_image in zip(self.records, self._truth, strict=True)]
+        held = [{annotation["category_id"] for annotation in of_image} for of_image in self._truth]
+        self._repeats = repeats.factors(held, repeat_threshold)
         self.tiny = sum(map(len, self._truth)) - sum(large)
         self.dropped = sum(max(0, count - instances) for count in large)
 
@@ -188,12 +193,29 @@ class Batches(Pictures):
     def _order(self) -> np.ndarray:
         if not self.shuffle:
             return super()._order()
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.records))
+        counts, random = np.ones(len(self.records), int), np.random.default_rng([self.seed, self.epoch, 1])
+        for group in np.unique(self._groups):  # by itself, so that it makes as many batches each epoch
+            of_group = self._groups == group
+            counts[of_group] = repeats.counts(self._repeats[of_group], random)
+        images = np.repeat(np.arange(len(self.records)), counts)
+        return np.random.default_rng([self.seed, self.epoch]).permutation(images)
 
-    def _task(self, image: int) -> tuple[Any, ...]:
-        segmentations = [annotation["segmentation"] for annotation in self._truth[image]]
-        seed = int(np.random.SeedSequence([self.seed, self.epoch, image]).generate_state(1)[0])
-        return samples.sample, *self._file(image), segmentations, self.instances, self.policy, seed
+    def _task(self, image: int, before: int) -> tuple[Any, ...]:
+        key = [self.seed, self.epoch, image, *[before] * (before > 0)]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        partner = self._partner(image, before)
+        other = None if partner is None else self._source(partner)
+        return samples.sample, self._source(image), self.side, self.instances, self.augmentation, seed, other
+
+    def _source(self, image: int) -> Source:
+        record, of_image = self.records[image], self._truth[image]
+        segmentations = [annotation["segmentation"] for annotation in of_image]
+        return Source(self.images / record["file_name"], record["height"], record["width"], segmentations)
+
+    def _partner(self, image: int, before: int) -> int | None:
+        """The picture whose instances are pasted upon this one, if there is one."""
+        random = np.random.default_rng([self.seed, self.epoch, image, before, 1])
+        return int(random.integers(len(self.records))) if random.random() < self.augmentation.copy_paste else None
 
     def _batch(self, index: int, found: list[Sample]) -> Batch:
         batch = super()._batch(index, [sample.image for sample in found])
@@ -203,8 +225,10 @@ class Batches(Pictures):
         batch["masks"] = np.zeros((*shape, MASK_SIDE, MASK_SIDE), np.uint8)
         if self.attributes:
             batch["attributes"] = np.zeros((*shape, len(self.labels.attribute_ids)), np.uint8)
-        for row, (image, sample) in enumerate(zip(self._chosen(index), found, strict=True)):
-            truth = [self._truth[image][place] for place in sample.kept]
+        for row, (image, before, sample) in enumerate(zip(*self._chosen(index), found, strict=True)):
+            partner = self._partner(image, before)
+            instances = self._truth[image] + ([] if partner is None else self._truth[partner])
+            truth = [instances[place] for place in sample.kept]
             count = len(truth)
             batch["boxes"][row, :count] = sample.boxes
             batch["classes"][row, :count] = self.labels.classes([one["category_id"] for one in truth])

@@ -11,9 +11,10 @@ WORTH = 8
 
 
 class Rows(NamedTuple):
-    """The pictures of a batch by their number; those from row `count` on are repeated to fill it."""
+    """The pictures of a batch by number, and how often each came before; those from row `count` on only fill it."""
 
     images: np.ndarray
+    before: np.ndarray
     count: int
 
 
@@ -46,10 +47,19 @@ def batches(order: np.ndarray, of_image: np.ndarray, batch_size: int) -> list[Ro
 
     of_image (n,): the group of each picture. The last batch of a group is filled with the first pictures of the group.
     """
-    found = []
+    found, before = [], _times_before(order)
     for group in np.unique(of_image[order]):
         places = np.flatnonzero(of_image[order] == group)
         for start in range(0, len(places), batch_size):
             rows = places[np.arange(start, start + batch_size) % len(places)]
-            found.append((places[start], Rows(order[rows], min(batch_size, len(places) - start))))
+            found.append((places[start], Rows(order[rows], before[rows], min(batch_size, len(places) - start))))
     return [rows for _, rows in sorted(found, key=lambda batch: batch[0])]
+
+
+def _times_before(order: np.ndarray) -> np.ndarray:
+    """How often the picture at each place of `order` stands before it."""
+    places = np.argsort(order, kind="stable")
+    _, firsts, counts = np.unique(order[places], return_index=True, return_counts=True)
+    before = np.empty(len(order), int)
+    before[places] = np.arange(len(order)) - np.repeat(firsts, counts)
+    return before

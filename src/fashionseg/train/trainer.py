@@ -72,7 +72,13 @@ def train(
         raise UserError(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
-    batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
+    batches = Batches(
+        train_document,
+        augmentation=config.augment,
+        shuffle=True,
+        repeat_threshold=config.train.repeat_threshold,
+        **shared,
+    )
     validation = Batches(val_document, **shared)
     network = Network(
         **vars(config.model) | {name: str(path) for name in FILES if (path := _named(config.model, name))},
@@ -149,7 +155,7 @@ def fit(
             callbacks=[
                 batches.follow(),
                 StopOnNaN(batches.names_of, validation.names_of),
-                LiveLog(results, len(batches.records), schedule),
+                LiveLog(results, len(batches) * batches.batch_size, schedule),
                 Checkpoint(folder, results),
                 progress,
             ],
