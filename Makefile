@@ -59,6 +59,10 @@ submit: .venv/done ## the submission to Kaggle, once it is found faultless: make
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
 	@$(BIN)/python -m fashionseg inspect models "$$IMAGE" results/inspection
 
+augment: .venv/done ## 16 training pictures as the network sees them, in one image
+	@dvc repro preview
+	@$(BIN)/python -m fashionseg sheet results/preview results/augment.jpg
+
 export: .venv/done ## the trained network as a TensorFlow SavedModel
 	@$(BIN)/python -m fashionseg export models results/saved_model
 
@@ -89,4 +93,5 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export notebooks wheels lock
+.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect augment \
+  export notebooks wheels lock

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,14 @@ import numpy as np
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter  # what fit reads through
 
+from fashionseg import params
 from fashionseg.core import rle
 from fashionseg.data import augment
 from fashionseg.data.batches import Batches
+from fashionseg.data.config import NONE
 
 PICTURES, INSTANCES, WORKERS, EPOCHS = 32, 10, 2, 6
+STANDARD = params.load("augment").augment
 
 
 def competition(folder: Path, side: int) -> dict:
@@ -60,9 +64,9 @@ def masks_through_augmentation(side: int) -> None:
     stack = np.zeros((*image.shape[:2], INSTANCES), np.uint8)
     for k in range(INSTANCES):
         stack[2 * k : 2 * k + side // 3, k : k + side // 4, k] = 1
-    ours = milliseconds(lambda seed: augment.apply(augment.policy("standard", seed), image, patches), 40)
+    ours = milliseconds(lambda seed: augment.apply(augment.policy(STANDARD.imgaug, seed), image, patches), 40)
     theirs = milliseconds(
-        lambda seed: augment.policy("standard", seed)(
+        lambda seed: augment.policy(STANDARD.imgaug, seed)(
             image=image, segmentation_maps=SegmentationMapsOnImage(stack, image.shape)
         ),
         40,
@@ -74,14 +78,19 @@ def masks_through_augmentation(side: int) -> None:
 
 
 def per_sample(document: dict, folder: Path, side: int) -> None:
-    for name in ("none", "standard"):
-        batches = Batches(document, folder, side, 1, 40, policy=name)
-        print(f"a sample, policy {name}: {milliseconds(batches.__getitem__, PICTURES - 1):.1f} ms in one process")
+    for name, augmentation in {
+        "none": NONE,
+        "as in params.yaml": STANDARD,
+        "with large-scale jitter": replace(STANDARD, scale=[0.1, 2.0]),
+        "with copy-paste": replace(STANDARD, copy_paste=1.0),
+    }.items():
+        batches = Batches(document, folder, side, 1, 40, augmentation=augmentation)
+        print(f"a sample, augmentation {name}: {milliseconds(batches.__getitem__, PICTURES - 1):.1f} ms in one process")
 
 
 def reading_ahead(document: dict, folder: Path, side: int) -> None:
     def epoch(workers: int = 0, keras_workers: int = 1, processes: bool = False) -> float:
-        batches = Batches(document, folder, side, 2, 40, policy="standard", workers=workers)
+        batches = Batches(document, folder, side, 2, 40, augmentation=STANDARD, workers=workers)
         batches.workers, batches.use_multiprocessing = keras_workers, processes
         seconds = []
         for batches.epoch in range(EPOCHS):  # the first starts the workers, other programs disturb some

@@ -21,9 +21,10 @@ def main(document: str, images: str, folder: str) -> None:
         side=config.images.side,
         batch_size=config.train.batch_size,
         instances=config.train.instances,
-        policy=config.augment.policy,
+        augmentation=config.augment,
         seed=config.seed,
         shuffle=True,
+        repeat_threshold=config.train.repeat_threshold,
     )
     print(f"{preview.draw_batches(batches, PICTURES, folder)} training pictures as the network sees them: {folder}")
 

@@ -29,7 +29,7 @@ ARROWS = {
     "submit": {"core", "download", "predict"},
     "report": {"core"},
     "params": {"core", "data", "download", "convert", "evaluate", "model", "predict", "submit", "train"},
-    "__main__": {"core", "params", "predict", "report", "submit"},
+    "__main__": {"core", "draw", "params", "predict", "report", "submit"},
 }
 # What a stage may import without depending on it, since no output follows from it: DVC tracks the values that params
 # reads, and the console only prints.

@@ -77,6 +77,12 @@ def test_only_the_named_sections(write):
         ("drops: [0.8333]", "drops: [-0.3]", "above 0 and below 1, not [-0.3]"),
         ("drops: [0.8333]", "drops: [0.9, 0.8]", "above 0 and below 1, not [0.9, 0.8]"),
         ("learning_rate: 3.0e-4", "learning_rate: .nan", "train.learning_rate should be a number from 0 on, not nan"),
+        (
+            "scale: [1.0, 1.0]",
+            "scale: [2.0, 1.0]",
+            "augment.scale should be two ascending numbers above 0, not [2.0, 1.0]",
+        ),
+        ("  - Fliplr: 0.5", "  - Fliplr", "augment.imgaug should be a list of mappings, not ["),
         ("source: demo", "source: disk", "data.source should be demo or local or kaggle, not 'disk'"),
         ("path: null", "path: 3", "data.path should be text or null, not 3"),
         ("side: 320", "side: 300", "images.side should be a multiple of 32 from 64 on, not 300"),

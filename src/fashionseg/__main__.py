@@ -63,6 +63,13 @@ def inspect(models: str, image: str, folder: str) -> None:
     print(f"{inspect(Path(models), image, folder)} steps: {folder}")
 
 
+def sheet(folder: str, path: str) -> None:
+    """the pictures of a folder in one image"""
+    from fashionseg.draw.preview import sheet
+
+    print(f"{sheet(folder, path)} pictures of {folder}: {path}")
+
+
 def export(models: str, folder: str) -> None:
     """the trained network as a TensorFlow SavedModel"""
     backend.choose(params.load("machine").machine.backend)
@@ -88,6 +95,7 @@ COMMANDS = {
     compare: ("first", "second", "document"),
     send: ("path", "document", "sample", "message"),
     inspect: ("models", "image", "folder"),
+    sheet: ("folder", "path"),
     export: ("models", "folder"),
     summary: (),
 }

@@ -202,4 +202,11 @@ def _named(kind: Any) -> str:
         return f"a list of {_named(get_args(kind)[0]).removeprefix('a ')}s"
     if get_args(kind):
         return " or ".join(map(_named, get_args(kind)))
-    return {int: "a whole number", bool: "true or false", float: "a number", str: "text", type(None): "null"}[kind]
+    return {
+        int: "a whole number",
+        bool: "true or false",
+        float: "a number",
+        str: "text",
+        dict: "a mapping",
+        type(None): "null",
+    }[kind]

@@ -1,5 +1,7 @@
 """Pictures of red, green and blue blobs: colour says where an object went, whatever moved it."""
 
+from pathlib import Path
+
 import imgaug
 import imgaug.augmenters as iaa
 import numpy as np
@@ -8,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
+from fashionseg import params
+from fashionseg.core.errors import UserError
 from fashionseg.data import augment
 from fashionseg.data.augment import GREY, Patch
 
+STANDARD = params.load("augment", path=Path(__file__).parents[2] / "params.yaml").augment.imgaug
 HEIGHT, WIDTH = 160, 120
 seeds = st.integers(0, 2**32 - 1)
 
@@ -60,7 +65,7 @@ def assert_tight(patch, height=HEIGHT, width=WIDTH):
 @given(seed=seeds)
 def test_masks_stay_on_their_objects(seed):
     image, masks = blobs()
-    moved, patches = augment.apply(augment.policy("standard", seed), image, [patch_of(mask) for mask in masks])
+    moved, patches = augment.apply(augment.policy(STANDARD, seed), image, [patch_of(mask) for mask in masks])
     assert moved.shape == image.shape
     assert moved.dtype == np.uint8
     for channel, patch in enumerate(patches):
@@ -74,8 +79,8 @@ def test_masks_stay_on_their_objects(seed):
 def test_agrees_with_imgaugs_own_segmentation_maps(seed):
     image, masks = blobs()
     labels = SegmentationMapsOnImage((masks.argmax(0) + masks.any(0)).astype(np.int32), image.shape)
-    expected_image, expected = augment.policy("standard", seed)(image=image, segmentation_maps=labels)
-    moved, patches = augment.apply(augment.policy("standard", seed), image, [patch_of(mask) for mask in masks])
+    expected_image, expected = augment.policy(STANDARD, seed)(image=image, segmentation_maps=labels)
+    moved, patches = augment.apply(augment.policy(STANDARD, seed), image, [patch_of(mask) for mask in masks])
     np.testing.assert_array_equal(moved, expected_image)
     for label, patch in enumerate(patches, 1):
         if patch.area > 150:
@@ -106,10 +111,10 @@ def test_seed_alone_decides():
     patches = [patch_of(mask) for mask in masks]
     for seed in range(60):  # some of the augmenters are rare
         imgaug.seed(seed)
-        first = augment.apply(augment.policy("standard", seed), image, patches)
+        first = augment.apply(augment.policy(STANDARD, seed), image, patches)
         imgaug.seed(1000 + seed)
         np.random.seed(seed)  # noqa: NPY002 - the global state is what must not matter
-        second = augment.apply(augment.policy("standard", seed), image, patches)
+        second = augment.apply(augment.policy(STANDARD, seed), image, patches)
         np.testing.assert_array_equal(first[0], second[0])
         for a, b in zip(first[1], second[1], strict=True):
             assert a.box == b.box
@@ -118,13 +123,13 @@ def test_seed_alone_decides():
 
 def test_seeds_differ():
     image, _ = blobs()
-    pictures = {augment.apply(augment.policy("standard", seed), image, [])[0].tobytes() for seed in range(30)}
+    pictures = {augment.apply(augment.policy(STANDARD, seed), image, [])[0].tobytes() for seed in range(30)}
     assert len(pictures) == 30
 
 
 def test_the_policy_flips_half_and_uncovers_grey():
     image, _ = blobs()
-    moved = [augment.apply(augment.policy("standard", seed), image, [])[0] for seed in range(60)]
+    moved = [augment.apply(augment.policy(STANDARD, seed), image, [])[0] for seed in range(60)]
     reds_left = sum(np.argwhere(by_colour(m, 0))[:, 1].mean() < WIDTH / 2 for m in moved)
     assert 15 <= reds_left <= 45  # red is left of the middle, right of it where flipped
     assert sum((m == GREY).all(2).mean() > 0.02 for m in moved) > 10
@@ -137,14 +142,14 @@ def test_edge_cases(seed):
     dot = Patch(60, 80, np.ones((1, 1), np.uint8))
     corner = Patch(WIDTH - 9, HEIGHT - 9, np.ones((9, 9), np.uint8))
     line = Patch(0, 40, np.ones((1, WIDTH), np.uint8))
-    moved, patches = augment.apply(augment.policy("standard", seed), image, [everything, dot, corner, line])
+    moved, patches = augment.apply(augment.policy(STANDARD, seed), image, [everything, dot, corner, line])
     assert_tight(patches[0])
     assert iou(full(patches[0]), ~(moved == GREY).all(2)) > 0.97
     assert patches[1].area <= 4
     for patch in patches:
         if patch.area:
             assert_tight(patch)
-    assert augment.apply(augment.policy("standard", seed), image, [])[1] == []
+    assert augment.apply(augment.policy(STANDARD, seed), image, [])[1] == []
 
 
 def test_what_leaves_the_picture_has_no_pixel():
@@ -153,7 +158,118 @@ def test_what_leaves_the_picture_has_no_pixel():
     assert [patch.area for patch in augment.apply(away, image, [patch_of(masks[0])])[1]] == [0]
 
 
-def test_none_is_none_and_other_names_are_refused():
-    assert augment.policy("none", 0) is None
-    with pytest.raises(ValueError, match="autoaugment"):
-        augment.policy("autoaugment", 0)
+def by_hand(seed):
+    """params' augmenters as imgaug's own users write them."""
+    frame = iaa.Affine(
+        scale=(0.8, 1.25), translate_percent={"x": (-0.1, 0.1), "y": (-0.1, 0.1)}, rotate=(-8, 8), shear=(-4, 4),
+        order=1, cval=GREY, backend="cv2",
+    )  # fmt: skip
+    rare = [iaa.GaussianBlur((0.3, 1.0)), iaa.AdditiveGaussianNoise(scale=(2, 8)), iaa.JpegCompression((20, 60))]
+    steps = [
+        iaa.Sometimes(0.5, iaa.Multiply((0.75, 1.25), per_channel=0.2)),
+        iaa.Sometimes(0.5, iaa.LinearContrast((0.75, 1.3))),
+        iaa.Sometimes(0.3, iaa.AddToHueAndSaturation(value_hue=(-8, 8), value_saturation=(-30, 30))),
+        iaa.Sometimes(0.1, [iaa.OneOf(rare)]),  # in a list: imgaug 0.5 does not seed a bare OneOf here
+        iaa.Fliplr(0.5),
+        iaa.Sometimes(0.8, frame),
+    ]
+    return iaa.Sequential(steps, seed=seed)
+
+
+def test_params_name_what_imgaug_does():
+    image, _ = blobs()
+    for seed in range(40):
+        expected = by_hand(None)
+        expected.seed_(seed)
+        np.testing.assert_array_equal(augment.policy(STANDARD, seed)(image=image), expected(image=image))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"Fliplr": 1}, lambda: iaa.Fliplr(1)),
+        ({"Multiply": [2, 2]}, lambda: iaa.Multiply((2, 2))),  # a range
+        ({"Multiply": [0.5, 0.5, 0.5]}, lambda: iaa.Multiply([0.5, 0.5, 0.5])),  # a choice
+        ({"Grayscale": {"alpha": 1.0}}, lambda: iaa.Grayscale(alpha=1.0)),
+        ({"Grayscale": None}, lambda: iaa.Grayscale()),
+        ({"Sometimes": {"p": 1, "then_list": {"Invert": 1}}}, lambda: iaa.Sometimes(1, iaa.Invert(1))),
+        ({"Sequential": [{"Fliplr": 1}, {"Invert": 1}]}, lambda: iaa.Sequential([iaa.Fliplr(1), iaa.Invert(1)])),
+    ],
+)
+def test_forms_of_arguments(step, expected):
+    image, _ = blobs()
+    expected = expected()
+    expected.seed_(5)
+    found = augment.policy([step], 5)
+    np.testing.assert_array_equal(found(image=image), iaa.Sequential([expected])(image=image))
+
+
+def test_none_is_none():
+    assert augment.policy([], 0) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([{"FlipLR": 0.5}], "'FlipLR' is no augmenter of imgaug; the nearest is Fliplr"),
+        ([{"Sometimes": {"p": 0.5, "then_list": [{"Multipli": 2}]}}], "'Multipli' is no .* nearest is Multiply"),
+        ([{"Fliplr": {"q": 0.5}}], r"imgaug's Fliplr does not take \{'q': 0.5\}: .*'q'"),
+        ([{"Multiply": "much"}], "imgaug's Multiply does not take 'much'"),
+        ([{"Fliplr": 0.5, "Flipud": 0.5}], "should be one augmenter, as in"),
+        (["Fliplr"], "'Fliplr' should be one augmenter, as in"),
+        ([{"Augmenter": None}], "imgaug's Augmenter does not take None"),
+    ],
+)
+def test_what_imgaug_does_not_know_is_refused(steps, message):
+    with pytest.raises(UserError, match=f"augment.imgaug: .*{message}"):
+        augment.policy(steps, 0)
+
+
+@pytest.mark.filterwarnings("ignore:`estimate` is deprecated")  # in imgaug
+@pytest.mark.parametrize(
+    "step",
+    [{"PiecewiseAffine": 0.1}, {"PerspectiveTransform": [0.1, 0.1]}, {"Resize": 0.5}],
+)
+def test_masks_are_not_left_behind(step):
+    image, masks = blobs()
+    with pytest.raises(UserError, match="changes a picture's size or bends it"):
+        augment.apply(augment.policy([step], 3), image, [patch_of(masks[0])])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds)
+def test_a_cut_is_numpys(seed):
+    random = np.random.default_rng(seed)
+    image, masks = blobs()
+    (height, width), (y, x) = random.integers(1, (HEIGHT, WIDTH)), random.integers(0, 40, 2)
+    height, width = min(height, HEIGHT - y), min(width, WIDTH - x)
+    part, patches = augment.cut(image, [patch_of(mask) for mask in masks], x, y, (height, width))
+    np.testing.assert_array_equal(part, image[y : y + height, x : x + width])
+    for mask, patch in zip(masks, patches, strict=True):
+        np.testing.assert_array_equal(full(patch, height, width), mask[y : y + height, x : x + width])
+        if patch.area:
+            assert_tight(patch, height, width)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds)
+def test_pasting_is_painting_over(seed):
+    """Every pixel shows the upper of what lies there, and each mask what is seen of its object."""
+    random = np.random.default_rng(seed)
+    (h1, w1), (h2, w2) = random.integers(60, 160, (2, 2))
+    (image, masks), (other, above) = blobs(h1, w1), blobs(h2, w2)
+    other = 255 - other
+    pasted, patches = augment.paste(image, [patch_of(m) for m in masks], other, [patch_of(m) for m in above[:2]])
+    canvas, cover = image.copy(), np.zeros((h1, w1), bool)
+    for mask in above[:2]:
+        part = mask[:h1, :w1]
+        canvas[: len(part), : part.shape[1]][part] = other[:h1, :w1][part]
+        cover[: len(part), : part.shape[1]] |= part
+    np.testing.assert_array_equal(pasted, canvas)
+    assert len(patches) == 5
+    for mask, patch in zip(masks, patches, strict=False):
+        np.testing.assert_array_equal(full(patch, h1, w1), mask & ~cover)
+    for mask, patch in zip(above[:2], patches[3:], strict=True):
+        expected = np.zeros((h1, w1), bool)
+        expected[: min(h1, h2), : min(w1, w2)] = mask[:h1, :w1]
+        np.testing.assert_array_equal(full(patch, h1, w1), expected)

@@ -1,5 +1,6 @@
 import json
 import warnings
+from pathlib import Path
 
 import cv2
 import keras
@@ -10,13 +11,16 @@ from hypothesis import strategies as st
 from keras import ops
 from pycocotools import mask as coco_mask
 
+from fashionseg import params
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import Batches, Pictures
+from fashionseg.data.config import Augment
 from fashionseg.data.samples import MASK_SIDE
 from fashionseg.model.targets import project_masks
 
 SIDE, CAPACITY = 64, 4
+STANDARD = params.load("augment", path=Path(__file__).parents[2] / "params.yaml").augment
 ATTRIBUTES = [{"id": 4, "name": "lace"}, {"id": 9, "name": "plain"}]
 CATEGORIES = [{"id": 7, "name": "dress"}, {"id": 3, "name": "shoe"}, {"id": 0, "name": "tie"}]
 COLOURS = {7: (235, 30, 30), 3: (30, 235, 30), 0: (30, 30, 235)}  # RGB of each category's instances
@@ -171,7 +175,7 @@ def test_augmented_masks_stay_on_their_objects(tmp_path):
     y, x = np.mgrid[:300, :200] + 0.5
     ellipse = (((y - 110) / 70) ** 2 + ((x - 90) / 50) ** 2 < 1).astype(np.uint8)
     scenes = [(300, 200, [(7, ellipse), (3, rectangle(300, 200, 200, 60, 260, 150))])]
-    batches = Batches(write(tmp_path, scenes, 128), tmp_path, 128, 1, CAPACITY, policy="standard", seed=5)
+    batches = Batches(write(tmp_path, scenes, 128), tmp_path, 128, 1, CAPACITY, augmentation=STANDARD, seed=5)
     for batches.epoch in range(12):
         batch = batches[0]
         image = batch["images"][0].astype(int)
@@ -242,7 +246,7 @@ def equal(a, b):
 
 
 def test_workers_change_nothing(data):
-    options = {"shuffle": True, "policy": "standard", "seed": 9}
+    options = {"shuffle": True, "augmentation": STANDARD, "seed": 9}
     here, there = make(data, **options), make(data, **options, workers=2)
     for here.epoch in range(2):
         there.epoch = here.epoch
@@ -252,12 +256,101 @@ def test_workers_change_nothing(data):
 
 def test_augmentation_follows_the_image_not_its_place(data):
     """The same picture moves alike wherever the shuffle puts it, and otherwise in the next epoch."""
-    plain = make(data, batch_size=1, policy="standard", seed=9)
-    shuffled = make(data, batch_size=1, policy="standard", seed=9, shuffle=True)
+    plain = make(data, batch_size=1, augmentation=STANDARD, seed=9)
+    shuffled = make(data, batch_size=1, augmentation=STANDARD, seed=9, shuffle=True)
     pictures = {batch["images"].tobytes() for batch in plain}
     assert {batch["images"].tobytes() for batch in shuffled} == pictures
     plain.epoch = 1
     assert not {batch["images"].tobytes() for batch in plain} & pictures
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory):
+    """Two pictures of 120 x 80, each with a red and a green ellipse, and at twice the side as the originals are."""
+    y, x = np.mgrid[:240, :160] + 0.5
+    centres = [(70, 60), (170, 100), (90, 120), (180, 40)]
+    discs = [(((y - cy) / 50) ** 2 + ((x - cx) / 30) ** 2 < 1).astype(np.uint8) for cy, cx in centres]
+    folder = tmp_path_factory.mktemp("blobs")
+    return write(
+        folder, [(240, 160, list(zip([7, 3], order, strict=True))) for order in (discs[:2], discs[2:])], 120
+    ), folder
+
+
+def assert_masks_show(batch, least=0.85):
+    """Each mask lies on what has its colour, as far as one object does not hide the other."""
+    image = batch["images"][0].astype(int)
+    for label, mask in zip(batch["classes"][0], pasted(batch, 0), strict=False):
+        others = np.delete(image, label - 1, axis=2).max(2)
+        if mask.sum() > 100:
+            assert np.count_nonzero((image[..., label - 1] - others > 60) & mask) > least * mask.sum()
+
+
+@pytest.mark.parametrize("scale", [[0.3, 0.3], [1.0, 1.0], [1.7, 1.7], [0.1, 2.0]])
+def test_large_scale_jitter(blobs, scale):
+    batches = Batches(*blobs, 120, 1, CAPACITY, augmentation=Augment([], scale, 0.0), seed=1)
+    sizes = set()
+    for batches.epoch in range(8):
+        batch = batches[0]
+        (height, width), boxes = batch["sizes"][0], batch["boxes"][0]
+        sizes.add((int(height), int(width)))
+        assert height <= 120
+        assert width <= 80
+        assert (boxes[:, 2] <= width).all()
+        assert (boxes[:, 3] <= height).all()
+        assert (batch["images"][0, height:] == 127).all()
+        assert (batch["images"][0, :, width:] == 127).all()
+        assert_masks_show(batch)
+        tall = (boxes[:, 3] - boxes[:, 1]).max()  # an ellipse is 50 pixels high at a scale of 1
+        if scale[0] == scale[1]:
+            assert tall <= 50 * scale[0] + 2
+            assert tall == pytest.approx(50 * scale[0], abs=2) or scale[0] > 1
+    assert sizes == {(36, 24)} if scale[1] < 1 else sizes == {(120, 80)} if scale[0] >= 1 else len(sizes) > 2
+
+
+def test_a_large_picture_is_cropped_anywhere(blobs):
+    batches = Batches(*blobs, 120, 1, CAPACITY, augmentation=Augment([], [2.0, 2.0], 0.0), seed=1)
+    whole = samples.read(blobs[1] / "train/10.png", 240, 160, 240)
+    corners = set()
+    for batches.epoch in range(6):
+        crop = batches[0]["images"][0, :, :80]
+        y, x = np.unravel_index(cv2.matchTemplate(whole, crop, cv2.TM_SQDIFF).argmin(), (121, 81))
+        np.testing.assert_array_equal(whole[y : y + 120, x : x + 80], crop)
+        corners.add((y, x))
+    assert len(corners) > 3
+
+
+def test_copy_paste(blobs):
+    """Of one red and one green ellipse under about half of two others; what is hidden is nobody's."""
+    batches = Batches(*blobs, 120, 1, 4, augmentation=Augment([], [1.0, 1.0], 1.0), attributes=True, seed=4)
+    plain = Batches(*blobs, 120, 1, 4, attributes=True)
+    counts = set()
+    for batches.epoch in range(12):
+        for index in range(2):
+            batch = batches[index]
+            masks = pasted(batch, 0)
+            counts.add(len(masks))
+            assert sum(mask.astype(int) for mask in masks).max() <= 1 + (len(masks) > 3)  # the pasted ones may overlap
+            assert_masks_show(batch)
+            for label, row in zip(batch["classes"][0], batch["attributes"][0], strict=True):
+                assert row.tolist() == {0: [0, 0], 1: [1, 1], 2: [0, 1]}[int(label)]
+    assert counts >= {2, 3}
+    never = Batches(*blobs, 120, 1, 4, augmentation=Augment([], [1.0, 1.0], 0.0), attributes=True, seed=4)
+    assert all(equal(never[index], plain[index]) for index in range(2))
+
+
+def test_what_params_add_is_deterministic(blobs):
+    everything = Augment([{"Fliplr": 0.5}], [0.5, 2.0], 0.7)
+    options = {"augmentation": everything, "seed": 9, "shuffle": True, "repeat_threshold": 1.0}
+    one, two = (Batches(*blobs, 120, 2, CAPACITY, **options) for _ in range(2))
+    one.epoch = two.epoch = 3
+    assert equal(one[0], two[0])
+    two.epoch = 2
+    assert not equal(one[0], two[0])
+
+
+def test_wrong_augmenters_are_named_before_a_worker_runs(data):
+    with pytest.raises(UserError, match="'Flip' is no augmenter of imgaug; the nearest is"):
+        make(data, augmentation=Augment([{"Flip": 0.5}], [1.0, 1.0], 0.0), workers=2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

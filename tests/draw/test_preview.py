@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fashionseg.__main__ import main
 from fashionseg.core import rle
 from fashionseg.data.batches import Batches
 from fashionseg.draw import preview
@@ -29,3 +30,11 @@ def test_each_picture_is_drawn_once_with_its_masks(tmp_path, count):
         assert abs(picture[2, 2].astype(int) - 50 * number).max() < 12  # unchanged outside of the mask
         middle = picture[len(picture) // 2, len(picture) // 2].astype(int)
         assert abs(middle - 50 * number).max() > 12  # tinted by the mask
+
+    main(["sheet", str(tmp_path / "preview"), str(tmp_path / "sheet.jpg")])
+    sheet, cell = np.array(Image.open(tmp_path / "sheet.jpg")).astype(int), preview.CELL
+    assert sheet.shape == (-(-len(drawn) // 4) * cell, 4 * cell, 3)
+    for number in range(8):
+        if number // 4 * cell < len(sheet):
+            corner = sheet[number // 4 * cell + 20, number % 4 * cell + 20]
+            assert abs(corner - (50 * number if number < len(drawn) else 255)).max() < 12

@@ -281,7 +281,7 @@ def test_padding_changes_no_loss(bench, compiled):
     _pyramid, logits, deltas, anchors = compiled(model.look)(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
     first, second = (
-        numpy_of(model.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, uniform))
+        numpy_of(model.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, b["sizes"], uniform))
         for b in (batch, wide)
     )
     assert first == second

@@ -65,7 +65,7 @@ def make_batch(seed: int = 0, images: int = 2, instances: int = 4) -> dict[str, 
 
 def backbone(name: str, weights: str, frozen_stages: int, side: int, frozen_norm: bool = True, width=WIDTH) -> Model:
     """In the place of `backbones.build`: a convolution and a norm a stage."""
-    features = image = layers.Input((side, side, 3))
+    features = image = layers.Input((None, None, 3))
     features, maps = layers.Rescaling(1 / 64, -2.0)(features), []
     for stage, (filters, stride) in enumerate([(width, 4), (width, 2), (2 * width, 2), (2 * width, 2)], 1):
         learns = stage > frozen_stages

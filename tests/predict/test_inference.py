@@ -19,12 +19,12 @@ from PIL import Image
 from fashionseg.__main__ import main
 from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import samples
+from fashionseg.data import samples, shapes
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
 from fashionseg.model import backbones, roi_heads
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import JIT, Detector
+from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict import inference, inspect, masks
 from fashionseg.predict.config import Predict
 from networks import USUAL, mask_rcnn
@@ -126,6 +126,24 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     in_pairs = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
     assert [result["image_id"] for result in in_pairs] == [result["image_id"] for result in results]
     np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
+
+
+def test_pictures_of_a_shape_share_a_batch_and_results_keep_their_order(trained, image, tmp_path, monkeypatch):
+    document = {"images": []}
+    for number in range(6):
+        height, width = (40, 80) if number % 2 else (60, 80)
+        document["images"].append({"id": 9 - number, "file_name": f"{number}.png", "height": height, "width": width})
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.roll(image, 7 * number, axis=1)[:height, ..., ::-1])
+    expected = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)
+    told = []
+    monkeypatch.setattr(shapes, "WORTH", 0.7)  # three of 1:2 save one and a half squares
+    monkeypatch.setattr(MaskRCNN, "use_shapes", lambda self, shapes: told.append(shapes))
+    found = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)
+    assert told == [[(32, 64)]]
+    ids = [result["image_id"] for result in found]
+    assert ids == sorted(ids, reverse=True)
+    assert ids == [result["image_id"] for result in expected]
+    np.testing.assert_allclose([r["score"] for r in found], [r["score"] for r in expected], atol=1e-4)
 
 
 def test_a_flipped_view_of_a_flipped_image_equals_the_plain_view(predictor, image):
@@ -243,7 +261,7 @@ def test_commands_run_on_the_backend_of_params(command, tmp_path):
     )
     (tmp_path / "keras.py").write_text("import os; print(os.environ.get('KERAS_BACKEND')); raise SystemExit")
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    paths = [str(tmp_path), str(Path(inference.__file__).parents[1])]
+    paths = [str(tmp_path), str(Path(inference.__file__).parents[2])]
     run = subprocess.run(
         [sys.executable, "-m", "fashionseg", *command.split()],
         cwd=tmp_path,
@@ -294,7 +312,10 @@ def test_what_is_drawn_is_what_the_network_finds(trained, image):
     flat, moves, places = (
         np.concatenate(list(map(np.asarray, v)), a) for v, a in ((logits, 1), (deltas, 1), (anchors, 0))
     )
-    best = np.argsort(-flat[0], kind="stable")[: inspect.BEST]
+    height, width = batch["sizes"][0]
+    in_padding = ((places[:, :2] + places[:, 2:]) / 2 >= [width, height]).any(axis=1)
+    assert 0 < in_padding.mean() < 0.5
+    best = np.argsort(np.where(in_padding, np.inf, -flat[0]), kind="stable")[: inspect.BEST]
     np.testing.assert_allclose(found["best_scores"][0], 1 / (1 + np.exp(-flat[0, best])), rtol=1e-4)
     expected = box_ops.clip(box_ops.decode(moves[:, best], places[best], box_ops.RPN_WEIGHTS), batch["sizes"])
     np.testing.assert_allclose(found["best"], expected, atol=1e-2)

@@ -34,13 +34,21 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 def config(epochs=3, seed=3, workers=0, backend="jax", precision="float32", attributes="none", **train):
     values = {"batch_size": 2, "rois": 8, "instances": 1, "learning_rate": 0.003, "warmup_steps": 3}
-    values |= {"epochs": epochs, "drops": [0.667], "weight_decay": 1e-3, "optimizer": "adamw", "resume": None, **train}
+    values |= {
+        "epochs": epochs,
+        "drops": [0.667],
+        "weight_decay": 1e-3,
+        "optimizer": "adamw",
+        "repeat_threshold": 0.0,
+        "resume": None,
+        **train,
+    }
     return SimpleNamespace(
         seed=seed,
         machine=params.Machine(workers, backend, allow_cpu=False),
         images=Images(64),
         model=Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, [1.0]),
-        augment=Augment("standard"),
+        augment=Augment([{"Fliplr": 0.5}], [1.0, 1.0], 0.0),
         train=Train(**values),
     )
 
@@ -129,6 +137,18 @@ def test_the_scale_of_a_loss_in_float16_goes_on_too(tmp_path):
     train(tmp_path / "interrupted", settings)
     expected, got = (history(tmp_path / name) for name in ("undisturbed", "interrupted"))
     pd.testing.assert_series_equal(got, expected, rtol=1e-6, check_exact=False)
+
+
+def test_the_network_knows_the_shapes_of_its_batches(tmp_path):
+    made = []
+
+    class Narrow(TinyBatches):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.shapes = [(64, 32)]
+
+    train(tmp_path, config(epochs=1), lambda **network: made.append(Tiny(**network)) or made[-1], Narrow)
+    assert made[0].used_shapes == ((64, 32),)
 
 
 def test_what_training_leaves(undisturbed):

@@ -20,11 +20,12 @@ import keras
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
-from fashionseg.core import documents
+from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import augment, samples
+from fashionseg.data import augment, repeats, samples, shapes
+from fashionseg.data.config import NONE, Augment
 from fashionseg.data.labels import Labels
-from fashionseg.data.samples import MASK_SIDE, Sample
+from fashionseg.data.samples import MASK_SIDE, Sample, Source
 
 AHEAD = 3  # batches under way beside the one that is used
 
@@ -32,13 +33,15 @@ Batch = dict[str, np.ndarray]
 
 
 class Pictures(keras.utils.PyDataset):
-    """The images of a COCO document in its order, for prediction: batches of images and sizes.
+    """The images of a COCO document, each once, for prediction: batches of images and sizes.
 
     document: the document or its path; images: the folder that its file_name counts from; side in pixels. An item is
     a dict of images (B, S, S, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, true
-    height and width. Shapes are fixed: the last batch is filled with the first images again, so that of what is
-    predicted the first len(records) rows count. `workers` processes read ahead, 0 reads in this one; neither they nor
-    the order of calls change what an item holds. Raises UserError without images.
+    height and width. All pictures of a batch fit into one of `shapes`, or it has some that need the square: so a
+    network may look at less padding. It is the document that fixes which pictures share a batch, not the side. The last
+    batch of a shape is filled with pictures that came before: `images_of` names those that count. `workers` processes
+    read ahead, 0 reads in this one; neither they nor the order of calls change what an item holds. Raises UserError
+    without images.
     """
 
     def __init__(
@@ -53,15 +56,26 @@ class Pictures(keras.utils.PyDataset):
         self.side = side
         self.batch_size = batch_size
         self.processes = workers
+        sizes = np.array([[record["height"], record["width"]] for record in self.records])
+        self._groups = shapes.groups(sizes, batch_size)
+        fitted = np.array([pictures.fit(*size, side) for size in sizes.tolist()])
+        narrow = [fitted[self._groups == group] for group in np.unique(self._groups) if group != shapes.SQUARE]
+        self.shapes = [shapes.shape(*of_group.T) for of_group in narrow]  # height and width, beside the square
+        self._plan: list[shapes.Rows] | None = None
         self._under_way: dict[int, list[Future[Any]]] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return -(-len(self.records) // self.batch_size)
+        return len(self._planned())
+
+    def images_of(self, index: int) -> list[int]:
+        """Which records a batch's first rows are of; rows beyond them only fill it."""
+        rows = self._planned()[index]
+        return rows.images[: rows.count].tolist()
 
     def names_of(self, index: int) -> list[str]:
         """The files of a batch's images."""
-        return [self.records[image]["file_name"] for image in self._chosen(index)]
+        return [self.records[image]["file_name"] for image in self._chosen(index)[0]]
 
     def __getitem__(self, index: int) -> Batch:
         read = [future.result() for future in self._started(index)] if self.processes else self._now(index)
@@ -81,23 +95,26 @@ class Pictures(keras.utils.PyDataset):
     def _order(self) -> np.ndarray:
         return np.arange(len(self.records))
 
-    def _chosen(self, index: int) -> list[int]:
-        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(self.records)
-        return self._order()[positions].tolist()
+    def _planned(self) -> list[shapes.Rows]:
+        if self._plan is None:
+            self._plan = shapes.batches(self._order(), self._groups, self.batch_size)
+        return self._plan
+
+    def _chosen(self, index: int) -> tuple[list[int], list[int]]:
+        """The pictures of a batch and how often each came before in this epoch."""
+        rows = self._planned()[index]
+        return rows.images.tolist(), rows.before.tolist()
 
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
         """What reads the pictures of a batch: functions with plain arguments."""
-        return [self._task(image) for image in self._chosen(index)]
+        return [self._task(image, before) for image, before in zip(*self._chosen(index), strict=True)]
 
-    def _task(self, image: int) -> tuple[Any, ...]:
-        return (samples.read, *self._file(image))
-
-    def _file(self, image: int) -> tuple[Path, int, int, int]:
+    def _task(self, image: int, before: int) -> tuple[Any, ...]:
         record = self.records[image]
-        return self.images / record["file_name"], record["height"], record["width"], self.side
+        return samples.read, self.images / record["file_name"], record["height"], record["width"], self.side
 
-    def _batch(self, index: int, pictures: list[np.ndarray]) -> Batch:
-        return padded(pictures, self.side)
+    def _batch(self, index: int, read: list[np.ndarray]) -> Batch:
+        return padded(read, self.side)
 
 
 class Batches(Pictures):
@@ -109,9 +126,10 @@ class Batches(Pictures):
     of more the largest are kept, and `dropped` counts the others in the document. `tiny` counts those that are no
     instances at this side, being smaller than LEAST_AREA pixels. An image may have none.
 
-    (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation by `policy`. Keras does
-    not tell a dataset the number of the epoch: pass `self.follow()` to fit's callbacks, which also makes a resumed run
-    (`initial_epoch`) see what it would have seen.
+    (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation. With a
+    `repeat_threshold` above 0 pictures of rare classes come more than once an epoch (`repeats`), each time augmented
+    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: pass
+    `self.follow()` to fit's callbacks, which also makes a resumed run (`initial_epoch`) see what it would have seen.
     """
 
     def __init__(
@@ -122,16 +140,18 @@ class Batches(Pictures):
         batch_size: int,
         instances: int,
         attributes: bool = False,
-        policy: str = "none",
+        augmentation: Augment = NONE,
         seed: int = 0,
         shuffle: bool = False,
+        repeat_threshold: float = 0.0,
         workers: int = 0,
     ):
         document = document if isinstance(document, dict) else documents.read(document)
         super().__init__(document, images, side, batch_size, workers)
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
-        self.policy = policy
+        self.augmentation = augmentation
+        augment.policy(augmentation.imgaug, seed)  # what is wrong is said before a worker trips over it
         self.seed = seed
         self.shuffle = shuffle
         self._epoch = 0
@@ -142,6 +162,8 @@ class Batches(Pictures):
         self.labels = Labels.of(document)
         self.attributes = attributes
         large = [self._large(record, of_image) for record, of_image in zip(self.records, self._truth, strict=True)]
+        held = [{annotation["category_id"] for annotation in of_image} for of_image in self._truth]
+        self._repeats = repeats.factors(held, repeat_threshold)
         self.tiny = sum(map(len, self._truth)) - sum(large)
         self.dropped = sum(max(0, count - instances) for count in large)
 
@@ -162,6 +184,7 @@ class Batches(Pictures):
                 future.cancel()
             self._under_way.clear()
             self._epoch = epoch
+            self._plan = None
 
     def follow(self) -> keras.callbacks.Callback:
         """A callback that sets `epoch` to that of fit."""
@@ -170,12 +193,29 @@ class Batches(Pictures):
     def _order(self) -> np.ndarray:
         if not self.shuffle:
             return super()._order()
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.records))
+        counts, random = np.ones(len(self.records), int), np.random.default_rng([self.seed, self.epoch, 1])
+        for group in np.unique(self._groups):  # by itself, so that it makes as many batches each epoch
+            of_group = self._groups == group
+            counts[of_group] = repeats.counts(self._repeats[of_group], random)
+        images = np.repeat(np.arange(len(self.records)), counts)
+        return np.random.default_rng([self.seed, self.epoch]).permutation(images)
 
-    def _task(self, image: int) -> tuple[Any, ...]:
-        segmentations = [annotation["segmentation"] for annotation in self._truth[image]]
-        seed = int(np.random.SeedSequence([self.seed, self.epoch, image]).generate_state(1)[0])
-        return samples.sample, *self._file(image), segmentations, self.instances, self.policy, seed
+    def _task(self, image: int, before: int) -> tuple[Any, ...]:
+        key = [self.seed, self.epoch, image, *[before] * (before > 0)]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        partner = self._partner(image, before)
+        other = None if partner is None else self._source(partner)
+        return samples.sample, self._source(image), self.side, self.instances, self.augmentation, seed, other
+
+    def _source(self, image: int) -> Source:
+        record, of_image = self.records[image], self._truth[image]
+        segmentations = [annotation["segmentation"] for annotation in of_image]
+        return Source(self.images / record["file_name"], record["height"], record["width"], segmentations)
+
+    def _partner(self, image: int, before: int) -> int | None:
+        """The picture whose instances are pasted upon this one, if there is one."""
+        random = np.random.default_rng([self.seed, self.epoch, image, before, 1])
+        return int(random.integers(len(self.records))) if random.random() < self.augmentation.copy_paste else None
 
     def _batch(self, index: int, found: list[Sample]) -> Batch:
         batch = super()._batch(index, [sample.image for sample in found])
@@ -185,8 +225,10 @@ class Batches(Pictures):
         batch["masks"] = np.zeros((*shape, MASK_SIDE, MASK_SIDE), np.uint8)
         if self.attributes:
             batch["attributes"] = np.zeros((*shape, len(self.labels.attribute_ids)), np.uint8)
-        for row, (image, sample) in enumerate(zip(self._chosen(index), found, strict=True)):
-            truth = [self._truth[image][place] for place in sample.kept]
+        for row, (image, before, sample) in enumerate(zip(*self._chosen(index), found, strict=True)):
+            partner = self._partner(image, before)
+            instances = self._truth[image] + ([] if partner is None else self._truth[partner])
+            truth = [instances[place] for place in sample.kept]
             count = len(truth)
             batch["boxes"][row, :count] = sample.boxes
             batch["classes"][row, :count] = self.labels.classes([one["category_id"] for one in truth])
@@ -196,12 +238,12 @@ class Batches(Pictures):
         return batch
 
 
-def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
+def padded(read: Sequence[np.ndarray], side: int) -> Batch:
     """Pictures (h, w, 3) of at most `side` pixels as images and sizes of a batch."""
-    images = np.full((len(pictures), side, side, 3), augment.GREY, np.uint8)
-    for square, picture in zip(images, pictures, strict=True):
+    images = np.full((len(read), side, side, 3), augment.GREY, np.uint8)
+    for square, picture in zip(images, read, strict=True):
         square[: picture.shape[0], : picture.shape[1]] = picture
-    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
+    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in read], np.int32)}
 
 
 @cache

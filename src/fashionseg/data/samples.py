@@ -14,7 +14,8 @@ import numpy as np
 from fashionseg.core import pictures, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data import augment
-from fashionseg.data.augment import Patch
+from fashionseg.data.augment import EMPTY, Patch
+from fashionseg.data.config import Augment
 
 MASK_SIDE = 56  # of a mask cropped to its box: twice the mask head's output, as Matterport's mini masks
 LEAST_AREA = 4  # pixels; what is smaller once resized and moved is no instance
@@ -43,30 +44,51 @@ def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
     return pictures.resized(image, side, (height, width))
 
 
+class Source(NamedTuple):
+    """A picture's file, the size of its COCO record, and its instances as COCO run lengths at that size."""
+
+    path: Path
+    height: int
+    width: int
+    segmentations: Sequence[dict[str, Any]]
+
+
 def sample(
-    path: Path,
-    height: int,
-    width: int,
-    side: int,
-    segmentations: Sequence[dict[str, Any]],
-    instances: int,
-    policy: str,
-    seed: int,
+    source: Source, side: int, instances: int, augmentation: Augment, seed: int, other: Source | None = None
 ) -> Sample:
     """The `instances` largest of an image's instances, largest first, after the augmentation that `seed` fixes.
 
-    segmentations: COCO run lengths at the original size height x width; they are resized as runs, and no bitmap is
-    larger than the box at the picture's size. Boxes come from the masks.
+    Run lengths are resized as runs, and no bitmap is larger than the box at the picture's size. Boxes come from the
+    masks. With `other` about half of its instances are pasted; `kept` counts on into them.
     """
-    image = read(path, height, width, side)
-    patches = _patches(segmentations, *image.shape[:2])
-    if augmenter := augment.policy(policy, seed):
-        image, patches = augment.apply(augmenter, image, patches)
+    image, patches = _augmented(source, side, augmentation, seed)
+    if other:
+        random = np.random.default_rng([seed, 1])
+        above, pasted = _augmented(other, side, augmentation, int(random.integers(2**32)))
+        pasted = [
+            patch if chosen else EMPTY for patch, chosen in zip(pasted, random.random(len(pasted)) < 0.5, strict=True)
+        ]
+        image, patches = augment.paste(image, patches, above, pasted)
     areas = np.array([patch.area for patch in patches], int)
     kept = [i for i in np.argsort(-areas, kind="stable")[:instances].tolist() if areas[i] >= LEAST_AREA]
     boxes = np.array([patches[i].box for i in kept], np.float32).reshape(-1, 4)
     masks = np.array([shrunk(patches[i].bitmap) for i in kept], np.uint8).reshape(-1, MASK_SIDE, MASK_SIDE)
     return Sample(image, kept, boxes, masks)
+
+
+def _augmented(source: Source, side: int, augmentation: Augment, seed: int) -> tuple[np.ndarray, list[Patch]]:
+    """A picture and its masks: resized, cropped to what `side` gives where it became larger, then imgaug's doing."""
+    path, height, width, segmentations = source
+    random = np.random.default_rng(seed)
+    image = read(path, height, width, max(1, round(side * random.uniform(*augmentation.scale))))
+    patches = _patches(segmentations, *image.shape[:2])
+    shape = pictures.fit(height, width, side)
+    if max(image.shape[:2]) > side:
+        y, x = (int(random.integers(have - want + 1)) for have, want in zip(image.shape[:2], shape, strict=True))
+        image, patches = augment.cut(image, patches, x, y, shape)
+    if augmenter := augment.policy(augmentation.imgaug, seed):
+        image, patches = augment.apply(augmenter, image, patches)
+    return image, patches
 
 
 def _patches(segmentations: Sequence[dict[str, Any]], height: int, width: int) -> list[Patch]:

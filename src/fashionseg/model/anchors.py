@@ -28,3 +28,12 @@ def grid_anchors(height: int, width: int, stride: int, side: float, ratios: Sequ
     )
     shifts = ops.reshape(ops.stack([x, y, x, y], axis=-1), (-1, 1, 4))
     return ops.reshape(shifts + ops.convert_to_tensor(cell_anchors(side, ratios), "float32"), (-1, 4))
+
+
+def inside(anchors: KerasTensor, sizes: KerasTensor) -> KerasTensor:
+    """Whether the centre of each anchor (A, 4) lies in the picture and not in its padding: (B, A) bool.
+
+    sizes (B, 2) int32, true heights and widths.
+    """
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    return ops.all(centres < ops.cast(sizes[:, None, ::-1], "float32"), axis=-1)

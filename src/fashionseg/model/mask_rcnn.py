@@ -1,7 +1,8 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import keras
 from keras import KerasTensor, ops
@@ -27,6 +28,9 @@ HEADS = {
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `attributes` with that head
 
 
+Tree = dict[str, KerasTensor]
+
+
 class MaskRCNN(keras.Model):
     """Calling it on a batch gives its losses, `fit` trains on their sum; `detect` gives instances.
 
@@ -37,6 +41,8 @@ class MaskRCNN(keras.Model):
     statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
     convolution, the same numbers at inference, and learns on as kernel and bias; without an import v2_group
     normalises within each image and RoI.
+
+    With `use_shapes` a batch of tall or wide pictures costs no work on the padding beside them.
 
     A batch is a dict: images (B, S, S, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
     quarter of the bytes; sizes (B, 2) int32 true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded
@@ -84,20 +90,49 @@ class MaskRCNN(keras.Model):
             self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
             self.rpn.build(pyramid)
             self.roi_heads.build(pyramid)
+        self.shapes = []  # narrower than the images, smallest first
         self.built = True
+
+    def use_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Computes a batch in the smallest of these shapes (height, width in pixels, multiples of 32) that all of its
+        pictures fit into, or as it comes where they fit into none.
+
+        What it gives is the same but for the edge: less padding beside a picture is less to look at, and anchors and
+        samples are those of the whole images. Call it before training or detecting, as each shape is compiled. Nothing
+        changes with a backbone that works at one size alone, nor where batch norm follows the batch.
+        """
+        if self.backbone.input.shape[1] is None and self.config.frozen_norm:
+            self.shapes = sorted(shapes, key=lambda shape: shape[0] * shape[1])
+
+    def _cut(self, compute: Callable[[KerasTensor], Tree], images: KerasTensor, sizes: KerasTensor) -> Tree:
+        """What `compute` gives for images cut to the smallest shape that holds them all."""
+        shapes = [shape for shape in self.shapes if shape != images.shape[1:3]]
+        if not shapes:
+            return compute(images)
+        fits = ops.all(ops.convert_to_tensor(shapes, "int32") >= ops.max(sizes, axis=0), axis=-1)
+        first = ops.argmax(ops.pad(fits, (0, 1), constant_values=True))  # the images themselves always do
+        parts = [partial(lambda h, w: compute(images[:, :h, :w]), *shape) for shape in shapes]
+        return ops.switch(first, [*parts, lambda: compute(images)])
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
         """The losses by name, scalars. `training` lets batch norm that is not frozen follow the batch."""
-        pyramid, logits, deltas, anchors = self.look(batch["images"], training)
-        proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
-        valid = batch["classes"] > 0
-        count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
-        images = ops.shape(batch["images"])[0]
-        uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in count]
-        return {
-            **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, uniform[0]),
-            **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
-        }
+        sizes, valid = batch["sizes"], batch["classes"] > 0
+        count, whole = ops.shape(sizes)[0], batch["images"].shape[1:3]
+        keys = [self.seed_generator.next() for _ in range(2)]
+        # Drawn for the whole images, so that an anchor has the same number in every shape.
+        of_anchors = sampling.uniform((count, self.rpn.anchor_count(*whole)), keys[0])
+
+        def losses(images):
+            pyramid, logits, deltas, anchors = self.look(images, training)
+            proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
+            uniform = self.rpn.of_part(of_anchors, whole, images.shape[1:3])
+            of_rois = sampling.uniform((count, proposals.shape[1] + valid.shape[1]), keys[1])
+            return {
+                **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, sizes, uniform),
+                **self.roi_heads.losses_of(pyramid, proposals, scores, batch, of_rois),
+            }
+
+        return self._cut(losses, batch["images"], sizes)
 
     def detect(
         self, images: KerasTensor, sizes: KerasTensor, least_score: float, nms_iou: float
@@ -105,9 +140,13 @@ class MaskRCNN(keras.Model):
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
         masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
         class, and with that head attributes (B, D, A) float32 probabilities."""
-        pyramid, logits, deltas, anchors = self.look(images)
-        proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-        return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
+
+        def instances(images):
+            pyramid, logits, deltas, anchors = self.look(images)
+            proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
+            return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
+
+        return self._cut(instances, images, sizes)
 
     def look(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
         """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""

@@ -23,7 +23,8 @@ class RegionProposals(layers.Layer):
     """3x3 convolutions, `convs` of them and `channels` wide, and two 1x1 over every level; anchors are `anchor_side`
     pixels on P2, double a level, and have the `ratios` of height to width.
 
-    `proposals` boxes an image: so many a level enter suppression, so many leave it altogether.
+    `proposals` boxes an image: so many a level enter suppression, so many leave it altogether. Anchors centred in the
+    padding are neither learned from nor proposed.
     """
 
     def __init__(
@@ -83,6 +84,24 @@ class RegionProposals(layers.Layer):
             for level, (feature, stride) in enumerate(zip(pyramid, self.strides, strict=True))
         ]
 
+    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Rows and columns of each level for images of this shape."""
+        return [(-(-height // stride), -(-width // stride)) for stride in self.strides]
+
+    def anchor_count(self, height: int, width: int) -> int:
+        return sum(rows * columns for rows, columns in self.grids(height, width)) * len(self.ratios)
+
+    def of_part(self, values: KerasTensor, whole: tuple[int, int], part: tuple[int, int]) -> KerasTensor:
+        """Of values (B, A) for the anchors of images of the shape `whole` those (B, A_part) for the anchors of their
+        upper left `part`, also height and width."""
+        found, start = [], 0
+        for (rows, columns), (height, width) in zip(self.grids(*whole), self.grids(*part), strict=True):
+            end = start + rows * columns * len(self.ratios)
+            level = ops.reshape(values[:, start:end], (-1, rows, columns, len(self.ratios)))
+            found.append(ops.reshape(level[:, :height, :width], (-1, height * width * len(self.ratios))))
+            start = end
+        return ops.concatenate(found, axis=1)
+
     def propose(
         self,
         logits: list[KerasTensor],
@@ -90,9 +109,13 @@ class RegionProposals(layers.Layer):
         anchors: list[KerasTensor],
         sizes: KerasTensor,
     ) -> tuple[KerasTensor, KerasTensor]:
-        """Proposals (B, P, 4) in pixels and their scores (B, P), best first; a score of 0 is padding."""
+        """Proposals (B, P, 4) in pixels and their scores (B, P), best first; a score of 0 is padding.
+
+        sizes (B, 2) int32, true heights and widths.
+        """
         boxes, scores = [], []
         for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
+            level_logits = ops.where(anchor_ops.inside(level_anchors, sizes), level_logits, -float("inf"))  # score 0
             level_logits, indices = top_k(level_logits, min(self.proposals, level_logits.shape[1]))  # (B, K)
             level_deltas = targets.take(level_deltas, indices)  # (B, K, 4)
             level_anchors = ops.take(level_anchors, indices, axis=0)  # (B, K, 4)
@@ -113,14 +136,20 @@ class RegionProposals(layers.Layer):
         anchors: list[KerasTensor],
         gt_boxes: KerasTensor,
         gt_valid: KerasTensor,
+        sizes: KerasTensor,
         uniform: KerasTensor,
     ) -> dict[str, KerasTensor]:
         """Losses `objectness` and `rpn_box_reg` over a sample of anchors that `uniform` (B, A) decides.
 
-        gt_boxes (B, N, 4), gt_valid (B, N) bool.
+        gt_boxes (B, N, 4), gt_valid (B, N) bool, sizes (B, 2) int32.
         """
         anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
-        matched_idxs = targets.match(gt_boxes, gt_valid, anchors, FG_IOU_THRESH, BG_IOU_THRESH, allow_low_quality=True)
+        inside = anchor_ops.inside(anchors, sizes)  # (B, A)
+        candidates = ops.where(inside[..., None], anchors, 0.0)  # none outside is the best that there is for a box
+        matched_idxs = targets.match(
+            gt_boxes, gt_valid, candidates, FG_IOU_THRESH, BG_IOU_THRESH, allow_low_quality=True
+        )
+        matched_idxs = ops.where(inside, matched_idxs, targets.IGNORED)
         indices, foreground, used = targets.sample(matched_idxs, uniform, BATCH_SIZE_PER_IMAGE, MAX_POSITIVES)  # (B, K)
         matched_boxes = targets.take(gt_boxes, ops.maximum(targets.take(matched_idxs, indices), 0))  # (B, K, 4)
         regression_targets = box_ops.encode(matched_boxes, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)

@@ -12,6 +12,7 @@ from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
+from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, MaskRCNN
 from fashionseg.predict import inference
@@ -34,7 +35,8 @@ class Steps(keras.Model):
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
         network, sizes = self.network, batch["sizes"]
         pyramid, logits, deltas, anchors = network.look(batch["images"])
-        flat = ops.concatenate(logits, axis=1)
+        inside = anchor_ops.inside(ops.concatenate(anchors, axis=0), sizes)
+        flat = ops.where(inside, ops.concatenate(logits, axis=1), -float("inf"))
         scores, indices = ops.top_k(flat, min(BEST, flat.shape[1]))
         chosen = ops.take(ops.concatenate(deltas, axis=1), indices[0], axis=1)
         best_anchors = ops.take(ops.concatenate(anchors, axis=0), indices[0], axis=0)

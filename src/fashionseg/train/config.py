@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fashionseg.core.fields import Amount, Count, Index, Range
+from fashionseg.core.fields import Amount, Count, Index, Range, Share
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Train:
     warmup_steps: Index
     drops: list[float]
     weight_decay: Amount
+    repeat_threshold: Share
     resume: str | None
 
     def __post_init__(self):

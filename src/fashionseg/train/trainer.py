@@ -72,7 +72,13 @@ def train(
         raise UserError(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
-    batches = Batches(train_document, policy=config.augment.policy, shuffle=True, **shared)
+    batches = Batches(
+        train_document,
+        augmentation=config.augment,
+        shuffle=True,
+        repeat_threshold=config.train.repeat_threshold,
+        **shared,
+    )
     validation = Batches(val_document, **shared)
     network = Network(
         **vars(config.model) | {name: str(path) for name in FILES if (path := _named(config.model, name))},
@@ -95,6 +101,7 @@ def train(
         files.write_json(folder / MADE_BY, made_by, indent=1)
         keras.utils.set_random_seed(config.seed)
         model = _start(network)
+        model.use_shapes(batches.shapes)
         fit(model, batches, validation, config.train, folder, Path(results))
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         files.remove(folder)
@@ -148,7 +155,7 @@ def fit(
             callbacks=[
                 batches.follow(),
                 StopOnNaN(batches.names_of, validation.names_of),
-                LiveLog(results, len(batches.records), schedule),
+                LiveLog(results, len(batches) * batches.batch_size, schedule),
                 Checkpoint(folder, results),
                 progress,
             ],
