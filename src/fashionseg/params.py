@@ -35,6 +35,7 @@ class Machine:
     workers: Count
     backend: Literal["tensorflow", "jax"]
     allow_cpu: bool
+    checkpoint_steps: Count
 
 
 NULL = "tag:yaml.org,2002:null"

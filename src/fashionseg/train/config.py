@@ -17,6 +17,7 @@ class Train:
     warmup_steps: Index
     drops: list[float]
     weight_decay: Amount
+    log_steps: Count
     resume: str | None
 
     def __post_init__(self):
