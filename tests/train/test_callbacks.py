@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from dvc.repo import Repo
 from rich.console import Console
-from small import LOSSES, Tiny, TinyBatches, fit, rows
+from small import LOSSES, Tiny, TinyBatches, fit, rows, settings
 
 from fashionseg.console import progress
 from fashionseg.core.errors import UserError
-from fashionseg.train import trainer
+from fashionseg.train import loop
 from fashionseg.train.callbacks import Interrupt, LiveLog
 from fashionseg.train.checkpoint import State
 from fashionseg.train.optimizer import optimizer
@@ -47,7 +47,7 @@ def test_history_holds_what_keras_sees(repository):
     results = repository / "results"
     fit(repository, **DROPS)
     model, batches, running = Tiny(), TinyBatches(), []
-    model.compile(optimizer(model, "adamw", WarmupAndDrops(0.02, 0, [4, 8]), 1e-3), jit_compile=False)
+    model.compile(optimizer(model, settings(**DROPS), WarmupAndDrops(0.02, 0, [4, 8]), 12), jit_compile=False)
     follow = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch),
         on_train_batch_end=lambda batch, logs: running.append({name: float(mean) for name, mean in logs.items()}),
@@ -79,10 +79,10 @@ def test_history_holds_what_keras_sees(repository):
 
 def test_no_nan_in_the_history(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainer, "StopOnNaN", lambda *_: keras.callbacks.Callback())
+    monkeypatch.setattr(loop, "StopOnNaN", lambda *_: keras.callbacks.Callback())
     fit(tmp_path, validation=TinyBatches(steps=1, shift={(0, 0): float("nan")}), epochs=2)
     results = tmp_path / "results"
-    assert not list(results.rglob("eval/*.tsv"))
+    assert [path.stem for path in results.rglob("eval/*.tsv")] == ["AP"]
     assert len(rows(results, "train/loss")) == 2
     assert "NaN" not in (results / "metrics.json").read_text()
 
@@ -93,7 +93,7 @@ def test_nan_stops_with_loss_and_step_and_no_checkpoint(tmp_path, monkeypatch):
         UserError, match=r"loss 'box_reg' became nan, .*'rpn_box_reg' .* in step 3 of epoch 2, on batch 2; look"
     ):
         fit(tmp_path, shift={(1, 2): float("nan")}, checkpoint_steps=3)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0001-step-000000"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("epoch-*")] == ["epoch-0001-step-000000"]
     with pytest.raises(UserError, match="in step 3 of epoch 2, on batch 2;"):
         fit(tmp_path, shift={(1, 2): float("nan")}, checkpoint_steps=1)
     with pytest.raises(UserError, match="in step 4 of epoch 2, on batch 3;"):  # resumed inside the epoch
@@ -115,7 +115,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, monkeypatch, 
     monkeypatch.setattr(progress.Progress, "on_train_batch_end", killed)
     with pytest.raises(UserError, match=f"^stopped by {name} after step 2 of epoch 2; the same command goes on from"):
         fit(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0001-step-000002"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("epoch-*")] == ["epoch-0001-step-000002"]
     assert signal.getsignal(getattr(signal, name)) is before
 
 
@@ -131,7 +131,7 @@ def test_a_signal_during_validation_stops_at_once(tmp_path, monkeypatch):
         patch.setattr(progress.Progress, "on_test_batch_end", killed)
         fit(tmp_path)
     assert seen == [0]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0000-step-000004"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("epoch-*")] == ["epoch-0000-step-000004"]
 
 
 def test_a_second_signal_does_not_wait():
@@ -160,7 +160,7 @@ def printed(folder, monkeypatch, terminal, line_seconds=1e9, epochs=2, **kwargs)
         shown.append(progress.Progress(*args, Console(file=text, force_terminal=terminal, width=130)))
         return shown[0]
 
-    monkeypatch.setattr(trainer, "Progress", to_text)
+    monkeypatch.setattr(loop, "Progress", to_text)
     with contextlib.suppress(UserError):
         fit(folder, epochs=epochs, drops=[], **kwargs)
     return text.getvalue(), shown[0].bar.tasks[0]
@@ -174,6 +174,7 @@ def test_without_a_terminal_a_line_an_epoch(tmp_path, monkeypatch):
     assert re.match(rf"epoch 1/2 in 0:00:\d\d: loss {loss[0]:.3f} \(objectness \d", first)
     assert f" mask {rows(results, 'train/mask')['mask'][1]:.3f}); " in second
     assert f"; validation loss {validation[1]:.3f} (objectness " in second
+    assert re.search(r"mask \d\.\d{3}\), AP 0\.\d{3}; ", second)
     assert second.endswith("images/s, 0:00:00 left")
     assert (task.completed, task.total) == (12, 12)
 

@@ -9,10 +9,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from small import settings as section
 
 from fashionseg import params
 from fashionseg.train.config import Train
-from fashionseg.train.schedule import WarmupAndDrops, schedule
+from fashionseg.train.schedule import WarmupAndCosine, WarmupAndDrops, schedule
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,3 +51,20 @@ def test_schedule_is_keras_after_the_warmup():
     again = WarmupAndDrops.from_config(schedule.get_config())
     for step in (1, 2, 4, 5, 7, 8, 20):
         assert float(schedule(step)) == float(again(step)) == pytest.approx(float(pieces(step)))
+
+
+def test_cosine_is_keras_after_the_warmup():
+    ours = schedule(section(schedule="cosine", warmup_steps=5, learning_rate=0.3), 40)
+    again = WarmupAndCosine.from_config(ours.get_config())
+    keras_own = keras.optimizers.schedules.CosineDecay(0.0, 35, warmup_target=0.3, warmup_steps=5)
+    steps = np.arange(45)
+    np.testing.assert_allclose([float(ours(s)) for s in steps[:5]], 0.06 * (steps[:5] + 1), rtol=1e-6)
+    for step in steps[5:]:
+        assert float(ours(step)) == float(again(step)) == pytest.approx(float(keras_own(step)), abs=1e-7)
+
+
+def test_with_accumulation_the_schedule_counts_steps_of_the_optimizer():
+    """The step after batch 3, 7, 11 ... has the rate that the step after batch 0, 1, 2 ... has without."""
+    plain, fourfold = (schedule(section(warmup_steps=4, drops=[0.5, 0.75], accumulate=n), 20 * n) for n in (1, 4))
+    for step in range(20):
+        assert float(fourfold(4 * step + 3)) == pytest.approx(float(plain(step)))

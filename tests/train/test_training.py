@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from keras import ops
-from small import Tiny, TinyBatches
+from small import Scorer, Tiny, TinyBatches
 from small import settings as section
 
 from fashionseg import params
@@ -24,7 +24,8 @@ from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
 from fashionseg.model.config import Model, Network
-from fashionseg.train import provenance, trainer
+from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.train import loop, provenance, trainer
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
@@ -48,6 +49,7 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
             files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
+        patch.setattr(trainer, "AveragePrecision", Scorer)
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(**kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(settings or config(), *documents, "images", "models", "results", "checkpoints")
@@ -106,22 +108,34 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, child, r
     train(tmp_path)
     folder = state.parent.relative_to(tmp_path)
     assert f"resuming after epoch 1 of 3 and 2 of 4 steps from {folder}\n" in capsys.readouterr().out
-    assert len(history(undisturbed)) == 3 * 13 + 3 * 2 * 7
+    assert len(history(undisturbed)) == 3 * 14 + 3 * 2 * 7
     assert_alike(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("where", ["train", "test"])
-def test_a_terminated_training_goes_on_as_if_nothing_had_happened(tmp_path, undisturbed, monkeypatch, where):
-    """In the midst of an epoch, and in the validation."""
+RICH = {"schedule": "cosine", "ema": 0.7, "accumulate": 3, "backbone_rate": 0.5, "heads_only": 0.2, "log_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("where", "changes"),
+    [("train", {}), ("test", {}), ("train", RICH)],
+    ids=["steps", "validation", "all"],
+)
+def test_a_terminated_training_goes_on_as_if_nothing_had_happened(tmp_path, request, monkeypatch, where, changes):
+    """In the midst of an epoch and of a gradient, and in the validation."""
+    undisturbed = request.getfixturevalue("undisturbed")
+    if changes:
+        undisturbed = tmp_path / "undisturbed"
+        undisturbed.mkdir()
+        train(undisturbed, config(**changes))
 
     def killed(self, batch, logs):
         if self.epoch == "epoch 2/3":
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped by SIGTERM"):
-        patch.setattr(trainer.Progress, f"on_{where}_batch_end", killed)
-        train(tmp_path, config(checkpoint_steps=1000))
-    train(tmp_path)
+        patch.setattr(loop.Progress, f"on_{where}_batch_end", killed)
+        train(tmp_path, config(checkpoint_steps=1000, **changes))
+    train(tmp_path, config(**changes))
     assert_alike(tmp_path, undisturbed)
 
 
@@ -136,7 +150,7 @@ def test_the_scale_of_a_loss_in_float16_goes_on_too(tmp_path):
     def spoiled(shuffle=False, **kwargs):
         return TinyBatches(shift={(1, 2): float("nan")} if shuffle else None, **kwargs)
 
-    settings = config(precision="mixed_float16")
+    settings = config(precision="mixed_float16", ema=0.7, accumulate=2)
     for name in ("undisturbed", "interrupted"):
         (tmp_path / name).mkdir()
     train(tmp_path / "undisturbed", settings)
@@ -150,7 +164,7 @@ def test_the_scale_of_a_loss_in_float16_goes_on_too(tmp_path):
 def test_what_training_leaves(undisturbed):
     names = sorted(str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file())
     metrics = [name for name in names if name.startswith("results/plots/metrics/")]
-    assert len(metrics) == 6 + 6 + 3 + 7
+    assert len(metrics) == 6 + 7 + 3 + 7
     outs = ["checkpoints/lock", "models/mask_rcnn.json", "models/mask_rcnn.weights.h5", "results/metrics.json"]
     assert set(names) == {*metrics, *outs, "train.json", "val.json"}
     description = files.read_json(undisturbed / "models" / "mask_rcnn.json")
@@ -307,6 +321,18 @@ def test_two_trainings_do_not_share_checkpoints(tmp_path):
 def test_attributes_that_the_data_does_not_have_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"model\.attributes is linear, but train\.json has no attributes; set it"):
         train(tmp_path, config(attributes="linear"))
+
+
+def test_losses_are_weighted(tmp_path):
+    """By the network itself; what is logged of a part is not weighted."""
+    network = SimpleNamespace(trackers=[keras.metrics.Mean("mask"), keras.metrics.Mean("box_reg")])
+    network.loss_weights = {"mask": 2.0}
+    total = MaskRCNN.compute_loss(network, y_pred={"mask": ops.convert_to_tensor(3.0), "box_reg": 10.0})
+    assert float(total) == 2 * 3 + 10
+    assert [float(tracker.result()) for tracker in network.trackers] == [3, 10]
+    model = Tiny(side=64)
+    train(tmp_path, config(epochs=1, loss_weights={"mask": 0.0}), model=lambda **_: model)
+    assert model.loss_weights == {"mask": 0.0}
 
 
 def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):

@@ -58,10 +58,16 @@ class Progress(keras.callbacks.Callback):
     def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._advance(f"validation {batch + 1}/{self.validation_steps}", logs)
 
-    def end(self, train: dict[str, float], validation: dict[str, float]) -> None:
-        """The epoch's losses by name."""
+    def scoring(self, batch: int, batches: int) -> None:
+        """Batches done of those that AP is computed on; they are not in the bar's total."""
+        self.bar.update(self.task, description=f"{self.epoch} AP {batch}/{batches}")
+
+    def end(self, train: dict[str, float], validation: dict[str, float], scores: dict[str, float | None]) -> None:
+        """The epoch's losses and scores by name."""
         seconds = timedelta(seconds=round(time.monotonic() - self.began))
-        self._say(f"{self.epoch} in {seconds}: {_losses(train)}; validation {_losses(validation)}; {self._left()}")
+        found = "".join(f", {name} {value:.3f}" for name, value in scores.items() if value is not None)
+        losses = f"{_losses(train)}; validation {_losses(validation)}{found}"
+        self._say(f"{self.epoch} in {seconds}: {losses}; {self._left()}")
 
     def _advance(self, step: str, logs: dict[str, float]) -> None:
         description = f"{self.epoch} {step}"

@@ -18,6 +18,7 @@ from scmrepo.exceptions import SCMError
 
 from fashionseg.core.errors import UserError
 from fashionseg.train.checkpoint import Checkpoints, State
+from fashionseg.train.optimizer import unwrapped
 
 Logs = dict[str, float]
 NamesOf = Callable[[int], list[str]]
@@ -48,8 +49,8 @@ class Count(keras.callbacks.Callback):
 class LiveLog(keras.callbacks.Callback):
     """Tables in `folder`/plots/metrics/{train,eval,steps}/*.tsv, the last values in metrics.json.
 
-    train and eval have one row an epoch, numbered from 0: each loss of training and validation, the learning_rate of
-    the last step, seconds of the whole epoch, images_per_second without validation; `images` are those of an epoch.
+    train and eval have one row an epoch, numbered from 0: each loss of training and validation, AP, the learning_rate
+    of the last step, seconds of the whole epoch, images_per_second without validation; `images` are those of an epoch.
     steps has a row after every `every` steps, and at the end of the epoch, numbered by the steps done since the start:
     each loss, as the mean since the last row, and the learning_rate. NaN and infinity are left out, as they would
     break a plot. Rows that are there stay: `Checkpoints.restore` sees to it that they end before the first step to
@@ -101,13 +102,15 @@ class LiveLog(keras.callbacks.Callback):
         self.live.end()
 
     def _learning_rate(self) -> float:
-        """Of the step that is done: the optimizer already stands at the next one."""
-        return float(ops.convert_to_numpy(self.schedule(self.model.optimizer.iterations - 1)))
+        """Of the last step of the optimizer, which already stands at the next one."""
+        optimizer = unwrapped(self.model)
+        batches = optimizer.iterations * (optimizer.gradient_accumulation_steps or 1)
+        return float(ops.convert_to_numpy(self.schedule(ops.maximum(batches, 1) - 1)))
 
     def _log(self, step: int, values: Logs) -> None:
         self.live.step = step
         for name, value in values.items():
-            if math.isfinite(value):
+            if value is not None and math.isfinite(value):
                 self.live.log_metric(name, value)
 
 

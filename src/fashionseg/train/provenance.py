@@ -16,7 +16,7 @@ from fashionseg.core.errors import UserError
 from fashionseg.model.config import Model
 from fashionseg.train.checkpoint import checkpoints_in
 
-CODE = ("core", "data", "model", "train")  # packages that a training hangs on: those of its deps in dvc.yaml
+CODE = ("core", "coco", "data", "model", "train")  # packages that a training hangs on: those of its deps in dvc.yaml
 FILES = ("weights", "backbone")  # of the params `model`: may name a file, or a folder
 MADE_BY = "made_by.json"  # beside the checkpoints
 
@@ -77,9 +77,12 @@ def _changed(folder: Path, origin: dict[str, dict[str, Any]]) -> str:
 
 
 def adopt(source: Path, folder: Path, origin: dict[str, dict[str, Any]]) -> None:
-    """Makes the newest checkpoint of another training this one's."""
+    """Makes the newest checkpoint of another training, and its best weights, this one's."""
     if not (found := checkpoints_in(source)):
         raise UserError(f"train.resume is {source}, which holds no checkpoint; name a folder of checkpoints/, or null.")
     print(f"going on from {found[-1]}, which differs in {_changed(source, origin)}")
+    for best in source.glob("best-*"):
+        with files.replacing(folder / best.name) as beside:
+            shutil.copy(best, beside)
     with files.replacing(folder / found[-1].name) as beside:
         shutil.copytree(found[-1], beside)

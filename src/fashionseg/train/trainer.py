@@ -1,7 +1,6 @@
 """Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
 
 import shutil
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,21 +9,18 @@ from typing import Any
 import keras
 
 from fashionseg.console.device import describe
-from fashionseg.console.progress import Progress
 from fashionseg.core import documents, files, paths
 from fashionseg.core.errors import UserError
-from fashionseg.data.batches import Batch, Batches
+from fashionseg.data.batches import Batches
 from fashionseg.data.samples import LEAST_AREA
 from fashionseg.model import backbones, pretrained
 from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated
-from fashionseg.model.mask_rcnn import JIT, MaskRCNN
+from fashionseg.model.mask_rcnn import MaskRCNN
 from fashionseg.train import provenance
-from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
-from fashionseg.train.checkpoint import Checkpoints, checkpoints_in
-from fashionseg.train.config import Train
-from fashionseg.train.optimizer import optimizer
-from fashionseg.train.schedule import schedule
+from fashionseg.train.checkpoint import checkpoints_in
+from fashionseg.train.loop import fit
+from fashionseg.train.validation import AveragePrecision
 
 LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 
@@ -90,7 +86,18 @@ def train(
         files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
         keras.utils.set_random_seed(config.seed)
         model = _start(network)
-        fit(model, batches, validation, config.train, config.machine.checkpoint_steps, folder, Path(results))
+        model.loss_weights = config.train.loss_weights
+        scorer = AveragePrecision(
+            model,
+            documents.read(val_document),
+            images,
+            config.train.batch_size,
+            config.train.validate_images,
+            config.seed,
+            config.machine.workers,
+        )
+        every = config.machine.checkpoint_steps
+        fit(model, batches, validation, scorer, config.train, every, folder, Path(results))
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         files.remove(folder)
 
@@ -109,73 +116,6 @@ def _rebuilding(network: Network, model: keras.Model) -> Network:
     """The config that rebuilds the network for its weights, without the files it started from."""
     own = network.backbone in backbones.OWN
     return replace(network, weights="random", backbone=network.backbone if own else model.backbone.description)
-
-
-def fit(
-    model: keras.Model,
-    batches: Batches,
-    validation: Batches,
-    settings: Train,
-    checkpoint_steps: int,
-    folder: Path,
-    results: Path,
-) -> None:
-    """Trains until settings.epochs are done, from the checkpoint in `folder` on if there is one."""
-    steps = len(batches)
-    rate = schedule(settings, settings.epochs * steps)
-    model.compile(optimizer=optimizer(model, settings.optimizer, rate, settings.weight_decay), jit_compile=JIT)
-    model.optimizer.build(model.trainable_variables)  # may be another: in float16 Keras wraps it to scale the loss
-    checkpoints = Checkpoints(folder, results)
-    state = checkpoints.restore(model)
-    state.step = min(state.step, steps)  # of an adopted checkpoint the epoch may have been longer
-    if state.epoch or state.step:
-        inside = f" and {state.step} of {steps} steps" * bool(state.step)
-        print(f"resuming after epoch {state.epoch} of {settings.epochs}{inside} from {folder}")
-    if state.epoch >= settings.epochs:
-        return
-    live = LiveLog(results, len(batches.records), rate, state, steps, settings.log_steps)
-    live.set_model(model)  # `fit` does, but there is none where a validation is all that is left of an epoch
-    progress = Progress(settings.batch_size, settings.epochs, steps, len(validation))
-    sound = StopOnNaN(state, batches.names_of, validation.names_of)
-    with Interrupt() as interrupt, progress.bar:
-        save = Save(checkpoints, state, checkpoint_steps, interrupt)
-        while state.epoch < settings.epochs:
-            batches.epoch = state.epoch
-            progress.begin(state.epoch, state.step)
-            if state.step < steps:
-                model.fit(
-                    Rest(batches, state.step),
-                    initial_epoch=state.epoch,
-                    epochs=state.epoch + 1,
-                    shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
-                    verbose=0,
-                    callbacks=[Count(state), sound, live, progress, save],
-                )
-                checkpoints.save(model, state)
-            losses = {name: float(value) for name, value in model.get_metrics_result().items()}
-            began = time.perf_counter()
-            found = model.evaluate(validation, verbose=0, return_dict=True, callbacks=[sound, progress, save])
-            of_validation = {name: found[name] for name in losses}  # Keras sorts them
-            live.log_epoch(losses, of_validation, time.perf_counter() - began)
-            progress.end(losses, of_validation)
-            state.next_epoch()
-            checkpoints.save(model, state)
-        live.end()
-
-
-class Rest(keras.utils.PyDataset):
-    """The batches of an epoch from number `first` on."""
-
-    def __init__(self, batches: Batches, first: int):
-        super().__init__(workers=1)  # of Keras' own; 1 is none
-        self.batches = batches
-        self.first = first
-
-    def __len__(self) -> int:
-        return len(self.batches) - self.first
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[self.first + index]
 
 
 def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
