@@ -162,12 +162,12 @@ def printed(folder, monkeypatch, terminal, line_seconds=1e9, epochs=2, **kwargs)
 
     monkeypatch.setattr(loop, "Progress", to_text)
     with contextlib.suppress(UserError):
-        fit(folder, epochs=epochs, drops=[], **kwargs)
+        fit(folder, epochs=epochs, drops=[], **{"validate_epochs": 0, **kwargs})
     return text.getvalue(), shown[0].bar.tasks[0]
 
 
 def test_without_a_terminal_a_line_an_epoch(tmp_path, monkeypatch):
-    text, task = printed(tmp_path, monkeypatch, terminal=False)
+    text, task = printed(tmp_path, monkeypatch, terminal=False, validate_epochs=1)
     first, second = text.splitlines()
     results = tmp_path / "results"
     loss, validation = rows(results, "train/loss")["loss"], rows(results, "eval/loss")["loss"]

@@ -114,6 +114,7 @@ def test_the_average_is_of_the_weights_after_each_step(accumulate):
     got = values([chosen.averages[0], chosen.averages[2]])
     np.testing.assert_allclose(got, average, rtol=1e-5)
     assert np.abs(average - found[-1]).max() > 1e-3
+    assert len(chosen.variables) == 1 + 4 * (2 + 1 + (accumulate > 1))  # none of the model's: JAX would free them twice
 
 
 def test_the_average_is_the_same_within_fit():

@@ -45,7 +45,6 @@ class Recipe:
         super().build(variables)
         self.slow_places = {place for place, variable in enumerate(variables) if variable.path in set(self.slow)}
         self.averages = self.add_optimizer_variables(variables, "average") if self.ema else []
-        self.averaged = variables[:]
 
     def apply(self, grads: Sequence[KerasTensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         before = ops.cast(self.iterations, "int32")
@@ -53,7 +52,7 @@ class Recipe:
         if self.ema:
             updated = ops.cast(self.iterations, "int32") > before
             kept = ops.where(before == 0, 0.0, ops.where(updated, self.ema, 1.0))
-            for average, variable in zip(self.averages, self.averaged, strict=True):
+            for average, variable in zip(self.averages, self._trainable_variables, strict=True):
                 average.assign(average * kept + variable * (1.0 - kept))
 
     def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
@@ -124,7 +123,7 @@ def assign_average(model: keras.Model) -> None:
     """Gives the model the weights of the moving average, if its optimizer keeps one."""
     if unwrapped(model).ema:
         for variable, average in zip(model.trainable_variables, unwrapped(model).averages, strict=True):
-            variable.assign(average)
+            variable.assign(np.array(ops.convert_to_numpy(average)))  # a copy: JAX frees buffers that are handed over
 
 
 @contextmanager
