@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from fashionseg.coco import masks as mask_ops
 from fashionseg.core import rle
-from fashionseg.predict import masks as mask_ops
 
 HEIGHT, WIDTH, COUNT, SIDE = 3000, 2000, 100, 28
 

@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fashionseg.coco import masks
 from fashionseg.core import rle
-from fashionseg.predict import masks
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.config import Submission, Tune
 from fashionseg.submit.postprocess import PostProcessing, Thresholds

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
+from fashionseg.coco import masks
 from fashionseg.core import rle
-from fashionseg.predict import masks
 from fashionseg.submit.config import Metric, Submission, Tune
 from fashionseg.submit.postprocess import PostProcessing, Thresholds
 

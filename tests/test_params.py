@@ -76,6 +76,21 @@ def test_only_the_named_sections(write):
         ("drops: [0.8333]", "drops: [5]", "train.drops should be ascending shares of the training, above 0 and below"),
         ("drops: [0.8333]", "drops: [-0.3]", "above 0 and below 1, not [-0.3]"),
         ("drops: [0.8333]", "drops: [0.9, 0.8]", "above 0 and below 1, not [0.9, 0.8]"),
+        ("schedule: steps", "schedule: linear", "train.schedule should be steps or cosine, not 'linear'"),
+        ("ema: 0.0", "ema: 1.0", "train.ema should be below 1, else the average never moves"),
+        ("ema: 0.0", "ema: 1.5", "train.ema should be a number from 0 to 1, not 1.5"),
+        ("heads_only: 0.0", "heads_only: 1", "train.heads_only should be below 1, else the backbone never learns;"),
+        ("accumulate: 1", "accumulate: 0", "train.accumulate should be a whole number from 1 on, not 0"),
+        (
+            "loss_weights: {}",
+            "loss_weights: {masks: 2}",
+            "train.loss_weights has masks; losses are objectness, rpn_box",
+        ),
+        (
+            "loss_weights: {}",
+            "loss_weights: {mask: -1}",
+            "should be {name: value}, each a number from 0 on, not {'mask'",
+        ),
         ("learning_rate: 3.0e-4", "learning_rate: .nan", "train.learning_rate should be a number from 0 on, not nan"),
         (
             "scale: [1.0, 1.0]",
@@ -122,6 +137,13 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content, sentence)
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
         params.load("seed", path=tmp_path / "params.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_patience_needs_validations(write):
+    text = WHOLE.replace("validate_epochs: 2", "validate_epochs: 0")
+    assert params.load("train", path=write(text)).train.patience == 0
+    with pytest.raises(UserError, match=r"train\.patience is 2, but with train\.validate_epochs = 0 there is no AP"):
+        params.load("train", path=write(text.replace("patience: 0", "patience: 2")))
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -35,6 +35,7 @@ class Machine:
     workers: Count
     backend: Literal["tensorflow", "jax"]
     allow_cpu: bool
+    checkpoint_steps: Count
 
 
 NULL = "tag:yaml.org,2002:null"
@@ -183,6 +184,9 @@ def _is(value: Any, kind: Any) -> bool:
         return value in get_args(kind)
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_is(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is dict:
+        names, of = get_args(kind)
+        return isinstance(value, dict) and all(_is(name, names) and _is(item, of) for name, item in value.items())
     if get_args(kind):  # a union
         return any(_is(value, option) for option in get_args(kind))
     if kind is float:
@@ -200,6 +204,8 @@ def _named(kind: Any) -> str:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:
         return f"a list of {_named(get_args(kind)[0]).removeprefix('a ')}s"
+    if get_origin(kind) is dict:
+        return f"{{name: value}}, each {_named(get_args(kind)[1])}"
     if get_args(kind):
         return " or ".join(map(_named, get_args(kind)))
     return {

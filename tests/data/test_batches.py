@@ -435,7 +435,14 @@ def test_fit_sees_each_epoch_in_its_order(data, workers):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # "ran out of data"
         history = model.fit(
-            train, validation_data=validation, initial_epoch=2, epochs=4, callbacks=[train.follow()], verbose=0
+            train,
+            validation_data=validation,
+            initial_epoch=2,
+            epochs=4,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(train, "epoch", epoch))
+            ],
+            verbose=0,
         )
     assert np.isfinite(history.history["val_loss"]).all()
     for epoch in (2, 3):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
+from fashionseg.coco import average_precision
 from fashionseg.core.errors import UserError
 from fashionseg.evaluate import coco
 
@@ -50,9 +51,9 @@ def perfect(document) -> list[dict[str, Any]]:
 
 
 def test_perfect_predictions(document, perfect):
-    evaluations = coco.evaluate(document, perfect)
+    evaluations = average_precision.evaluate(document, perfect)
     for evaluation in evaluations.values():
-        assert coco.summary(evaluation) == {
+        assert average_precision.summary(evaluation) == {
             "AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": None, "AR100": 1,
         }  # fmt: skip
     table = coco.by_class(document, evaluations, perfect)
@@ -68,7 +69,7 @@ def test_perfect_predictions(document, perfect):
 def test_classes_keep_their_scores_in_any_order_of_ids(document, perfect):
     found = [one for one in perfect if one["category_id"] == 7]
     shuffled = {**document, "categories": [CATEGORIES[i] for i in (2, 1, 0)]}
-    table = coco.by_class(shuffled, coco.evaluate(shuffled, found), found).set_index("id")
+    table = coco.by_class(shuffled, average_precision.evaluate(shuffled, found), found).set_index("id")
     assert table["AP"].to_dict() == {7: 1, 3: 0}
     assert table["predictions"].to_dict() == {7: 2, 3: 0}
 
@@ -76,22 +77,24 @@ def test_classes_keep_their_scores_in_any_order_of_ids(document, perfect):
 def test_ap_of_shifted_predictions(document, perfect):
     """IoU 39 / 41 of one of two classes passes all thresholds; 20 rows down, IoU 1 / 3, none."""
     perfect[0] = instance(1, 3, (5, 4, 40, 40), score=0.9)
-    assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 1
+    assert average_precision.summary(average_precision.evaluate(document, perfect)["segm"])["AP"] == 1
     perfect[0] = instance(1, 3, (4, 24, 40, 40), score=0.9)
-    assert coco.summary(coco.evaluate(document, perfect)["segm"])["AP"] == 0.5
+    assert average_precision.summary(average_precision.evaluate(document, perfect)["segm"])["AP"] == 0.5
 
 
 def test_masks_are_sized_by_their_own_area(document, perfect):
     """A small mask within a large box is a small detection for segm: loadRes alone would take the box's area."""
     lost = {**instance(2, 3, (0, 0, 10, 10)), "bbox": [0, 0, 60, 60], "score": 0.99}
-    evaluations = coco.evaluate(document, [*perfect, lost])
-    assert coco.summary(evaluations["segm"])["APm"] == 1  # a stray small detection does not count among the medium
-    assert coco.summary(evaluations["bbox"])["APm"] < 1
+    evaluations = average_precision.evaluate(document, [*perfect, lost])
+    assert (
+        average_precision.summary(evaluations["segm"])["APm"] == 1
+    )  # a stray small detection does not count among the medium
+    assert average_precision.summary(evaluations["bbox"])["APm"] < 1
 
 
 def test_without_predictions_ap_is_0(document):
-    evaluations = coco.evaluate(document, [])
-    scores = coco.summary(evaluations["segm"])
+    evaluations = average_precision.evaluate(document, [])
+    scores = average_precision.summary(evaluations["segm"])
     assert (scores["AP"], scores["AR100"], scores["APl"]) == (0, 0, None)
     json.dumps(scores, allow_nan=False)
     assert coco.by_class(document, evaluations, [])["AP"].tolist() == [0, 0]
@@ -101,17 +104,17 @@ def test_without_predictions_ap_is_0(document):
 def test_unknown_ids_are_errors(document, perfect, key, value):
     perfect[1][key] = value
     with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {key} {value}, which the COCO document lacks"):
-        coco.evaluate(document, perfect)
+        average_precision.evaluate(document, perfect)
 
 
 def test_image_scores_and_choice_of_overlays(document, perfect):
     from fashionseg.evaluate import plots
 
     del perfect[1]
-    scores = plots.image_scores(coco.evaluate(document, perfect)["segm"])
+    scores = plots.image_scores(average_precision.evaluate(document, perfect)["segm"])
     assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
     stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
-    assert plots.image_scores(coco.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
+    assert plots.image_scores(average_precision.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
     chosen = plots._best_and_worst({i: -i for i in range(20)}, 8)
     assert chosen == {"best": list(range(8)), "worst": list(range(19, 11, -1))}
     assert plots._best_and_worst({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}

@@ -6,8 +6,10 @@ from documents import document_of, random_document, rectangle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
 
-from fashionseg.evaluate import coco, matching
+from fashionseg.coco import average_precision
+from fashionseg.evaluate import matching
 
 CATEGORIES = [3, 4, 8]
 
@@ -26,7 +28,7 @@ def test_matches_equal_pycocotools(seed):
     true = sorted(document["annotations"], key=lambda a: a["image_id"])
     ours = {(order[p], true[t]["id"]) for p, t in enumerate(matched_all.matched) if t >= 0}
     theirs = set()
-    for image in coco.evaluate(document, results)["segm"].evalImgs if results else []:
+    for image in average_precision.evaluate(document, results)["segm"].evalImgs if results else []:
         if image and image["aRng"] == [0, 1e10]:
             theirs |= {(i - 1, int(t)) for i, t in zip(image["dtIds"], image["dtMatches"][0], strict=True) if t}
     assert ours == theirs
@@ -55,7 +57,7 @@ def test_average_precision_equals_coco(kinds, missed, rows):
     count = (kinds[0] == "hit").sum() + missed
     if not count:
         return
-    evaluation = coco.COCOeval(iouType="segm")
+    evaluation = COCOeval(iouType="segm")
     evaluation.params.catIds, evaluation.params.imgIds = [1], [1]
     evaluation.params.areaRng, evaluation.params.maxDets = [[0, 1e10]], [100]
     evaluation.params.iouThrs = np.arange(rows)
@@ -130,4 +132,4 @@ def test_unknown_attributes_are_errors(ids):
 
     document = document_of([], 1, CATEGORIES, [1, 2])
     with pytest.raises(UserError, match=rf"prediction 0 \(from 0\) has attribute_ids {ids[-1]}, which"):
-        coco.evaluate(document, [rectangle(1, 3, (1, 1, 9, 9), score=0.5, attribute_ids=ids)])
+        average_precision.evaluate(document, [rectangle(1, 3, (1, 1, 9, 9), score=0.5, attribute_ids=ids)])

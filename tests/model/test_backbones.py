@@ -13,7 +13,7 @@ from fashionseg.core.errors import UserError
 from fashionseg.model import backbones, roi_heads
 from fashionseg.model.mask_rcnn import JIT
 from fashionseg.model.weights import read_state_dict
-from fashionseg.train.callbacks import Checkpoint, restore
+from fashionseg.train.checkpoint import Checkpoints, State
 from networks import mask_rcnn
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lite0.json").read_text())
@@ -424,11 +424,10 @@ def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, 
     for path, value in values(model).items():
         np.testing.assert_array_equal(value, after[path])  # use changes nothing
     (tmp_path / "results").mkdir()
-    keeper = Checkpoint(tmp_path / "checkpoint", tmp_path / "results")
-    keeper.set_model(network)
-    keeper.on_epoch_end(0)
+    checkpoints = Checkpoints(tmp_path / "checkpoint", tmp_path / "results")
+    checkpoints.save(network, State(1))
     resumed = backbones.build("resnet50", "random", 2, 64, frozen_norm)
-    restore(pooled(resumed), tmp_path / "checkpoint", tmp_path / "results")
+    checkpoints.restore(pooled(resumed))
     for path, value in values(resumed).items():
         np.testing.assert_array_equal(value, after[path])
     for found, wanted in zip(numbers(resumed, batch), expected, strict=True):

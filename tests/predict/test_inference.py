@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from fashionseg.__main__ import main
+from fashionseg.coco import masks
 from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples, shapes
@@ -25,7 +26,7 @@ from fashionseg.data.labels import Labels
 from fashionseg.model import backbones, roi_heads
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
-from fashionseg.predict import inference, inspect, masks
+from fashionseg.predict import inference, inspect
 from fashionseg.predict.config import Predict
 from networks import USUAL, mask_rcnn
 

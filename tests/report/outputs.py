@@ -76,7 +76,8 @@ def write(folder: Path, document, found) -> Run:
     dropped = {"reason": ["a mask of <nothing>"], "count": [3], "first": ["train.csv:7"]}
     files.write_csv(results / "data/dropped.csv", pd.DataFrame(dropped))
     logs = {"loss": [2.5, 1.25, 1], "mask": [1, 0.5, 0.25], "seconds": [60, 61, 62], "learning_rate": [1e-4] * 3}
-    for subset in ("train", "eval"):
+    logs |= {"AP": [0.1, 0.3, 0.2], "AP50": [0.2, 0.5, 0.4]}
+    for subset in ("train", "eval", "steps"):
         for name, logged in logs.items():
             table = "".join(f"{step}\t{value}\n" for step, value in enumerate(logged))
             files.write_text(results / f"train/plots/metrics/{subset}/{name}.tsv", f"step\t{name}\n{table}")

@@ -18,13 +18,16 @@ Logs = dict[str, float] | None
 class Progress(keras.callbacks.Callback):
     """A bar over all epochs with their validation, on a terminal; elsewhere a line each epoch and every 30 seconds.
 
-    Used within `with progress.bar:`, which clears the terminal up whatever happens. The time left is that of the whole
-    training, losses are means over the epoch so far. `console` is where it prints, the standard output by default.
+    Used within `with progress.bar:`, which clears the terminal up whatever happens; `begin` and `end` are called around
+    each epoch, whose steps `fit` and `evaluate` tell it. The time left is that of the whole training, losses are means
+    over the epoch so far. `console` is where it prints, the standard output by default.
     """
 
-    def __init__(self, batch_size: int, validation_steps: int, console: Console | None = None):
+    def __init__(self, batch_size: int, epochs: int, steps: int, validation_steps: int, console: Console | None = None):
         super().__init__()
         self.batch_size = batch_size
+        self.epochs = epochs
+        self.steps = steps
         self.validation_steps = validation_steps
         self.bar = rich.progress.Progress(
             TextColumn("{task.description}"),
@@ -38,26 +41,33 @@ class Progress(keras.callbacks.Callback):
         self.bar.disable = not self.bar.console.is_terminal
         self.task: TaskID | None = None
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self.epoch = f"epoch {epoch + 1}/{self.params['epochs']}"
+    def begin(self, epoch: int, done: int) -> None:
+        """An epoch, numbered from 0, of which `done` steps were done before."""
+        self.epoch = f"epoch {epoch + 1}/{self.epochs}"
+        self.done = done
         self.began = self.spoke = time.monotonic()
         if self.task is None:  # not before: a resumed training begins in the midst
-            steps = self.params["steps"] + self.validation_steps
+            steps = self.steps + self.validation_steps
             self.task = self.bar.add_task(
-                self.epoch, total=self.params["epochs"] * steps, completed=epoch * steps, speed="", losses=""
+                self.epoch, total=self.epochs * steps, completed=epoch * steps + done, speed="", losses=""
             )
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        self._advance(f"step {batch + 1}/{self.params['steps']}", logs)
+        self._advance(f"step {self.done + batch + 1}/{self.steps}", logs)
 
     def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._advance(f"validation {batch + 1}/{self.validation_steps}", logs)
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        train = {name: value for name, value in logs.items() if not name.startswith("val_")}
-        val = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
+    def scoring(self, batch: int, batches: int) -> None:
+        """Batches done of those that AP is computed on; they are not in the bar's total."""
+        self.bar.update(self.task, description=f"{self.epoch} AP {batch}/{batches}")
+
+    def end(self, train: dict[str, float], validation: dict[str, float], scores: dict[str, float | None]) -> None:
+        """The epoch's losses and scores by name."""
         seconds = timedelta(seconds=round(time.monotonic() - self.began))
-        self._say(f"{self.epoch} in {seconds}: {_losses(train)}; validation {_losses(val)}; {self._left()}")
+        found = "".join(f", {name} {value:.3f}" for name, value in scores.items() if value is not None)
+        losses = f"{_losses(train)}; validation {_losses(validation)}{found}"
+        self._say(f"{self.epoch} in {seconds}: {losses}; {self._left()}")
 
     def _advance(self, step: str, logs: dict[str, float]) -> None:
         description = f"{self.epoch} {step}"

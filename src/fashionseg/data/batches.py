@@ -128,8 +128,7 @@ class Batches(Pictures):
 
     (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation. With a
     `repeat_threshold` above 0 pictures of rare classes come more than once an epoch (`repeats`), each time augmented
-    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: pass
-    `self.follow()` to fit's callbacks, which also makes a resumed run (`initial_epoch`) see what it would have seen.
+    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: set `epoch` before each.
     """
 
     def __init__(
@@ -185,10 +184,6 @@ class Batches(Pictures):
             self._under_way.clear()
             self._epoch = epoch
             self._plan = None
-
-    def follow(self) -> keras.callbacks.Callback:
-        """A callback that sets `epoch` to that of fit."""
-        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch))
 
     def _order(self) -> np.ndarray:
         if not self.shuffle:

@@ -107,7 +107,8 @@ def shrunk(bitmap: np.ndarray) -> np.ndarray:
 
 def prepare_worker(trainer: int) -> None:
     """Sets up a process that reads ahead for the one of id `trainer`, and ends with it even where that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the trainer, which ends its workers
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
     def watch() -> None:

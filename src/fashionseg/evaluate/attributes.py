@@ -81,7 +81,7 @@ def evaluate(matching: Matching, has_attributes: np.ndarray) -> PrecisionRecall:
 
 
 def summary(scores: PrecisionRecall) -> dict[str, float | None]:
-    """Like `coco.summary`, at all F1 thresholds; `AP_plain` is AP as the plain mean over the classes.
+    """Like `average_precision.summary`, at all F1 thresholds; `AP_plain` is AP as the plain mean over the classes.
 
     In the other values a class with attributes weighs ten times as much as one without, as in FPEval.
     """

@@ -1,38 +1,16 @@
-"""COCO's average precision of masks and boxes by pycocotools: overall, by class, by size and over recall."""
+"""COCO's average precision of masks and boxes as tables: by class, by size and over recall."""
 
-import contextlib
-import os
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fashionseg.predict.results import COCO_KEYS, Prediction, check_predictions
+from fashionseg.coco.average_precision import KINDS, Document, rounded
+from fashionseg.coco.results import Prediction
 
-Document = dict[str, Any]
-
-KINDS = ("segm", "bbox")
-STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # indices of COCOeval.stats
 ALL_AREAS, MAX_DETECTIONS = 0, -1  # indices of the last two axes of COCOeval's precision
 SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels of area
-
-
-def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
-    """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
-
-    document: COCO with the truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
-    """
-    check_predictions(predictions, document, COCO_KEYS)
-    return {kind: _evaluated(document, predictions, kind) for kind in KINDS}
-
-
-def summary(evaluation: COCOeval) -> dict[str, float | None]:
-    """AP, AP50, AP75, APs, APm, APl and AR100 as COCO defines them; None without truth of that size."""
-    return {name: _rounded(evaluation.stats[place]) for name, place in STATS.items()}
 
 
 def by_class(
@@ -87,9 +65,9 @@ def by_size(document: Document, evaluations: dict[str, COCOeval]) -> pd.DataFram
             {
                 "side": side,
                 "truth": int(((areas >= low) & (areas <= high)).sum()),
-                "AP": _rounded(stats["segm"][3 + place]),
-                "AR100": _rounded(stats["segm"][9 + place]),
-                "box_AP": _rounded(stats["bbox"][3 + place]),
+                "AP": rounded(stats["segm"][3 + place]),
+                "AR100": rounded(stats["segm"][9 + place]),
+                "box_AP": rounded(stats["bbox"][3 + place]),
             }
         )
     return pd.DataFrame(rows)
@@ -107,39 +85,6 @@ def precision_recall(evaluation: COCOeval) -> pd.DataFrame:
     )
 
 
-def _evaluated(document: Document, predictions: list[Prediction], kind: str) -> COCOeval:
-    with _silence():
-        truth = _coco(document)
-        if predictions:
-            # For a result with a box, loadRes takes the area of the box, for masks too.
-            kept = [{k: v for k, v in p.items() if kind == "bbox" or k != "bbox"} for p in predictions]
-            results = truth.loadRes(kept)
-        else:
-            results = _coco({**document, "annotations": []})  # loadRes fails for an empty list
-        evaluation = COCOeval(truth, results, kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def _coco(document: Document) -> COCO:
-    coco = COCO()
-    coco.dataset = document
-    coco.createIndex()
-    return coco
-
-
 def _mean(precision: np.ndarray) -> float | None:
     valid = precision[precision > -1]
-    return _rounded(valid.mean()) if valid.size else None
-
-
-def _rounded(value: float) -> float | None:
-    return round(float(value), 5) if value > -1 else None
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
+    return rounded(valid.mean()) if valid.size else None

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from fashionseg.coco import average_precision
 from fashionseg.evaluate import attributes, coco, mistakes
 from fashionseg.evaluate.matching import match
 
@@ -17,11 +18,11 @@ def compute_scores(
 
     document: COCO with the truth; predictions: COCO results, whose attributes count if their score is at least
     `attribute_score`. Without attributes the metrics `iou_f1` and `attributes` are left out and their plotted tables
-    are empty. Raises UserError as `coco.evaluate`.
+    are empty. Raises UserError as `average_precision.evaluate`.
     """
-    evaluations = coco.evaluate(document, predictions)
+    evaluations = average_precision.evaluate(document, predictions)
     matching = match(document, predictions, attribute_score)
-    metrics = {kind: coco.summary(evaluation) for kind, evaluation in evaluations.items()}
+    metrics = {kind: average_precision.summary(evaluation) for kind, evaluation in evaluations.items()}
     tables, iou_f1, attribute_table = {}, None, attributes.by_attribute(matching, document)
     if attributes.measurable(document, predictions):
         scores = attributes.evaluate(matching, attributes.with_attributes(document))

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from fashionseg.core.fields import Count, Range
 
+LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask", "attributes")  # the last with that head alone
+
 
 @dataclass(frozen=True)
 class Model:

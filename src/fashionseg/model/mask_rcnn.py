@@ -8,7 +8,7 @@ import keras
 from keras import KerasTensor, ops
 
 from fashionseg.model import backbones, initializers, sampling
-from fashionseg.model.config import Network
+from fashionseg.model.config import LOSSES, Network
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
@@ -25,14 +25,13 @@ HEADS = {
     "v2_group": (2, None, 4, True),
     "matterport": (1, 512, 0, False),
 }
-LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")  # and `attributes` with that head
 
 
 Tree = dict[str, KerasTensor]
 
 
 class MaskRCNN(keras.Model):
-    """Calling it on a batch gives its losses, `fit` trains on their sum; `detect` gives instances.
+    """Calling it on a batch gives its losses, `fit` trains on their weighted sum; `detect` gives instances.
 
     Features may have 16 bits (config.precision); boxes, suppression, scores and losses always have 32. First weights
     and samples follow from config.seed, the same on every backend.
@@ -82,8 +81,9 @@ class MaskRCNN(keras.Model):
                 class_agnostic_masks=config.class_agnostic_masks,
             )
         self.seed_generator = keras.random.SeedGenerator(config.seed)
-        names = LOSSES if config.attributes == "none" else (*LOSSES, "attributes")
+        names = LOSSES[:-1] if config.attributes == "none" else LOSSES
         self.trackers = [keras.metrics.Mean(name) for name in names]
+        self.loss_weights: dict[str, float] = {}  # by name, 1 where there is none
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
         pyramid = [(None, side // stride, side // stride, channels) for stride in STRIDES]
         with initializers.seeded(config.seed, 1):  # a stream of their own: another backbone changes no head
@@ -156,7 +156,7 @@ class MaskRCNN(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> KerasTensor:
         for tracker in self.trackers:
             tracker.update_state(y_pred[tracker.name])
-        return sum(y_pred.values())
+        return sum(self.loss_weights.get(name, 1.0) * loss for name, loss in y_pred.items())
 
 
 def _settle_keras() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from fashionseg.coco import masks
 from fashionseg.console.device import describe
 from fashionseg.core import files, pictures, rle
 from fashionseg.core.errors import UserError
@@ -17,7 +18,6 @@ from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
 from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
-from fashionseg.predict import masks
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
 

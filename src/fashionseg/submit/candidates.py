@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from fashionseg.coco import masks as mask_ops
+from fashionseg.coco.results import KEYS, Prediction, check_predictions
 from fashionseg.core import rle
 from fashionseg.core.errors import UserError
-from fashionseg.predict import masks as mask_ops
-from fashionseg.predict.results import KEYS, Prediction, check_predictions
 from fashionseg.submit.config import Submission
 
 FEATURES = (

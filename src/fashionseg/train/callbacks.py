@@ -1,10 +1,14 @@
-"""What happens beside a training: DVCLive's history, a progress bar, checkpoints, a stop at the first NaN."""
+"""What happens beside a training: counting, DVCLive's history, checkpoints, a stop at a signal or at the first NaN.
+
+The callbacks are of one epoch's `fit`, which may begin inside the epoch; where it stands they read from `State`.
+"""
 
 import math
-import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import keras
 import numpy as np
@@ -12,23 +16,56 @@ from dvclive import Live
 from keras import ops
 from scmrepo.exceptions import SCMError
 
-from fashionseg.core import files
 from fashionseg.core.errors import UserError
+from fashionseg.train.checkpoint import Checkpoints, State
+from fashionseg.train.optimizer import unwrapped
 
-Logs = dict[str, float] | None
+Logs = dict[str, float]
 NamesOf = Callable[[int], list[str]]
 
 
-class LiveLog(keras.callbacks.Callback):
-    """One row an epoch, numbered from 0, in `folder`/plots/metrics/{train,eval}/*.tsv; the last values in metrics.json.
+class Count(keras.callbacks.Callback):
+    """Counts steps and seconds into `state`, as the first of the callbacks; in an epoch that a checkpoint cut in two
+    the means of the losses go on from the checkpoint's, which the model's metrics hold before `fit`."""
 
-    Logs each loss of training and validation, and of the training learning_rate at the last step, seconds of the whole
-    epoch, images_per_second without validation; `images` are those of an epoch. NaN and infinity are left out, as they
-    would break a plot. Rows that are there stay: `restore` sees to it that they end before the first epoch to come.
-    Raises UserError in a Git repository without a commit.
+    def __init__(self, state: State):
+        super().__init__()
+        self.state = state
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.losses = [np.array(ops.convert_to_numpy(variable)) for variable in self.model.metrics_variables]
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.state.step:  # Keras has just set them to 0
+            for variable, value in zip(self.model.metrics_variables, self.losses, strict=True):
+                variable.assign(value)
+        self.began = time.perf_counter() - self.state.seconds
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.state.step += 1
+        self.state.seconds = time.perf_counter() - self.began
+
+
+class LiveLog(keras.callbacks.Callback):
+    """Tables in `folder`/plots/metrics/{train,eval,steps}/*.tsv, the last values in metrics.json.
+
+    train and eval have one row an epoch, numbered from 0: each loss of training and validation, AP, the learning_rate
+    of the last step, seconds of the whole epoch, images_per_second without validation; `images` are those of an epoch.
+    steps has a row after every `every` steps, and at the end of the epoch, numbered by the steps done since the start:
+    each loss, as the mean since the last row, and the learning_rate. NaN and infinity are left out, as they would
+    break a plot. Rows that are there stay: `Checkpoints.restore` sees to it that they end before the first step to
+    come. Raises UserError in a Git repository without a commit.
     """
 
-    def __init__(self, folder: str | Path, images: int, schedule: keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(
+        self,
+        folder: str | Path,
+        images: int,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        state: State,
+        steps: int,
+        every: int,
+    ):
         super().__init__()
         try:
             self.live = Live(str(folder), resume=True, dvcyaml=None, save_dvc_exp=False)
@@ -38,83 +75,92 @@ class LiveLog(keras.callbacks.Callback):
             ) from None
         self.images = images
         self.schedule = schedule
+        self.state = state
+        self.steps = steps
+        self.every = every
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self.began = time.perf_counter()
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        state = self.state
+        if state.step % self.every and state.step < self.steps:
+            return
+        sums = {name: float(mean) * state.step for name, mean in logs.items()}  # the means are of the epoch so far
+        count = state.step - state.logged_step
+        means = {f"steps/{name}": (value - state.logged_sums.get(name, 0.0)) / count for name, value in sums.items()}
+        self._log(state.epoch * self.steps + state.step, {**means, "steps/learning_rate": self._learning_rate()})
+        state.logged_step, state.logged_sums = state.step, sums
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        self.trained = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        self.live.step = epoch
-        values = {
-            f"eval/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": value
-            for name, value in logs.items()
-        }
-        # The optimizer already stands at the next epoch's first step.
-        values["train/learning_rate"] = float(ops.convert_to_numpy(self.schedule(self.model.optimizer.iterations - 1)))
-        values["train/seconds"] = time.perf_counter() - self.began
-        values["train/images_per_second"] = self.images / (self.trained - self.began)
-        for name, value in values.items():
-            if math.isfinite(value):
-                self.live.log_metric(name, value)
+    def log_epoch(self, train: Logs, validation: Logs, validation_seconds: float) -> None:
+        values = {f"train/{name}": value for name, value in train.items()}
+        values |= {f"eval/{name}": value for name, value in validation.items()}
+        values["train/learning_rate"] = self._learning_rate()
+        values["train/seconds"] = self.state.seconds + validation_seconds
+        values["train/images_per_second"] = self.images / self.state.seconds
+        self._log(self.state.epoch, values)
         self.live.sync()
 
-    def on_train_end(self, logs: Logs = None) -> None:
+    def end(self) -> None:
         self.live.end()
 
+    def _learning_rate(self) -> float:
+        """Of the last step of the optimizer, which already stands at the next one."""
+        optimizer = unwrapped(self.model)
+        batches = optimizer.iterations * (optimizer.gradient_accumulation_steps or 1)
+        return float(ops.convert_to_numpy(self.schedule(ops.maximum(batches, 1) - 1)))
 
-class Checkpoint(keras.callbacks.Callback):
-    """Keeps under `folder`/epoch-<epochs done> what `restore` needs, of the newest epoch alone.
+    def _log(self, step: int, values: Logs) -> None:
+        self.live.step = step
+        for name, value in values.items():
+            if value is not None and math.isfinite(value):
+                self.live.log_metric(name, value)
 
-    That is every variable of model and optimizer, the seed generators' included, and a copy of the folder `results`, so
-    that state and history are of the same moment. A kill leaves the newest checkpoint that was complete.
-    """
 
-    def __init__(self, folder: str | Path, results: str | Path):
+class Interrupt:
+    """Within it SIGTERM and Ctrl-C are kept for `check`, so that the step under way comes to its end; a second one
+    does what it always does. Signals that are ignored stay so."""
+
+    def __enter__(self) -> "Interrupt":
+        self.name: str | None = None
+        self.before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if (handler := signal.getsignal(number)) is not signal.SIG_IGN:
+                self.before[number] = handler
+                signal.signal(number, self._keep)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _keep(self, number: int, frame: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+        self.__exit__()
+
+    def check(self, state: State) -> None:
+        """Raises UserError where a signal came; the newest checkpoint is of `state`."""
+        if self.name:
+            raise UserError(
+                f"stopped by {self.name} after step {state.step} of epoch {state.epoch + 1}; the same command goes on "
+                "from there."
+            )
+
+
+class Save(keras.callbacks.Callback):
+    """A checkpoint every `every` steps of an epoch, and at a signal, as the last of the callbacks."""
+
+    def __init__(self, checkpoints: Checkpoints, state: State, every: int, interrupt: Interrupt):
         super().__init__()
-        self.folder = Path(folder)
-        self.results = Path(results)
+        self.checkpoints = checkpoints
+        self.state = state
+        self.every = every
+        self.interrupt = interrupt
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        # A new name each time: that makes the renaming of a whole folder atomic.
-        with files.replacing(self.folder / f"epoch-{epoch + 1:04}") as beside:
-            shutil.copytree(self.results, beside / "results")
-            np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _state(self.model)])
-        for older in checkpoints_in(self.folder)[:-1]:
-            files.remove(older)
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if self.interrupt.name or self.state.step % self.every == 0:
+            self.checkpoints.save(self.model, self.state)
+        self.interrupt.check(self.state)
 
-
-def restore(model: keras.Model, folder: str | Path, results: str | Path) -> int:
-    """Brings back model, optimizer and `results` from `folder`; returns the epochs done, 0 without a checkpoint.
-
-    The model is compiled and its optimizer built. What `results` held before is removed. Raises UserError where the
-    checkpoint is of a different model.
-    """
-    files.remove(results)
-    checkpoints = checkpoints_in(Path(folder))
-    if not checkpoints:
-        return 0
-    newest = checkpoints[-1]
-    variables = _state(model)
-    with np.load(newest / "state.npz") as saved:
-        values = [saved[name] for name in saved.files]
-    if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
-        raise UserError(f"{newest} was written by a different version of the model; remove {folder} to train afresh.")
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    shutil.copytree(newest / "results", results)
-    return int(newest.name.removeprefix("epoch-"))
-
-
-def _state(model: keras.Model) -> list[keras.Variable]:
-    # save_weights would leave out the seed generators.
-    return [*model.variables, *model.optimizer.variables]
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Those of a folder that are whole, the newest last."""
-    return sorted(folder.glob("epoch-*"))
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.interrupt.check(self.state)  # nothing to save: validation begins with a checkpoint
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -123,24 +169,24 @@ class StopOnNaN(keras.callbacks.Callback):
     It names loss, step and the pictures of the batch, which these functions give for the number of a step from 0.
     """
 
-    def __init__(self, train_names: NamesOf, val_names: NamesOf):
+    def __init__(self, state: State, train_names: NamesOf, val_names: NamesOf):
         super().__init__()
+        self.state = state
         self.train_names = train_names
         self.val_names = val_names
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self.epoch = epoch + 1
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        step = self.state.step
+        _check(logs, f"in step {step} of epoch {self.state.epoch + 1}", self.train_names(step - 1))
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        _check(logs, f"in step {batch + 1} of epoch {self.epoch}", self.train_names(batch))
-
-    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
-        _check(logs, f"in step {batch + 1} of the validation after epoch {self.epoch}", self.val_names(batch))
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        when = f"in step {batch + 1} of the validation after epoch {self.state.epoch + 1}"
+        _check(logs, when, self.val_names(batch))
 
 
-def _check(logs: dict[str, float], when: str, names: list[str]) -> None:
+def _check(logs: Logs, when: str, names: list[str]) -> None:
     broken = [name for name, value in logs.items() if not math.isfinite(value)]
-    parts = [name for name in broken if name not in ("loss", "val_loss")] or broken  # the sum only shows the same
+    parts = [name for name in broken if name != "loss"] or broken  # the sum only shows the same
     if parts:
         values = ", ".join(f"'{name}' became {logs[name]}" for name in parts)
         raise UserError(

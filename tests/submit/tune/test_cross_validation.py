@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fashionseg.coco import masks
 from fashionseg.core import rle
 from fashionseg.core.errors import UserError
-from fashionseg.predict import masks
 from fashionseg.submit import kaggle_metric, postprocess, submission
 from fashionseg.submit.tune import cross_validation
 from fashionseg.submit.tune.tuner import FORMULAS

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from fashionseg.predict import masks
+from fashionseg.coco import masks
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.tune.mask_sweep import MASK_THRESHOLDS, NEAR_IOU, MaskSweep
 from fashionseg.submit.tune.matched_images import match_images

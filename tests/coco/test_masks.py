@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fashionseg.predict import masks
+from fashionseg.coco import masks
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torchvision.npz"
 HEIGHT, WIDTH = 60, 90

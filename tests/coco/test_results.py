@@ -2,9 +2,9 @@
 
 import pytest
 
+from fashionseg.coco import average_precision
+from fashionseg.coco.results import COCO_KEYS, KEYS, check_predictions
 from fashionseg.core.errors import UserError
-from fashionseg.evaluate import coco
-from fashionseg.predict.results import COCO_KEYS, KEYS, check_predictions
 from fashionseg.submit import submission
 from fashionseg.submit.tune.matched_images import match_images
 from submission_scenes import PARAMS, document, prediction, rectangle
@@ -29,7 +29,7 @@ def test_a_missing_key_is_named(key):
         submission.table(document(1), without(key), None, ["1"], PARAMS)
     if key in COCO_KEYS:
         with pytest.raises(UserError, match=expected):
-            coco.evaluate(document(1), without(key))
+            average_precision.evaluate(document(1), without(key))
 
 
 @pytest.mark.parametrize("score", ["0.5", float("nan"), None])
@@ -48,7 +48,7 @@ def test_an_invalid_mask_or_one_of_another_size_is_named():
 
 
 def test_coco_scores_need_no_more_than_coco_keys():
-    coco.evaluate(document(1), [{key: GOOD[key] for key in COCO_KEYS}])
+    average_precision.evaluate(document(1), [{key: GOOD[key] for key in COCO_KEYS}])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""COCO's average precision by pycocotools."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from fashionseg.coco.results import COCO_KEYS, Prediction, check_predictions
+
+Document = dict[str, Any]
+
+KINDS = ("segm", "bbox")
+STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # indices of COCOeval.stats
+
+
+def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
+    """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
+
+    document: COCO with the truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
+    """
+    check_predictions(predictions, document, COCO_KEYS)
+    return {kind: evaluate_kind(document, predictions, kind) for kind in KINDS}
+
+
+def summary(evaluation: COCOeval) -> dict[str, float | None]:
+    """AP, AP50, AP75, APs, APm, APl and AR100 as COCO defines them; None without truth of that size."""
+    return {name: rounded(evaluation.stats[place]) for name, place in STATS.items()}
+
+
+def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) -> COCOeval:
+    """As `evaluate`, of one kind and without the check."""
+    with _silence():
+        truth = _coco(document)
+        if predictions:
+            # For a result with a box, loadRes takes the area of the box, for masks too.
+            kept = [{k: v for k, v in p.items() if kind == "bbox" or k != "bbox"} for p in predictions]
+            results = truth.loadRes(kept)
+        else:
+            results = _coco({**document, "annotations": []})  # loadRes fails for an empty list
+        evaluation = COCOeval(truth, results, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def _coco(document: Document) -> COCO:
+    coco = COCO()
+    coco.dataset = document
+    coco.createIndex()
+    return coco
+
+
+def rounded(value: float) -> float | None:
+    """To five digits; None for -1, which is COCO's for what is not defined."""
+    return round(float(value), 5) if value > -1 else None
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

@@ -1,0 +1,118 @@
+"""Checkpoints: all that a training needs to go on exactly where it was, inside an epoch, too."""
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from fashionseg.core import files
+from fashionseg.core.errors import UserError
+
+
+@dataclass
+class State:
+    """Where a training stands, beside its variables: what the loop and its callbacks count.
+
+    epoch: epochs done; step: steps done of the next one; seconds: that these steps took. logged_step and logged_sums
+    (losses by name): of this epoch up to the last row of `LiveLog`. best_epoch: epochs done when validation AP was
+    best, 0 without any; best_ap; stale: validations since AP last rose.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    logged_step: int = 0
+    logged_sums: dict[str, float] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_ap: float = -1.0
+    stale: int = 0
+
+    def judge(self, ap: float) -> bool:
+        """Takes note of the AP after this epoch; whether none was better: of equal ones the last counts as best."""
+        self.stale = 0 if ap > self.best_ap else self.stale + 1
+        best = ap >= self.best_ap
+        if best:
+            self.best_epoch, self.best_ap = self.epoch + 1, ap
+        return best
+
+    def next_epoch(self) -> None:
+        self.epoch += 1
+        self.step, self.seconds, self.logged_step, self.logged_sums = 0, 0.0, 0, {}
+
+
+class Checkpoints:
+    """Those of one training, in `folder`: the newest, epoch-<epochs done>-step-<steps done after them>.
+
+    It holds every variable of model, optimizer and losses so far, the seed generators' included, the `State`, and a
+    copy of the folder `results`, so that weights and history are of the same moment. An older one is removed once the
+    next is whole: a kill leaves the newest that was complete. The weights of the best epoch lie beside it, as
+    best-<epochs done>.npz.
+    """
+
+    def __init__(self, folder: str | Path, results: str | Path):
+        self.folder = Path(folder)
+        self.results = Path(results)
+
+    def save(self, model: keras.Model, state: State) -> None:
+        # A new name each time: that makes the renaming of a whole folder atomic.
+        target = self.folder / f"epoch-{state.epoch:04}-step-{state.step:06}"
+        if target.exists():  # a signal right after a checkpoint
+            return
+        with files.replacing(target) as beside:
+            shutil.copytree(self.results, beside / "results")
+            files.write_json(beside / "state.json", asdict(state))
+            np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _variables(model)])
+        for older in checkpoints_in(self.folder)[:-1]:
+            files.remove(older)
+        for older in self.folder.glob("best-*"):
+            if older != self._best(state):
+                files.remove(older)
+
+    def restore(self, model: keras.Model) -> State:
+        """Brings back model, optimizer and `results`; the state is a new one without a checkpoint.
+
+        The model is compiled and its optimizer built. What `results` held before is removed. Raises UserError where
+        the checkpoint is of a different model.
+        """
+        files.remove(self.results)
+        checkpoints = checkpoints_in(self.folder)
+        if not checkpoints:
+            return State()
+        newest = checkpoints[-1]
+        variables = _variables(model)
+        with np.load(newest / "state.npz") as saved:
+            values = [saved[name] for name in saved.files]
+        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+            raise UserError(
+                f"{newest} was written by a different version of the model; remove {self.folder} to train afresh."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        shutil.copytree(newest / "results", self.results)
+        return State(**files.read_json(newest / "state.json"))
+
+    def save_best(self, model: keras.Model, state: State) -> None:
+        """The weights as those of state.best_epoch; the next checkpoint names it."""
+        with files.replacing(self._best(state)) as beside:
+            np.savez(beside, *[ops.convert_to_numpy(variable) for variable in model.weights])
+
+    def load_best(self, model: keras.Model, state: State) -> None:
+        with np.load(self._best(state)) as saved:
+            for variable, name in zip(model.weights, saved.files, strict=True):
+                variable.assign(saved[name])
+
+    def _best(self, state: State) -> Path:
+        return self.folder / f"best-{state.best_epoch:04}.npz"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Those of a folder that are whole, the newest last."""
+    return sorted(folder.glob("epoch-*"))
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    # save_weights would leave out the seed generators.
+    return [*model.variables, *model.optimizer.variables, *model.metrics_variables]

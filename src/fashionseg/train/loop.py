@@ -1,0 +1,148 @@
+"""The epochs of a training: steps, validation, history, checkpoints, the best weights."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from fashionseg.console.progress import Progress
+from fashionseg.data.batches import Batch, Batches
+from fashionseg.model.mask_rcnn import JIT
+from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
+from fashionseg.train.checkpoint import Checkpoints, State
+from fashionseg.train.config import Train
+from fashionseg.train.optimizer import assign_average, averaged, optimizer
+from fashionseg.train.schedule import schedule
+
+Losses = dict[str, float]
+Scores = dict[str, float | None]
+Scorer = Callable[
+    [Callable[[int, int], None]], Scores
+]  # as `validation.AveragePrecision`, of the model that is trained
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: Batches,
+    scorer: Scorer,
+    settings: Train,
+    checkpoint_steps: int,
+    folder: Path,
+    results: Path,
+) -> None:
+    """Trains until settings.epochs are done or AP no longer rises, from the checkpoint in `folder` on if there is one.
+
+    `scorer` gives AP after every settings.validate_epochs; then the model ends with the weights of the highest. The
+    history is written to `results`. Raises UserError at a NaN and at a signal.
+    """
+    steps = len(batches)
+    rate = schedule(settings, settings.epochs * steps)
+    model.compile(optimizer=optimizer(model, settings, rate, settings.epochs * steps), jit_compile=JIT)
+    model.optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(folder, results)
+    state = checkpoints.restore(model)
+    state.step = min(state.step, steps)  # of an adopted checkpoint the epoch may have been longer
+    if state.epoch or state.step:
+        inside = f" and {state.step} of {steps} steps" * bool(state.step)
+        print(f"resuming after epoch {state.epoch} of {settings.epochs}{inside} from {folder}")
+    if not over(state, settings):
+        with Interrupt() as interrupt:
+            live = LiveLog(results, steps * batches.batch_size, rate, state, steps, settings.log_steps)
+            Epochs(model, batches, validation, scorer, settings, state).run(
+                live, checkpoints, Save(checkpoints, state, checkpoint_steps, interrupt)
+            )
+    if state.best_epoch:
+        checkpoints.load_best(model, state)
+        print(f"validation AP was best after epoch {state.best_epoch}, {state.best_ap:.3f}: these weights are kept")
+    else:
+        assign_average(model)
+
+
+def over(state: State, settings: Train) -> bool:
+    return state.epoch >= settings.epochs or 0 < settings.patience <= state.stale
+
+
+class Epochs:
+    """Those of a training that are left, after `state`."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        batches: Batches,
+        validation: Batches,
+        scorer: Scorer,
+        settings: Train,
+        state: State,
+    ):
+        self.model = model
+        self.batches = batches
+        self.validation = validation
+        self.scorer = scorer
+        self.settings = settings
+        self.state = state
+        self.progress = Progress(settings.batch_size, settings.epochs, len(batches), len(validation))
+        self.sound = StopOnNaN(state, batches.names_of, validation.names_of)
+
+    def run(self, live: LiveLog, checkpoints: Checkpoints, save: Save) -> None:
+        model, state = self.model, self.state
+        live.set_model(model)  # `fit` does, but there is none where a validation is all that is left of an epoch
+        with self.progress.bar:
+            while not over(state, self.settings):
+                self.progress.begin(state.epoch, state.step)
+                if state.step < len(self.batches):
+                    self._train(live, save)
+                    checkpoints.save(model, state)
+                losses = {name: float(value) for name, value in model.get_metrics_result().items()}
+                began = time.perf_counter()
+                with averaged(model):
+                    validation, scores = self._validate(save)
+                    if scores and state.judge(scores["AP"] or 0.0):
+                        checkpoints.save_best(model, state)
+                live.log_epoch(losses, validation | scores, time.perf_counter() - began)
+                self.progress.end(losses, validation, scores)
+                state.next_epoch()
+                checkpoints.save(model, state)
+        live.end()
+
+    def _train(self, live: LiveLog, save: Save) -> None:
+        """What is left of the epoch."""
+        self.batches.epoch = self.state.epoch
+        self.model.fit(
+            Rest(self.batches, self.state.step),
+            initial_epoch=self.state.epoch,
+            epochs=self.state.epoch + 1,
+            shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
+            verbose=0,
+            callbacks=[Count(self.state), self.sound, live, self.progress, save],
+        )
+
+    def _validate(self, save: Save) -> tuple[Losses, Scores]:
+        found = self.model.evaluate(
+            self.validation, verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save]
+        )
+        losses = {metric.name: found[metric.name] for metric in self.model.metrics}  # Keras sorts them
+        done, every = self.state.epoch + 1, self.settings.validate_epochs
+
+        def after_batch(batch: int, batches: int) -> None:
+            self.progress.scoring(batch, batches)
+            save.on_test_batch_end(batch)
+
+        due = every and (done % every == 0 or done == self.settings.epochs)
+        return losses, self.scorer(after_batch) if due else {}
+
+
+class Rest(keras.utils.PyDataset):
+    """The batches of an epoch from number `first` on."""
+
+    def __init__(self, batches: Batches, first: int):
+        super().__init__(workers=1)  # of Keras' own; 1 is none
+        self.batches = batches
+        self.first = first
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.first
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batches[self.first + index]

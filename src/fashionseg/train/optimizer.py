@@ -1,0 +1,141 @@
+"""What turns gradients into steps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import KerasTensor, ops
+
+from fashionseg.train.config import Train
+
+MOMENTUM = 0.9
+CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
+
+
+class Recipe:
+    """Adds to one of Keras' optimizers: a learning rate of its own for some variables, a time at which they stand
+    still, and an exponential moving average (EMA) of all.
+
+    slow: paths of the variables whose learning rate is `slow_rate` times that of the others, 0 in the first
+    `held_updates` updates; their weight decay follows it, as in torch's groups of parameters. ema: decay of the average
+    by update, 0 = none. It begins with the weights of the first update.
+
+    Keras' own use_ema averages after each batch, though with gradient accumulation not every batch brings an update,
+    and puts the average into the weights at the end of each `fit`, in the midst of a training here.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        slow: Sequence[str] = (),
+        slow_rate: float = 1.0,
+        held_updates: int = 0,
+        ema: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.slow = list(slow)
+        self.slow_rate = slow_rate
+        self.held_updates = held_updates
+        self.ema = ema
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        super().build(variables)
+        self.slow_places = {place for place, variable in enumerate(variables) if variable.path in set(self.slow)}
+        self.averages = self.add_optimizer_variables(variables, "average") if self.ema else []
+
+    def apply(self, grads: Sequence[KerasTensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        before = ops.cast(self.iterations, "int32")
+        super().apply(grads, trainable_variables)
+        if self.ema:
+            updated = ops.cast(self.iterations, "int32") > before
+            kept = ops.where(before == 0, 0.0, ops.where(updated, self.ema, 1.0))
+            for average, variable in zip(self.averages, self._trainable_variables, strict=True):
+                average.assign(average * kept + variable * (1.0 - kept))
+
+    def update_step(self, gradient: KerasTensor, variable: keras.Variable, learning_rate: KerasTensor) -> None:
+        super().update_step(gradient, variable, learning_rate * self._factor(variable))
+
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        # In the place of Keras', which knows one learning rate.
+        for variable in variables if self.weight_decay else ():
+            if self._use_weight_decay(variable):
+                decay = self.learning_rate * self._factor(variable) * self.weight_decay
+                variable.assign(variable - variable * ops.cast(decay, variable.dtype))
+
+    def _factor(self, variable: keras.Variable) -> KerasTensor | float:
+        if self._get_variable_index(variable) not in self.slow_places:
+            return 1.0
+        moves = self.iterations >= self.held_updates
+        return ops.where(moves, self.slow_rate, 0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"slow": self.slow, "slow_rate": self.slow_rate, "held_updates": self.held_updates, "ema": self.ema}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class SGD(Recipe, keras.optimizers.SGD):
+    pass
+
+
+@keras.saving.register_keras_serializable("fashionseg")
+class AdamW(Recipe, keras.optimizers.AdamW):
+    pass
+
+
+def optimizer(
+    model: keras.Model, settings: Train, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int
+) -> keras.optimizers.Optimizer:
+    """That of params, to be built for the model and a training of so many steps (batches); weight decay spares biases
+    and norms.
+
+    weight_decay is torch's of the same optimizer. For SGD torch adds weight_decay * weight to the gradient, where
+    momentum repeats it 1 / (1 - MOMENTUM) times in all. Keras takes lr * weight_decay * weight off the weight once, so
+    its number is that many times larger. AdamW is defined that way (Loshchilov and Hutter 2019), here and in torch.
+    """
+    special = settings.backbone_rate != 1 or settings.heads_only
+    shared = {
+        "global_clipnorm": CLIPNORM,
+        "gradient_accumulation_steps": settings.accumulate if settings.accumulate > 1 else None,
+        "slow": [variable.path for variable in model.backbone.trainable_variables] if special else [],
+        "slow_rate": settings.backbone_rate,
+        "held_updates": round(settings.heads_only * steps / settings.accumulate),
+        "ema": settings.ema,
+    }
+    decay = settings.weight_decay
+    if settings.optimizer == "sgd":
+        chosen = SGD(schedule, momentum=MOMENTUM, weight_decay=decay / (1 - MOMENTUM), **shared)
+    else:
+        chosen = AdamW(schedule, weight_decay=decay, **shared)
+    chosen.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) == 1])
+    return chosen
+
+
+def unwrapped(model: keras.Model) -> Recipe:
+    """The model's optimizer; in float16 Keras wraps it to scale the loss."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def assign_average(model: keras.Model) -> None:
+    """Gives the model the weights of the moving average, if its optimizer keeps one."""
+    if unwrapped(model).ema:
+        for variable, average in zip(model.trainable_variables, unwrapped(model).averages, strict=True):
+            variable.assign(np.array(ops.convert_to_numpy(average)))  # a copy: JAX frees buffers that are handed over
+
+
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Within it the model has the weights of the moving average, after it its own again."""
+    if not unwrapped(model).ema:
+        yield
+        return
+    own = [np.array(ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
+    assign_average(model)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, own, strict=True):
+            variable.assign(value)

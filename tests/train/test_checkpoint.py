@@ -1,0 +1,78 @@
+"""What a checkpoint holds, and when an older one goes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from small import Tiny, TinyBatches, fit, values
+
+from fashionseg.core.errors import UserError
+from fashionseg.train.checkpoint import Checkpoints, State, checkpoints_in
+
+SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [0.02, 0.01, 0.001])
+
+
+def compiled(**kwargs):
+    model = Tiny(**kwargs)
+    sgd = keras.optimizers.SGD(SCHEDULE, momentum=0.9)
+    sgd.build(model.trainable_variables)
+    model.compile(optimizer=sgd, jit_compile=False)
+    return model
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path):
+    results, folder = tmp_path / "results", tmp_path / "checkpoint"
+    results.mkdir()
+    (results / "history").write_text("of two epochs")
+    model = compiled()
+    model.fit(TinyBatches(), epochs=2, shuffle=False, verbose=0)
+    state = State(epoch=2, step=3, seconds=1 / 3, logged_step=1, logged_sums={"loss": 0.1})
+    Checkpoints(folder, results).save(model, state)
+    assert [path.name for path in folder.iterdir()] == ["epoch-0002-step-000003"]
+    (folder / ".epoch-0003-step-000000.partial").mkdir()  # as a kill leaves it
+    (results / "history").write_text("and more")
+    (results / "later").touch()
+
+    other = compiled(seed=2)
+    assert Checkpoints(folder, results).restore(other) == state
+    assert [path.name for path in results.iterdir()] == ["history"]
+    assert (results / "history").read_text() == "of two epochs"
+    before, after = ([*m.variables, *m.optimizer.variables, *m.metrics_variables] for m in (model, other))
+    assert len(before) == 4 + 1 + 1 + 4 + 6 * 2  # weights, seed generator, iterations, momentum, means
+    for expected, got in zip(values(before), values(after), strict=True):
+        np.testing.assert_array_equal(expected, got)
+    assert int(ops.convert_to_numpy(other.optimizer.iterations)) == 8
+    assert int(ops.convert_to_numpy(other.seed_generator.state)[1]) == 2 * 4
+    assert other.get_metrics_result()["loss"] > 0
+
+
+def test_without_a_checkpoint_results_begin_empty(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "old").touch()
+    assert Checkpoints(tmp_path / "none", tmp_path / "results").restore(compiled()) == State()
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    (tmp_path / "results").mkdir()
+    checkpoints = Checkpoints(tmp_path / "checkpoint", tmp_path / "results")
+    checkpoints.save(compiled(), State(1))
+    with pytest.raises(UserError, match=r"different version of the model; remove .*checkpoint to train afresh"):
+        checkpoints.restore(compiled(width=5))
+
+
+def test_an_older_checkpoint_goes_once_the_next_is_whole(tmp_path, monkeypatch):
+    """And they come every so many steps and around each validation."""
+    monkeypatch.chdir(tmp_path)
+    seen, savez = [], np.savez
+
+    def watched(path, *arrays):
+        seen.append([path.name for path in checkpoints_in(tmp_path / "checkpoints")])
+        savez(path, *arrays)
+
+    monkeypatch.setattr(np, "savez", watched)
+    fit(tmp_path, epochs=2, checkpoint_steps=3, validate_epochs=0)
+    before = [names for names in seen if names]
+    expected = [(0, 3), (0, 4), (1, 0), (1, 3), (1, 4)]
+    assert before == [[f"epoch-{epoch:04}-step-{step:06}"] for epoch, step in expected]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0002-step-000000"]
