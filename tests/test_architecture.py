@@ -25,15 +25,17 @@ ARROWS = {
     "train": {"core", "console", "data", "model"},
     "ensemble": {"core"},
     "predict": {"core", "console", "data", "draw", "model"},
+    "deploy": {"core", "draw", "predict"},
+    "__init__": {"core", "deploy"},
     "evaluate": {"core", "draw", "predict"},
     "submit": {"core", "download", "predict"},
     "report": {"core"},
     "params": {"core", "data", "download", "convert", "evaluate", "model", "predict", "submit", "train"},
-    "__main__": {"core", "params", "predict", "report", "submit"},
+    "__main__": {"__init__", "core", "deploy", "params", "predict", "report", "submit"},
 }
 # What a stage may import without depending on it, since no output follows from it: DVC tracks the values that params
-# reads, and the console only prints.
-NO_DEPS = [PACKAGE / "params.py", PACKAGE / "console"]
+# reads, the console only prints, and of the package itself no stage calls `load`.
+NO_DEPS = [PACKAGE / "params.py", PACKAGE / "console", PACKAGE / "__init__.py"]
 
 
 def imported(path: Path) -> set[Path]:

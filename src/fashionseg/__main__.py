@@ -1,8 +1,10 @@
 """The commands behind `make`: `python -m fashionseg --help` lists them. Each reads params and calls one function."""
 
 import argparse
+from inspect import Parameter, signature
 from pathlib import Path
 
+import fashionseg
 from fashionseg import params
 from fashionseg.core import backend, documents
 from fashionseg.core.errors import UserError, reported
@@ -55,6 +57,14 @@ def send(path: str, document: str, sample: str, message: str) -> None:
     print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 
 
+def predict(models: str, pictures: list[str], *, folder: str = "results/pictures", score: float = 0.5) -> None:
+    """overlays and a COCO file of what a network finds on pictures, folders or globs"""
+    model = fashionseg.load(models, score=score)
+    from fashionseg.deploy import run
+
+    run.run(model, pictures, folder)
+
+
 def inspect(models: str, image: str, folder: str) -> None:
     """a network at work on one picture, step by step"""
     backend.choose(params.load("machine").machine.backend)
@@ -82,7 +92,9 @@ def summary() -> None:
     summary.show()
 
 
+# What stands on the command line: PATH? may be missing, PATHS+ are one or more. Keyword-only arguments are options.
 COMMANDS = {
+    predict: ("models", "pictures+"),
     preset: ("name",),
     check: ("path", "document", "sample?"),
     compare: ("first", "second", "document"),
@@ -99,12 +111,25 @@ def main(arguments: list[str] | None = None) -> None:
     for command, names in COMMANDS.items():
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         for name in names:
-            sub.add_argument(name.rstrip("?"), nargs="?" if name.endswith("?") else None)
+            sub.add_argument(name.rstrip("?+"), nargs=name[-1] if name[-1] in "?+" else None)
+        for option in signature(command).parameters.values():
+            if option.kind is Parameter.KEYWORD_ONLY:
+                sub.add_argument(
+                    f"--{option.name}",
+                    type=type(option.default),
+                    default=option.default,
+                    help="%(default)s as it comes",
+                )
         sub.set_defaults(command=command)
     values = vars(parser.parse_args(arguments))
     values.pop("command")(**values)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The command `fashionseg`."""
     with reported():
         main()
+
+
+if __name__ == "__main__":
+    console()
