@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 export LC_ALL := C.UTF-8
 FILE ?= submissions/submission.csv
-export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME  # recipes quote them as shell variables, whatever they hold
+export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME FORMAT  # recipes quote them as shell variables, whatever they hold
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,8 +59,8 @@ submit: .venv/done ## the submission to Kaggle, once it is found faultless: make
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
 	@$(BIN)/python -m fashionseg inspect models "$$IMAGE" results/inspection
 
-export: .venv/done ## the trained network as a TensorFlow SavedModel
-	@$(BIN)/python -m fashionseg export models results/saved_model
+export: .venv/done ## the trained network as a TensorFlow SavedModel; FORMAT=onnx as ONNX
+	@$(BIN)/python -m fashionseg export models $(if $(FORMAT),"results/mask_rcnn.$$FORMAT",results/saved_model)
 
 lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q '$(UV)'

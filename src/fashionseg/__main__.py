@@ -73,16 +73,19 @@ def inspect(models: str, image: str, folder: str) -> None:
     print(f"{inspect(Path(models), image, folder)} steps: {folder}")
 
 
-def export(models: str, folder: str) -> None:
-    """the trained network as a TensorFlow SavedModel"""
+def export(models: str, path: str) -> None:
+    """the trained network as a TensorFlow SavedModel, or as ONNX where the path ends in .onnx"""
     backend.choose(params.load("machine").machine.backend)
     from fashionseg.predict.export import export
 
     predict = params.load("predict").predict
-    export(models, folder, predict.score, predict.nms_iou)
-    print(
-        f"SavedModel: {folder}; saved = tf.saved_model.load('{folder}'); saved.serve({{'images': ..., 'sizes': ...}})"
+    export(models, path, predict.score, predict.nms_iou)
+    use = (
+        f"onnxruntime.InferenceSession('{path}').run(None, {{'images': ..., 'sizes': ...}})"
+        if path.endswith(".onnx")
+        else f"tf.saved_model.load('{path}').serve({{'images': ..., 'sizes': ...}})"
     )
+    print(f"{path}: {use}")
 
 
 def summary() -> None:
@@ -100,7 +103,7 @@ COMMANDS = {
     compare: ("first", "second", "document"),
     send: ("path", "document", "sample", "message"),
     inspect: ("models", "image", "folder"),
-    export: ("models", "folder"),
+    export: ("models", "path"),
     summary: (),
 }
 
@@ -118,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
                     f"--{option.name}",
                     type=type(option.default),
                     default=option.default,
-                    help="%(default)s as it comes",
+                    help="default: %(default)s",
                 )
         sub.set_defaults(command=command)
     values = vars(parser.parse_args(arguments))
