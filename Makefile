@@ -59,6 +59,9 @@ submit: .venv/done ## the submission to Kaggle, once it is found faultless: make
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg
 	@$(BIN)/python -m fashionseg inspect models "$$IMAGE" results/inspection
 
+serve: .venv/done ## a page on which photographs are dropped, at http://127.0.0.1:8000
+	@$(BIN)/python -m fashionseg serve models
+
 export: .venv/done ## the trained network as a TensorFlow SavedModel; FORMAT=onnx as ONNX
 	@$(BIN)/python -m fashionseg export models $(if $(FORMAT),"results/mask_rcnn.$$FORMAT",results/saved_model)
 
@@ -79,4 +82,4 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect export lock
+.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect serve export lock

@@ -65,6 +65,14 @@ def predict(models: str, pictures: list[str], *, folder: str = "results/pictures
     run.run(model, pictures, folder)
 
 
+def serve(models: str, *, host: str = "127.0.0.1", port: int = 8000, score: float = 0.5) -> None:
+    """a page on which photographs are dropped; --host 0.0.0.0 lets other machines in"""
+    model = fashionseg.load(models, score=score)
+    from fashionseg.deploy import serve
+
+    serve.serve(model, host, port)
+
+
 def inspect(models: str, image: str, folder: str) -> None:
     """a network at work on one picture, step by step"""
     backend.choose(params.load("machine").machine.backend)
@@ -98,6 +106,7 @@ def summary() -> None:
 # What stands on the command line: PATH? may be missing, PATHS+ are one or more. Keyword-only arguments are options.
 COMMANDS = {
     predict: ("models", "pictures+"),
+    serve: ("models",),
     preset: ("name",),
     check: ("path", "document", "sample?"),
     compare: ("first", "second", "document"),
