@@ -57,7 +57,7 @@ def send(path: str, document: str, sample: str, message: str) -> None:
     print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 
 
-def predict(models: str, pictures: list[str], *, folder: str = "results/pictures", score: float = 0.5) -> None:
+def predict(models: str, pictures: list[str], *, folder: str = "results/predict", score: float = 0.5) -> None:
     """overlays and a COCO file of what a network finds on pictures, folders or globs"""
     model = fashionseg.load(models, score=score)
     from fashionseg.deploy import run
