@@ -35,7 +35,8 @@ class Result:
 
     def summary(self) -> str:
         """ "2 shoe, 1 dress": how many of each class, most first."""
-        return ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common()) or "nothing"
+        counts = Counter(name.partition(",")[0] for name in self.names)  # as `draw` shortens "top, t-shirt, sweatshirt"
+        return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
 
     @property
     def boxes(self) -> np.ndarray:
