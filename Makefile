@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 export LC_ALL := C.UTF-8
 FILE ?= submissions/submission.csv
-export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME  # recipes quote them as shell variables, whatever they hold
+export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME FORMAT  # recipes quote them as shell variables, whatever they hold
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,8 +63,11 @@ augment: .venv/done ## 16 training pictures as the network sees them, in one ima
 	@dvc repro preview
 	@$(BIN)/python -m fashionseg sheet results/preview results/augment.jpg
 
-export: .venv/done ## the trained network as a TensorFlow SavedModel
-	@$(BIN)/python -m fashionseg export models results/saved_model
+serve: .venv/done ## a page on which photographs are dropped, at http://127.0.0.1:8000
+	@$(BIN)/python -m fashionseg serve models
+
+export: .venv/done ## the trained network as a TensorFlow SavedModel; FORMAT=onnx as ONNX
+	@$(BIN)/python -m fashionseg export models $(if $(FORMAT),"results/mask_rcnn.$$FORMAT",results/saved_model)
 
 notebooks: .venv/done ## the notebooks from their scripts in notebooks/
 	@$(BIN)/jupytext --quiet --to ipynb --update-metadata '{"jupytext": null}' notebooks/*.py
@@ -94,4 +97,4 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@touch $@
 
 .PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect augment \
-  export notebooks wheels lock
+  serve export notebooks wheels lock

@@ -26,15 +26,17 @@ ARROWS = {
     "train": {"core", "coco", "console", "data", "model"},
     "ensemble": {"core"},
     "predict": {"core", "coco", "console", "data", "draw", "model"},
+    "deploy": {"coco", "core", "draw", "predict"},
+    "__init__": {"core", "deploy"},
     "evaluate": {"core", "coco", "draw"},
     "submit": {"core", "coco", "download"},
     "report": {"core"},
     "params": {"core", "data", "download", "convert", "evaluate", "model", "predict", "submit", "train"},
-    "__main__": {"core", "draw", "params", "predict", "report", "submit"},
+    "__main__": {"__init__", "core", "deploy", "draw", "params", "predict", "report", "submit"},
 }
 # What a stage may import without depending on it, since no output follows from it: DVC tracks the values that params
-# reads, and the console only prints.
-NO_DEPS = [PACKAGE / "params.py", PACKAGE / "console"]
+# reads, the console only prints, and of the package itself no stage calls `load`.
+NO_DEPS = [PACKAGE / "params.py", PACKAGE / "console", PACKAGE / "__init__.py"]
 
 
 def imported(path: Path) -> set[Path]:

@@ -1,8 +1,10 @@
 """The commands behind `make`: `python -m fashionseg --help` lists them. Each reads params and calls one function."""
 
 import argparse
+from inspect import Parameter, signature
 from pathlib import Path
 
+import fashionseg
 from fashionseg import params
 from fashionseg.core import backend, documents
 from fashionseg.core.errors import UserError, reported
@@ -55,6 +57,22 @@ def send(path: str, document: str, sample: str, message: str) -> None:
     print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 
 
+def predict(models: str, pictures: list[str], *, folder: str = "results/predict", score: float = 0.5) -> None:
+    """overlays and a COCO file of what a network finds on pictures, folders or globs"""
+    model = fashionseg.load(models, score=score)
+    from fashionseg.deploy import run
+
+    run.run(model, pictures, folder)
+
+
+def serve(models: str, *, host: str = "127.0.0.1", port: int = 8000, score: float = 0.5) -> None:
+    """a page on which photographs are dropped; --host 0.0.0.0 lets other machines in"""
+    model = fashionseg.load(models, score=score)
+    from fashionseg.deploy import serve
+
+    serve.serve(model, host, port)
+
+
 def inspect(models: str, image: str, folder: str) -> None:
     """a network at work on one picture, step by step"""
     backend.choose(params.load("machine").machine.backend)
@@ -70,16 +88,19 @@ def sheet(folder: str, path: str) -> None:
     print(f"{sheet(folder, path)} pictures of {folder}: {path}")
 
 
-def export(models: str, folder: str) -> None:
-    """the trained network as a TensorFlow SavedModel"""
+def export(models: str, path: str) -> None:
+    """the trained network as a TensorFlow SavedModel, or as ONNX where the path ends in .onnx"""
     backend.choose(params.load("machine").machine.backend)
     from fashionseg.predict.export import export
 
     predict = params.load("predict").predict
-    export(models, folder, predict.score, predict.nms_iou)
-    print(
-        f"SavedModel: {folder}; saved = tf.saved_model.load('{folder}'); saved.serve({{'images': ..., 'sizes': ...}})"
+    export(models, path, predict.score, predict.nms_iou)
+    use = (
+        f"onnxruntime.InferenceSession('{path}').run(None, {{'images': ..., 'sizes': ...}})"
+        if path.endswith(".onnx")
+        else f"tf.saved_model.load('{path}').serve({{'images': ..., 'sizes': ...}})"
     )
+    print(f"{path}: {use}")
 
 
 def summary() -> None:
@@ -89,14 +110,17 @@ def summary() -> None:
     summary.show()
 
 
+# What stands on the command line: PATH? may be missing, PATHS+ are one or more. Keyword-only arguments are options.
 COMMANDS = {
+    predict: ("models", "pictures+"),
+    serve: ("models",),
     preset: ("name",),
     check: ("path", "document", "sample?"),
     compare: ("first", "second", "document"),
     send: ("path", "document", "sample", "message"),
     inspect: ("models", "image", "folder"),
     sheet: ("folder", "path"),
-    export: ("models", "folder"),
+    export: ("models", "path"),
     summary: (),
 }
 
@@ -107,12 +131,25 @@ def main(arguments: list[str] | None = None) -> None:
     for command, names in COMMANDS.items():
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         for name in names:
-            sub.add_argument(name.rstrip("?"), nargs="?" if name.endswith("?") else None)
+            sub.add_argument(name.rstrip("?+"), nargs=name[-1] if name[-1] in "?+" else None)
+        for option in signature(command).parameters.values():
+            if option.kind is Parameter.KEYWORD_ONLY:
+                sub.add_argument(
+                    f"--{option.name}",
+                    type=type(option.default),
+                    default=option.default,
+                    help="default: %(default)s",
+                )
         sub.set_defaults(command=command)
     values = vars(parser.parse_args(arguments))
     values.pop("command")(**values)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The command `fashionseg`."""
     with reported():
         main()
+
+
+if __name__ == "__main__":
+    console()

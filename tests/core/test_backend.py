@@ -9,13 +9,14 @@ from typing import get_args
 import keras
 import pytest
 
-from fashionseg.__main__ import export, inspect
+from fashionseg.__main__ import export, inspect, predict
 from fashionseg.core import backend
 from fashionseg.core.errors import UserError
 from fashionseg.params import Machine
 
 ROOT = Path(__file__).parents[2]
 DOORS = {"inspect": lambda: inspect("models", "a.jpg", "out"), "export": lambda: export("models", "out")}
+DOORS["predict"] = lambda: predict("models", ["a.jpg"])
 DOORS |= {
     stage: lambda stage=stage, count=count: runpy.run_path(str(ROOT / f"stages/{stage}.py"))["main"](*["no"] * count)
     for stage, count in (("preview", 3), ("train", 5), ("predict", 6))
@@ -56,3 +57,11 @@ def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
 def test_backends_are_those_of_params():
     assert get_args(Machine.__annotations__["backend"]) == backend.BACKENDS
     assert keras.backend.backend() in backend.BACKENDS
+
+
+def test_what_is_installed_is_available(monkeypatch):
+    assert backend.available() == keras.backend.backend()
+    monkeypatch.delitem(sys.modules, "keras")
+    for installed in (["tensorflow", "jax"], ["jax"], ["tensorflow"]):
+        monkeypatch.setattr(backend, "find_spec", lambda name, installed=installed: name in installed)
+        assert backend.available() == installed[0]

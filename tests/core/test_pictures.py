@@ -130,3 +130,17 @@ def test_pictures_are_found_by_any_suffix_and_nothing_else_is(tmp_path):
     (tmp_path / "gone.jpg").symlink_to("moved/gone.jpg")
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     assert [path.name for path in pictures.find(tmp_path)] == [*names, "link.jpg"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_upright_is_as_viewers_show_it(tmp_path, form, orientation):
+    """OpenCV's viewer and reader turn a picture as its EXIF says."""
+    exif, path = Image.Exif(), tmp_path / f"a.{form.lower()}"
+    exif[0x0112] = orientation
+    path.write_bytes(encoded(colours(), form, exif=exif))
+    shown = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+    found = pictures.read(path, upright=True)
+    assert found.shape == shown.shape
+    assert np.abs(found.astype(int) - shown).max() <= 3  # two decoders of JPEG
+    assert pictures.read(path).shape == colours().shape

@@ -23,7 +23,7 @@ from fashionseg.core.errors import UserError
 from fashionseg.data import samples, shapes
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
-from fashionseg.model import backbones, roi_heads
+from fashionseg.model import backbones, device, roi_heads
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict import inference, inspect
@@ -246,12 +246,64 @@ def test_the_exported_network_gives_the_same_without_this_package(predictor, tra
     assert b"PyFunc" not in (tmp_path / "saved" / "saved_model.pb").read_bytes()  # which this process alone could run
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow can")
-def test_only_tensorflow_exports(trained, tmp_path):
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports ONNX by TensorFlow")
+def test_onnx_gives_the_same(predictor, trained, image, tmp_path):
+    """In float32, whatever the network was trained in: the weights are the same."""
+    for package in ("tf2onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    import onnxruntime
+
     from fashionseg.predict.export import export
 
-    with pytest.raises(UserError, match=r"Keras runs on jax; export with KERAS_BACKEND=tensorflow"):
-        export(trained, tmp_path / "saved", 0.5, 0.5)
+    recipe = {**RECIPE, "precision": "mixed_bfloat16"}
+    files.write_json(tmp_path / "mask_rcnn.json", {"network": recipe, "categories": CATEGORIES})
+    shutil.copy(trained / "mask_rcnn.weights.h5", tmp_path)
+    export(tmp_path, tmp_path / "network.onnx", SETTINGS.score, SETTINGS.nms_iou)
+    batch = padded([pictures.resized(image, 64), pictures.resized(image[:, :40], 64)], 64)
+    batch["images"] = batch["images"].astype(np.float32)
+    expected = predictor.views[0].detector.predict_on_batch(batch)
+    used = expected["classes"] > 0
+    assert used.any(axis=1).all()
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    assert set(names) == set(expected)
+    for count in (2, 1):
+        found = session.run(None, {name: values[:count] for name, values in batch.items()})
+        for name, values in zip(names, found, strict=True):
+            np.testing.assert_allclose(values[used[:count]], expected[name][:count][used[:count]], atol=1e-3)
+        np.testing.assert_array_equal(found[names.index("classes")], expected["classes"][:count])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="for ONNX, which Keras exports by TensorFlow")
+def test_a_graph_without_branches_gives_the_same(predictor, image):
+    (view,) = predictor.views
+    batch = padded([pictures.resized(image, 64)], 64)
+    expected, before = view.detector.predict_on_batch(batch), device.accelerated()
+    with device.without_branches():
+        assert device.accelerated()
+        detector = Detector(view.detector.network, SETTINGS.score, SETTINGS.nms_iou)
+        detector.compile(jit_compile=False, run_eagerly=True)
+        found = detector.predict_on_batch(batch)
+    assert device.accelerated() == before
+    used = expected["classes"] > 0
+    assert used.any()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name][used], values[used], rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_without_its_packages_and_another_suffix_are_one_sentence(trained, tmp_path, monkeypatch):
+    from fashionseg.predict.export import export
+
+    with pytest.raises(UserError, match=r"network\.tflite should end in \.onnx or, for a SavedModel, have no suffix"):
+        export(trained, tmp_path / "network.tflite", 0.5, 0.5)
+    if keras.backend.backend() != "tensorflow":
+        with pytest.raises(UserError, match=r"Keras runs on jax; export with KERAS_BACKEND=tensorflow"):
+            export(trained, tmp_path / "saved", 0.5, 0.5)
+        return
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(UserError, match=r"ONNX needs packages that are not installed \(.*tf2onnx onnxruntime` brings"):
+        export(trained, tmp_path / "network.onnx", 0.5, 0.5)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", ["export models folder", "inspect models photo.jpg folder"])

@@ -1,6 +1,8 @@
 """Starts Keras on one of the backends that the network runs on, whatever other projects left in the shell."""
 
 import os
+import sys
+from importlib.util import find_spec
 
 from fashionseg.core.errors import UserError
 
@@ -28,3 +30,10 @@ def choose(backend: str) -> None:
         raise UserError(
             f"Keras does not start on {name} ({reason}); is it installed, and is ~/.keras/keras.json sound?"
         ) from error
+
+
+def available() -> str:
+    """The backend that Keras runs on already, else the first of BACKENDS that is installed."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
+    return next(filter(find_spec, BACKENDS), BACKENDS[0])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
@@ -45,8 +45,9 @@ def size(path: str | Path) -> tuple[int, int]:
         raise _unreadable(path, error) from None
 
 
-def read(path: str | Path, side: int | None = None) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB in stored pixel order: EXIF turns are ignored, as masks ignore them.
+def read(path: str | Path, side: int | None = None, upright: bool = False) -> np.ndarray:
+    """A picture (H, W, 3) uint8 RGB in stored pixel order: EXIF turns are ignored, as masks ignore them. `upright`:
+    turned as EXIF says and as viewers show it, for a photograph that has no masks.
 
     Of 16 bits the upper 8 count, as OpenCV has it, alpha is left out, and of several pictures in a file the first is
     read. `side`: the long side at which it will be looked at; a JPEG may then be decoded at 1/2, 1/4 or 1/8, never
@@ -58,6 +59,8 @@ def read(path: str | Path, side: int | None = None) -> np.ndarray:
             if side:
                 height, width = fit(image.height, image.width, side)
                 image.draft("RGB", (2 * width, 2 * height))
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
             if image.mode in ("I", "F"):
                 raise ValueError("pixels of 32 bits, of unknown scale")
             if image.mode.startswith("I;16"):

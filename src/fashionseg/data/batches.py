@@ -128,7 +128,8 @@ class Batches(Pictures):
 
     (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation. With a
     `repeat_threshold` above 0 pictures of rare classes come more than once an epoch (`repeats`), each time augmented
-    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: set `epoch` before each.
+    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: set `epoch`
+    before each.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def nms(
         return ops.any(ops.not_equal(keep, before))
 
     def settle(keep, _):
-        hits = ops.einsum("...i,...ij->...j", ops.cast(keep, "float32"), suppresses)  # (..., N)
+        hits = ops.matmul(ops.cast(keep, "float32")[..., None, :], suppresses)[..., 0, :]  # (..., N)
         return ops.logical_and(valid, hits < 0.5), keep
 
     keep, _ = ops.while_loop(unsettled, settle, settle(valid, valid))

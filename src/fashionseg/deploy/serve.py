@@ -1,0 +1,106 @@
+"""A page on which a photograph is dropped and its garments are seen: `fashionseg serve`."""
+
+import base64
+import io
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fashionseg.core import pictures
+from fashionseg.core.errors import UserError
+from fashionseg.deploy.model import Model
+from fashionseg.deploy.result import Result
+from fashionseg.draw import overlay
+
+PAGE = Path(__file__).with_name("page.html")
+MOST_BYTES = 2**26  # of a picture; a photograph of 100 megapixels has half of it as a JPEG
+SECONDS = 60  # that a browser may be silent
+
+
+def serve(model: Model, host: str, port: int) -> None:
+    """Serves the page until it is interrupted. Raises UserError where the address is taken or none of this machine."""
+    model.result(np.zeros((64, 64, 3), np.uint8))  # compiles here, and not while somebody waits
+    with server(model, host, port) as running:
+        print(f"http://{host}:{running.server_port}; Ctrl-C ends it", flush=True)
+        try:
+            running.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
+    """A server bound to its address: GET / is the page; POST /predict with a picture file as its body gives `answer` as
+    JSON, or {"error": sentence} with a status from 400 on."""
+    lock = Lock()  # one picture at a time
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = SECONDS
+
+        def do_GET(self) -> None:
+            if self.path != "/":
+                return self.refuse(404, f"there is no {self.path}")
+            self.reply(200, "text/html; charset=utf-8", PAGE.read_bytes())
+
+        def do_POST(self) -> None:
+            if self.path != "/predict":
+                return self.refuse(404, f"there is no {self.path}")
+            length = self.headers.get("Content-Length", "")
+            if not length.isdecimal():
+                return self.refuse(411, "the request has no Content-Length")
+            if int(length) > MOST_BYTES:
+                return self.refuse(413, f"the file has more than {MOST_BYTES >> 20} MB")
+            with NamedTemporaryFile() as file:
+                file.write(self.rfile.read(int(length)))
+                file.flush()
+                try:
+                    with lock:
+                        told = answer(model.result(Path(file.name)))
+                except UserError:
+                    formats = ", ".join(sorted(suffix[1:].upper() for suffix in pictures.SUFFIXES))
+                    return self.refuse(400, f"this is no whole picture; formats are {formats}")
+            self.reply(200, "application/json", json.dumps(told).encode())
+
+        def refuse(self, status: int, sentence: str) -> None:
+            self.reply(status, "application/json", json.dumps({"error": f"{sentence}."}).encode())
+
+        def reply(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Whose picture was looked at is nobody's business."""
+
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{host}:{port} cannot be served ({reason}); name another --port or --host.") from None
+
+
+def answer(result: Result) -> dict[str, Any]:
+    """width and height in pixels; instances, best first, with name, score, attributes by name, bbox and segmentation as
+    COCO has them, and the colour they are drawn in; overlay, a JPEG as a data URL."""
+    places = {category["id"]: place for place, category in enumerate(result.labels["categories"])}
+    instances = [
+        {
+            "name": name,
+            "attributes": attributes,
+            **{key: one[key] for key in ("score", "bbox", "segmentation")},
+            "colour": "#{:02x}{:02x}{:02x}".format(*overlay.colour_of(places[one["category_id"]])),
+        }
+        for name, attributes, one in zip(result.names, result.attributes, result.instances, strict=True)
+    ]
+    jpeg = io.BytesIO()
+    Image.fromarray(result.draw()).save(jpeg, "JPEG", quality=90)
+    drawn = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+    height, width = result.size
+    return {"width": width, "height": height, "instances": instances, "overlay": drawn}
