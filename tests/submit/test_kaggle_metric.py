@@ -72,7 +72,7 @@ METRIC = Metric(formula="precision", average="image", f1="set")
 def scored(*scenes, **changes):
     metric = replace(METRIC, **changes)
     return kaggle_metric.score(
-        kaggle_metric.count_matches([(of(submitted), of(truth)) for submitted, truth in scenes], metric, 6), metric
+        kaggle_metric.count_matches([(of(submitted), of(truth)) for submitted, truth in scenes], metric, 6, 23), metric
     )
 
 
@@ -108,9 +108,9 @@ def test_joined_counts_and_the_mean_of_image_scores(average, drawn):
     metric = replace(METRIC, formula="jaccard", average=average)
     pairs = [(of(submitted), of(truth)) for submitted, truth in drawn]
     joined = kaggle_metric.joined(
-        [kaggle_metric.count_matches(pairs[:1], metric, 6), kaggle_metric.count_matches(pairs[1:], metric, 6)]
+        [kaggle_metric.count_matches(pairs[:1], metric, 6, 23), kaggle_metric.count_matches(pairs[1:], metric, 6, 23)]
     )
-    whole = kaggle_metric.count_matches(pairs, metric, 6)
+    whole = kaggle_metric.count_matches(pairs, metric, 6, 23)
     for name, column in vars(whole).items():
         np.testing.assert_array_equal(getattr(joined, name), column)
     if average != "all":

@@ -11,12 +11,12 @@ from fashionseg.predict import masks
 from fashionseg.submit import kaggle_metric, postprocess, submission
 from fashionseg.submit.tune import cross_validation
 from fashionseg.submit.tune.tuner import FORMULAS
-from submission_scenes import PARAMS, TUNE, document, prediction, rectangle, scene
+from submission_scenes import FILLER_CLASS, PARAMS, TUNE, document, prediction, rectangle, sample_of, scene
 
 
 def tune(scene, **changes):
     pairs = postprocess.attribute_pairs(scene[0])
-    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, seed=0, workers=1)
+    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, FILLER_CLASS, seed=0, workers=1)
 
 
 def test_one_instance_for_precision_and_several_for_jaccard():
@@ -87,6 +87,7 @@ def counts_of(levels):
         true_images=numbers,
         true_classes=ones,
         image_count=len(levels),
+        filler_class=FILLER_CLASS,
     )
 
 
@@ -113,7 +114,7 @@ def test_the_best_mask_threshold_is_found(edge):
     by_threshold = tables["masks"].set_index("threshold")["value"]
     assert by_threshold[edge] == 1.0
     assert by_threshold[[0.3, 0.7]].min() < 0.6
-    rows, _ = submission.table(truth, predictions, post, [str(i) for i in range(1, 7)], PARAMS)
+    rows, _ = submission.table(truth, predictions, post, sample_of(6), PARAMS)
     expected = rle.from_coco([row["segmentation"] for row in truth["annotations"]]).to_kaggle()
     assert rows["EncodedPixels"].tolist() == expected
 
@@ -129,7 +130,7 @@ def test_without_predictions_the_submission_is_valid(formula):
     truth = document(4, prediction(rectangle(0, 0, 9, 9), 1.0))
     post, strategy, scores, _ = tune((truth, []), formula=formula)
     assert (strategy, scores["score"], post.selector) == ("score", 0, None)
-    rows, _ = submission.table(truth, [], post, ["1", "2", "3", "4"], PARAMS)
+    rows, _ = submission.table(truth, [], post, sample_of(4), PARAMS)
     assert (rows["EncodedPixels"] == "1 1").all()
     assert len(rows) == 4
 
