@@ -281,3 +281,50 @@ def test_a_sample_of_other_images_is_an_error(tmp_path):
         submission.table(TEST, [], POST, sample, PARAMS)
     with pytest.raises(UserError, match=r"none\.csv is missing"):
         submission.read_sample(tmp_path / "none.csv")
+
+
+def test_the_form_is_that_of_the_sample(tmp_path):
+    """Columns and order of the sample, the class of its filler row, or an empty row where it has one."""
+    predictions = [prediction(rectangle(10, 10, 40, 40), 0.8)]
+    one_class = {**TEST, "categories": [{"id": 1, "name": "object"}], "attributes": []}
+    post = replace(POST, attribute_pairs={}, categories=[1])
+    for text, expected in (
+        ("ImageId,EncodedPixels\n{},\n{},\n{},\n", ["{},", "{},"]),
+        ("ImageId,EncodedPixels,ClassId\n{},1 1,1\n{},1 1,1\n{},1 1,1\n", ["{},1 1,1", "{},1 1,1"]),
+        ("EncodedPixels,ImageId\n1 1,{}\n1 1,{}\n1 1,{}\n", ["1 1,{}", "1 1,{}"]),
+    ):
+        (tmp_path / "sample.csv").write_text(text.format(*IDS))
+        sample = submission.read_sample(tmp_path / "sample.csv")
+        rows, dropped = submission.table(one_class, predictions, post, sample, PARAMS)
+        submission.write(tmp_path / "s.csv", rows, one_class, sample, PARAMS)
+        lines = (tmp_path / "s.csv").read_text().splitlines()
+        assert lines[0] == text.partition("\n")[0]
+        assert lines[2:] == [line.format(name) for line, name in zip(expected, IDS[1:], strict=True)]
+        assert submission.summary(rows, dropped, one_class).startswith(
+            "1 instances submitted on 1 of 3 images (object 1"
+        )
+        fault = submission.check(written(tmp_path / "other.csv"), one_class, sample, PARAMS)[0]
+        assert str(fault) == f"line 1, header: {HEADER}; expected {lines[0]}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ([f"{IDS[0]},", f"{IDS[0]},1 2"], "line 2, EncodedPixels: no runs, but the image has other rows"),
+        ([f"{IDS[0]},99999 2"], "line 2, EncodedPixels: the run `99999 2` goes past the last pixel 10000"),
+        ([f"{IDS[0]},1 5", f"{IDS[0]},3 1"], "line 3, EncodedPixels: shares pixels with another instance"),
+    ],
+)
+def test_faults_of_one_class(tmp_path, lines, found):
+    sample = submission.Sample(["ImageId", "EncodedPixels"], IDS, {"EncodedPixels": ""})
+    rest = [f"{name}," for name in IDS[1:]]
+    (tmp_path / "s.csv").write_text("\n".join(["ImageId,EncodedPixels", *lines, *rest]) + "\n")
+    for form in (sample, None):
+        (fault,) = submission.check(tmp_path / "s.csv", TEST, form, PARAMS)
+        assert str(fault).startswith(found)
+
+
+def test_an_empty_row_is_right_where_there_is_nothing(tmp_path):
+    (tmp_path / "s.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{name},\n" for name in IDS))
+    answers = {**TEST, "annotations": [prediction(rectangle(0, 0, 9, 9, side=50), 1.0, image_id=3)]}
+    assert submission.score_file(tmp_path / "s.csv", answers, METRIC, PARAMS) == pytest.approx(2 / 3)

@@ -14,9 +14,9 @@ from fashionseg.submit.tune.tuner import FORMULAS
 from submission_scenes import FILLER_CLASS, PARAMS, TUNE, document, prediction, rectangle, sample_of, scene
 
 
-def tune(scene, **changes):
+def tune(scene, filler_class=FILLER_CLASS, **changes):
     pairs = postprocess.attribute_pairs(scene[0])
-    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, FILLER_CLASS, seed=0, workers=1)
+    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, filler_class, seed=0, workers=1)
 
 
 def test_one_instance_for_precision_and_several_for_jaccard():
@@ -152,3 +152,21 @@ def test_a_class_of_false_positives_gets_its_own_threshold(formula, sometimes):
     assert post.score_thresholds["2"] > max(0.8, post.score_thresholds["1"] + 0.2)
     assert scores["rule"] == scores["value"] == pytest.approx(1.0)
     assert scores["score"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_pictures_without_instances_are_left_empty_where_they_may_be(formula):
+    """Two in three have none, and a false positive of low score; without empty rows each gets one all the same."""
+    truth, predictions = [], []
+    for i in range(1, 31):
+        if i % 3 == 0:
+            truth.append(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i))
+        predictions.append(prediction(rectangle(0, 0, 30, 30), 0.2 + 0.6 * (i % 3 == 0), image_id=i))
+    scene = document(30, *truth), predictions
+    post, _, scores, _ = tune(scene, None, formula=formula, leaf=1000)
+    assert scores["value"] == 1
+    sample = sample_of(30, EncodedPixels="")
+    assert sample.filler_class is None
+    rows, _ = submission.table(*scene, post, sample, PARAMS)
+    assert rows["EncodedPixels"].ne("").tolist() == [i % 3 == 0 for i in range(1, 31)]
+    assert tune(scene, formula=formula, leaf=1000)[2]["value"] == pytest.approx(1 / 3, abs=1e-5)
