@@ -47,13 +47,13 @@ compare: .venv/done ## experiments side by side, and what this workspace changed
 
 check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; with ANSWERS=data/coco/val.json its score
 	@$(BIN)/python -m fashionseg check "$$FILE" \
-	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/raw/sample_submission.csv)
+	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/coco/sample_submission.csv)
 
 compare-submissions: .venv/done ## instances that differ between two submissions, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
 	@$(BIN)/python -m fashionseg compare "$$FIRST" "$$SECOND" data/coco/test.json
 
 submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'
-	@$(BIN)/python -m fashionseg send submissions/submission.csv data/coco/test.json data/raw/sample_submission.csv \
+	@$(BIN)/python -m fashionseg send submissions/submission.csv data/coco/test.json data/coco/sample_submission.csv \
 	  "$$MESSAGE"
 
 inspect: .venv/done ## a network at work on one picture, step by step: make inspect IMAGE=photo.jpg

@@ -17,7 +17,7 @@ from fashionseg.submit.config import Submission
 IMAGES, INSTANCES, RUNS = 3200, 8, 200
 SLOW = 100  # images that are checked by bitmaps
 HEIGHT, WIDTH = 1024, 683
-PARAMS = Submission(longest_side=1024, min_area=20, overlap="same_class")
+PARAMS = Submission(longest_side=1024, square=False, min_area=20, overlap="same_class")
 
 
 def rows(images: int) -> list[str]:

@@ -30,7 +30,7 @@ TRUE = 7  # instances an image; the competition has 7.3
 CLASSES = 46
 SIDE = 1024  # of the submission's grid
 ATTRIBUTES = 294
-PARAMS = Submission(longest_side=SIDE, min_area=20, overlap="same_class")
+PARAMS = Submission(longest_side=SIDE, square=False, min_area=20, overlap="same_class")
 METRIC = Tune(formula="jaccard", average="image", f1="set", folds=5, trees=100, leaf=20)
 SOLID = masks.pack(np.ones((28, 28)))  # a soft mask; the sweep of scores does not read it
 POST = PostProcessing(
@@ -110,7 +110,7 @@ def from_masks(images: list[MatchedImage]) -> list[float]:
                     image.truth,
                 )
             )
-        values.append(kaggle_metric.score(kaggle_metric.count_matches(pairs, METRIC, ATTRIBUTES), METRIC))
+        values.append(kaggle_metric.score(kaggle_metric.count_matches(pairs, METRIC, ATTRIBUTES, 0), METRIC))
     return values
 
 
@@ -122,11 +122,12 @@ def from_numbers(images: list[MatchedImage]) -> list[float]:
         categories=POST.categories,
         attribute_count=ATTRIBUTES,
         attribute_pairs={},
+        filler_class=0,
         seed=0,
         workers=1,
     )
-    table = CandidateTable.of(images, [tuner.f1_levels(image, POST) for image in images])
-    ranked = table.ranked(np.concatenate([image.candidates.scores for image in images]), POST)
+    table = CandidateTable.of(images, [tuner.f1_levels(image, POST) for image in images], 0)
+    ranked = table.ranked(np.concatenate([image.candidates.scores for image in images], 0), POST)
     return [ranked.metric_score(ranked.scores - threshold, False, METRIC) for threshold in SCORE_THRESHOLDS]
 
 
@@ -185,7 +186,7 @@ def repeated(images: int) -> tuple[dict, list[dict]]:
 def whole(images: int) -> None:
     document, predictions = repeated(images)
     began = time.perf_counter(), time.process_time()
-    tune(document, predictions, {}, METRIC, PARAMS, seed=0, workers=2)
+    tune(document, predictions, {}, METRIC, PARAMS, 0, seed=0, workers=2)
     wall, own = time.perf_counter() - began[0], time.process_time() - began[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(

@@ -6,6 +6,7 @@ from fashionseg import params
 from fashionseg.convert import coco, competition
 from fashionseg.convert.resizing import resizing
 from fashionseg.core import files
+from fashionseg.core.documents import apart
 from fashionseg.core.errors import reported
 
 
@@ -18,16 +19,18 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
         with files.replacing(documents_folder) as beside:
             for subset, document in documents.items():
                 files.write_json(beside / f"{subset}.json", document)
-        dropped = coco.dropped_table(source)
+            files.write_csv(beside / "sample_submission.csv", source.sample)
+        dropped, counted = coco.dropped_table(source), {subset: apart(d) for subset, d in documents.items()}
         with files.replacing(tables_folder) as beside:
-            files.write_csv(beside / "classes.csv", coco.class_table(documents))
-            files.write_csv(beside / "sizes.csv", coco.size_table(documents))
+            files.write_csv(beside / "classes.csv", coco.class_table(counted))
+            files.write_csv(beside / "sizes.csv", coco.size_table(counted))
             files.write_csv(beside / "dropped.csv", dropped)
+    print(*source.notes, sep="\n", end="\n" * bool(source.notes))
     for row in dropped.itertuples():
         print(f"left out {row.count} times: {row.reason} (first: {row.first})")
     if source.empty_images:
         print(f"kept {len(source.empty_images)} training pictures without instances (first: {source.empty_images[0]})")
-    parts = [f"{name} {len(d['images'])} images, {len(d['annotations'])} instances" for name, d in documents.items()]
+    parts = [f"{name} {len(d['images'])} images, {len(d['annotations'])} instances" for name, d in counted.items()]
     print(f"{documents_folder}: {'; '.join(parts)}; pictures in {images_folder}")
 
 

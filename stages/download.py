@@ -12,8 +12,8 @@ def main(listing: str, raw: str) -> None:
     config = params.load("seed", "data")
     sources.fetch(config.data, config.seed, listing, raw)
     folder = pictures.originals(raw)
-    counts = [f"{len(pictures.find(folder / name))} {name} pictures" for name in ("train", "test")]
-    print(f"{raw}: {', '.join(counts)} from source {config.data.source}" + f", read in {folder}" * (str(folder) != raw))
+    where = f", read in {folder}" if str(folder) != raw else ""
+    print(f"{raw}: {len(pictures.below(folder))} pictures from source {config.data.source}{where}")
 
 
 if __name__ == "__main__":

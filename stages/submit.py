@@ -10,11 +10,11 @@ from fashionseg.submit import postprocess, submission
 
 def main(document: str, predictions: str, post_processing: str, sample: str, path: str) -> None:
     settings = params.load("submission").submission
-    test, order = documents.read(document), submission.sample_ids(sample)
+    test, form = documents.read(document), submission.read_sample(sample)
     post = postprocess.read(post_processing, test)
     detections = documents.read(predictions, documents.PREDICTIONS)
-    rows, dropped = submission.table(test, detections, post, order, settings)
-    submission.write(path, rows, test, order, settings)
+    rows, dropped = submission.table(test, detections, post, form, settings)
+    submission.write(path, rows, test, form, settings)
     print(f"{submission.summary(rows, dropped, test)}: {path}")
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from fashionseg import params
 from fashionseg.core import documents, files
 from fashionseg.core.errors import reported
-from fashionseg.submit import postprocess
+from fashionseg.submit import postprocess, submission
 from fashionseg.submit.tune.cross_validation import tune
 
 
-def main(training: str, document: str, predictions: str, post_processing: str, tables: str, metrics: str) -> None:
+def main(
+    training: str, document: str, sample: str, predictions: str, post_processing: str, tables: str, metrics: str
+) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
     tuned = tune(
         documents.read(document),
@@ -18,6 +20,7 @@ def main(training: str, document: str, predictions: str, post_processing: str, t
         postprocess.attribute_pairs(documents.read(training)),
         settings.tune,
         settings.submission,
+        submission.read_sample(sample).filler_class,
         seed=settings.seed,
         workers=settings.machine.workers,
     )

@@ -7,8 +7,10 @@ from fashionseg.coco import masks
 from fashionseg.core import rle
 from fashionseg.submit.config import Metric, Submission, Tune
 from fashionseg.submit.postprocess import PostProcessing, Thresholds
+from fashionseg.submit.submission import Sample
 
-PARAMS = Submission(longest_side=100, min_area=4, overlap="same_class")
+PARAMS = Submission(longest_side=100, square=False, min_area=4, overlap="same_class")
+FILLER_CLASS = 1
 METRIC = Metric(formula="precision", average="image", f1="set")
 TUNE = Tune(**vars(METRIC), folds=2, trees=5, leaf=5)
 PLAIN = PostProcessing(
@@ -48,6 +50,12 @@ def prediction(bitmap, score, category_id=1, image_id=1):
         "attribute_ids": [],
         "attribute_scores": [],
     }
+
+
+def sample_of(images, **filler):
+    """The sample of `document`."""
+    filler = {"EncodedPixels": "1 1", "ClassId": str(FILLER_CLASS), "AttributesIds": "", **filler}
+    return Sample(["ImageId", *filler], [str(i) for i in range(1, images + 1)], filler)
 
 
 def document(images, *truth):

@@ -25,8 +25,8 @@ def check(path: str, document: str, sample: str | None) -> None:
 
     settings = params.load("tune", "submission")
     truth = submission.read_document(document)
-    order = submission.sample_ids(sample) if sample else None
-    faults = submission.check(path, truth, order, settings.submission)
+    form = submission.read_sample(sample) if sample else None
+    faults = submission.check(path, truth, form, settings.submission)
     print("\n".join(map(str, faults)) or f"{path} is valid")
     if faults:
         raise UserError(f"{path} has {len(faults)} errors.")
@@ -45,14 +45,14 @@ def compare(first: str, second: str, document: str) -> None:
 def send(path: str, document: str, sample: str, message: str) -> None:
     """a submission to Kaggle, after a check that it has no errors"""
     from fashionseg.submit.send import send, zipped
-    from fashionseg.submit.submission import check, sample_ids
+    from fashionseg.submit.submission import check, read_sample
 
     settings = params.load("data", "submission", "sending")
     if settings.data.source == "demo":
         raise UserError("data.source is demo: Kaggle has none of its images; nothing was sent.")
     if not message:
         raise UserError("say what is sent: make submit MESSAGE='forest, 12 epochs'.")
-    if faults := check(path, documents.read(document), sample_ids(sample), settings.submission):
+    if faults := check(path, documents.read(document), read_sample(sample), settings.submission):
         raise UserError(f"{path} has {len(faults)} errors, the first: {faults[0]}; nothing was sent.")
     print(send(zipped(path) if settings.sending.gzip else path, message, settings.data.competition))
 

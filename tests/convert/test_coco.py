@@ -77,8 +77,8 @@ def test_documents_form(folder):
     documents = made(competition)
     assert list(documents) == ["train", "val", "test"]
     assert documents["test"]["images"] == [
-        {"id": 1, "file_name": "test/a.jpg", "width": 50, "height": 25},
-        {"id": 2, "file_name": "test/b.jpg", "width": 50, "height": 25},
+        {"id": 1, "file_name": "test/a.jpg", "width": 50, "height": 25, "ImageId": "a"},
+        {"id": 2, "file_name": "test/b.jpg", "width": 50, "height": 25, "ImageId": "b"},
     ]
     assert documents["test"]["annotations"] == []
     ids = sorted((i["id"], i["file_name"]) for name in ("train", "val") for i in documents[name]["images"])

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fashionseg.convert import competition as competition_module
 from fashionseg.convert.competition import read
+from fashionseg.core import files
 from fashionseg.core.errors import UserError
 from fashionseg.submit import submission
 
@@ -23,13 +25,14 @@ def test_reads_every_column(folder):
         "width": 30,
         "class_id": 0,
         "attribute_ids": (115, 136),
+        "crowd": False,
         "row": 2,
     }
     assert competition.instances["attribute_ids"].tolist()[1:4] == [(), (115, 136), (340,)]  # one id alone stays text
     assert competition.instances["row"].tolist() == list(range(2, 62))
     assert [c["id"] for c in competition.categories] == [0, 6, 23]
     assert len(competition.train_images) == 30
-    assert competition.sample_ids == ["b", "a"]
+    assert competition.sample["ImageId"].tolist() == ["b", "a"]
     assert competition.sizes[competition.test_images["a"]] == (25, 50)
     assert competition.dropped == {}
 
@@ -61,7 +64,6 @@ def test_ids_stay_text(folder):
     assert competition.drops["place"].tolist() == [f"{folder.path / 'train.csv'}:33"]  # behind the blank line 32
 
 
-RUNS = "1 3 81 4"
 BAD_ROWS = [
     ('image000,1 3 81 4,40,30,7,"115"', "ClassId is not in"),
     ("image000,1 3 81 4,40,30,shirt,", "ClassId is no whole number"),
@@ -203,19 +205,19 @@ def test_attribute_ids_as_other_programs_print_lists(folder, text):
 
 
 def test_repeated_rows_are_dropped_and_counted(folder):
-    """They would halve the AP of a perfect network; one that differs in attributes alone is a fault like any other."""
+    """They would halve the AP of a perfect network; attributes of rows of one mask are joined."""
     expected = read(folder.path).instances
     folder.rows *= 2
     competition = read(folder.write())
     assert competition.instances.equals(expected)
     assert competition.dropped == {"repeats an earlier row": 60}
     assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:62"
-    folder.rows = [*folder.rows[:60], folder.rows[0].replace("115,136", "340")]
-    assert read(folder.write()).dropped == {"image, class and pixels of an earlier row, with other AttributesIds": 1}
-    exploded = [row.replace('"115,136"', attribute) for row in folder.rows[:60] for attribute in ("115", "136")]
-    folder.rows = list(dict.fromkeys(exploded))
-    with pytest.raises(UserError, match=r"30 of 90 rows .* earlier row, with other AttributesIds"):
-        read(folder.write())
+    exploded = [row.replace('"115,136"', attribute) for row in folder.rows[:60] for attribute in ("136", "115")]
+    folder.rows = list(dict.fromkeys(exploded))  # one row an attribute
+    competition = read(folder.write())
+    assert competition.instances.drop(columns="row").equals(expected.drop(columns="row"))
+    assert competition.dropped == {competition_module.JOINED: 30}
+    assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:3"
 
 
 def test_ids_that_look_like_nothing_are_ids_to_every_reader(folder):
@@ -223,13 +225,8 @@ def test_ids_that_look_like_nothing_are_ids_to_every_reader(folder):
     folder.picture("test/null.jpg")
     sample = folder.path / "sample_submission.csv"
     sample.write_text("ImageId,EncodedPixels,ClassId,AttributesIds\nNA,1 1,0,\nb,1 1,0,\n,,,\nnull,1 1,0,\n")
-    assert read(folder.path).sample_ids == submission.sample_ids(sample) == ["NA", "b", "null"]
-
-
-def test_the_edition_of_2019_is_explained(folder):
-    folder.rows = [f"image000.jpg,{RUNS},40,30,6_115_136"]
-    with pytest.raises(UserError, match="2019 edition"):
-        read(folder.write("ImageId,EncodedPixels,Height,Width,ClassId"))
+    files.write_csv(folder.path / "ours.csv", read(folder.path).sample)
+    assert submission.read_sample(folder.path / "ours.csv").images == ["NA", "b", "null"]
 
 
 def test_without_takes_pictures_and_rows_out(folder):

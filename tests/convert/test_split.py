@@ -31,10 +31,24 @@ def drawn(images: int, seed: int, classes: int = 8) -> Competition:
         }
     )
     names = {f"{number:05}": Path(f"{number:05}.jpg") for number in range(images)}
-    labels = (
+    categories, attributes = (
         [{"id": number, "name": f"{kind} {number}"} for number in range(classes)] for kind in ("class", "attribute")
     )
-    return Competition(Path("raw"), *labels, instances, names, {}, {}, pd.DataFrame())
+    return Competition(
+        folder=Path("raw"),
+        originals=Path("raw"),
+        categories=categories,
+        attributes=attributes,
+        instances=instances,
+        place="",
+        train_images=names,
+        test_images={},
+        sample=pd.DataFrame(),
+        numbers={},
+        sizes={},
+        drops=pd.DataFrame(),
+        notes=[],
+    )
 
 
 @settings(max_examples=15, deadline=None)

@@ -352,6 +352,6 @@ def test_kaggle_broken_or_incomplete_archive(kaggle, tmp_path):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("train.csv", "")
     kaggle.archive = buffer.getvalue()
-    with pytest.raises(UserError, match=r"lacks label_descriptions\.json"):
+    with pytest.raises(UserError, match=r"lacks sample_submission\.csv"):
         fetch_kaggle(tmp_path)
     assert not (tmp_path / "raw").exists()

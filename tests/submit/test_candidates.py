@@ -15,10 +15,13 @@ def candidates(*predictions, params=PARAMS):
 
 
 def test_the_grid_rounds_the_short_side_down():
-    assert grid_size(5214, 3676, 1024) == (1024, 721)
-    assert grid_size(3676, 5214, 1024) == (721, 1024)
-    assert grid_size(100, 100, 1024) == (1024, 1024)
-    assert grid_size(4000, 1, 1024) == (1024, 1)
+    grid = replace(PARAMS, longest_side=1024)
+    assert grid_size(5214, 3676, grid) == (1024, 721)
+    assert grid_size(3676, 5214, grid) == (721, 1024)
+    assert grid_size(100, 100, grid) == (1024, 1024)
+    assert grid_size(4000, 1, grid) == (1024, 1)
+    assert grid_size(300, 400, replace(PARAMS, longest_side=512, square=True)) == (512, 512)
+    assert grid_size(300, 401, replace(PARAMS, longest_side=None)) == (300, 401)
 
 
 def test_a_shared_pixel_goes_to_the_better_candidate():

@@ -69,11 +69,10 @@ def scenes(draw):
 METRIC = Metric(formula="precision", average="image", f1="set")
 
 
-def scored(*scenes, **changes):
+def scored(*scenes, filler_class=23, **changes):
     metric = replace(METRIC, **changes)
-    return kaggle_metric.score(
-        kaggle_metric.count_matches([(of(submitted), of(truth)) for submitted, truth in scenes], metric, 6), metric
-    )
+    pairs = [(of(submitted), of(truth)) for submitted, truth in scenes]
+    return kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 6, filler_class), metric)
 
 
 @pytest.mark.parametrize("formula", ["precision", "jaccard"])
@@ -108,9 +107,9 @@ def test_joined_counts_and_the_mean_of_image_scores(average, drawn):
     metric = replace(METRIC, formula="jaccard", average=average)
     pairs = [(of(submitted), of(truth)) for submitted, truth in drawn]
     joined = kaggle_metric.joined(
-        [kaggle_metric.count_matches(pairs[:1], metric, 6), kaggle_metric.count_matches(pairs[1:], metric, 6)]
+        [kaggle_metric.count_matches(pairs[:1], metric, 6, 23), kaggle_metric.count_matches(pairs[1:], metric, 6, 23)]
     )
-    whole = kaggle_metric.count_matches(pairs, metric, 6)
+    whole = kaggle_metric.count_matches(pairs, metric, 6, 23)
     for name, column in vars(whole).items():
         np.testing.assert_array_equal(getattr(joined, name), column)
     if average != "all":
@@ -157,3 +156,21 @@ def test_f1_equals_scikit_learn(first, second):
     assert kaggle_metric.f1(first, second, "set", 10) == pytest.approx(binary)
     assert kaggle_metric.f1(first, second, "macro", 10) == pytest.approx(macro)
     assert kaggle_metric.f1(first, second, "none", 10) == 1
+
+
+@pytest.mark.parametrize("formula", ["precision", "jaccard"])
+@pytest.mark.parametrize("average", ["image", "class"])
+@settings(max_examples=20, deadline=None)
+@given(drawn=st.lists(scenes(), min_size=1, max_size=4))
+def test_a_picture_that_may_be_left_empty(formula, average, drawn):
+    """Without submitted instances it scores 1 if it has no true ones, and 0 if it has; the others as ever."""
+    values = [scored(scene, formula=formula, average=average) if scene[0] else float(not scene[1]) for scene in drawn]
+    assert scored(*drawn, formula=formula, average=average, filler_class=None) == pytest.approx(np.mean(values))
+
+
+def test_average_all_without_a_filler_row_counts_true_and_submitted_instances():
+    perfect = [(np.eye(20, dtype=bool), 4, set())]
+    images = (perfect, perfect), ([], []), ([], perfect)
+    assert scored(*images, average="all", formula="jaccard", filler_class=None) == pytest.approx(1 / 2)
+    assert scored(*images, average="all", filler_class=None) == 1
+    assert scored(([], perfect), average="all", filler_class=None) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from test_submission import FILLERS, IDS, TEST, written
+from test_submission import FILLERS, HEADER, IDS, TEST, written
 
 from fashionseg.__main__ import main
 from fashionseg.core import files
@@ -77,7 +77,7 @@ def workspace(tmp_path, monkeypatch):
     params = params.replace("imaterialist-fashion-2020-fgvc7", NAME).replace("source: demo", "source: kaggle")
     Path("params.yaml").write_text(params)
     files.write_json("test.json", {**TEST, "annotations": []})
-    Path("sample.csv").write_text("\n".join(["ImageId", *IDS]) + "\n")
+    Path("sample.csv").write_text("\n".join([HEADER, *FILLERS]) + "\n")
     return [str(written(Path("s.csv"))), "test.json", "sample.csv"]
 
 

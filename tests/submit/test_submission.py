@@ -39,6 +39,8 @@ POST = PostProcessing(
     categories=[1, 23],
 )
 HEADER = "ImageId,EncodedPixels,ClassId,AttributesIds"
+COLUMNS = ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
+SAMPLE = submission.Sample(COLUMNS, IDS, {"EncodedPixels": "1 1", "ClassId": "23", "AttributesIds": ""})
 FILLERS = [f"{image_id},1 1,23," for image_id in IDS]
 
 
@@ -66,7 +68,7 @@ def table() -> tuple[pd.DataFrame, int]:
         },
         prediction(rectangle(60, 60, 40, 40), 0.2),
     ]
-    return submission.table(TEST, predictions, POST, IDS, PARAMS)
+    return submission.table(TEST, predictions, POST, SAMPLE, PARAMS)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_rows_have_the_competitions_format(table, tmp_path):
     np.testing.assert_array_equal(masks.decode(0), rectangle(30, 10, 40, 40))
     np.testing.assert_array_equal(masks.decode(1), rectangle(10, 10, 20, 40))
     assert masks.boxes()[2].tolist() == [20, 10, 30, 20]  # at a quarter of the size: the grid's long side is 100
-    assert submission.check(path, TEST, IDS, PARAMS) == []
+    assert submission.check(path, TEST, SAMPLE, PARAMS) == []
     assert submission.summary(rows, dropped, TEST) == (
         "3 instances submitted on 2 of 3 images (top 2, shoe 1), "
         "1 attributes dropped that no training instance of the class has"
@@ -95,9 +97,9 @@ def test_rows_have_the_competitions_format(table, tmp_path):
 
 
 def test_without_predictions_the_submission_is_valid(tmp_path):
-    rows, _ = submission.table(TEST, [], POST, IDS, PARAMS)
+    rows, _ = submission.table(TEST, [], POST, SAMPLE, PARAMS)
     files.write_csv(tmp_path / "s.csv", rows)
-    assert submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS) == []
+    assert submission.check(tmp_path / "s.csv", TEST, SAMPLE, PARAMS) == []
     assert rows["ImageId"].tolist() == IDS
 
 
@@ -128,13 +130,13 @@ def test_without_predictions_the_submission_is_valid(tmp_path):
     ],
 )
 def test_each_error_is_found(tmp_path, line, fault):
-    faults = submission.check(written(tmp_path / "s.csv", line), TEST, IDS, PARAMS)
+    faults = submission.check(written(tmp_path / "s.csv", line), TEST, SAMPLE, PARAMS)
     assert [str(found)[: len(fault)] for found in faults] == [fault]
 
 
 def test_all_errors_are_listed(tmp_path):
     lines = [f"{IDS[0]},1 2,99,7", f"{IDS[0]},9 9 1 1,1,", "x,1 1,1,", f"{IDS[0]},1 1,1"]
-    faults = submission.check(written(tmp_path / "s.csv", *lines, rest=FILLERS[:2]), TEST, IDS, PARAMS)
+    faults = submission.check(written(tmp_path / "s.csv", *lines, rest=FILLERS[:2]), TEST, SAMPLE, PARAMS)
     assert [(fault.line, fault.column) for fault in faults] == [
         (2, "ClassId"),
         (2, "AttributesIds"),
@@ -149,44 +151,36 @@ def test_gzip_files(tmp_path):
     plain = written(tmp_path / "s.csv", f"{IDS[0]},1 2,99,")
     zipped = tmp_path / "s.csv.gz"
     zipped.write_bytes(gzip.compress(plain.read_bytes()))
-    assert submission.check(zipped, TEST, IDS, PARAMS) == submission.check(plain, TEST, IDS, PARAMS) != []
+    assert submission.check(zipped, TEST, SAMPLE, PARAMS) == submission.check(plain, TEST, SAMPLE, PARAMS) != []
     zipped.write_bytes(zipped.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"s\.csv\.gz cannot be read"):
-        submission.check(zipped, TEST, IDS, PARAMS)
+        submission.check(zipped, TEST, SAMPLE, PARAMS)
     with pytest.raises(UserError, match=r"none\.csv cannot be read"):
-        submission.check(tmp_path / "none.csv", TEST, IDS, PARAMS)
+        submission.check(tmp_path / "none.csv", TEST, SAMPLE, PARAMS)
 
 
 def test_rows_follow_the_order_of_the_sample(tmp_path):
     path = written(tmp_path / "s.csv", rest=FILLERS[::-1])
-    (fault,) = submission.check(path, TEST, IDS, PARAMS)
+    (fault,) = submission.check(path, TEST, SAMPLE, PARAMS)
     assert str(fault).startswith(f"line 3, ImageId: {IDS[1]} after {IDS[2]}; expected the images in the order of")
     assert submission.check(path, TEST, None, PARAMS) == []
 
 
 def test_classes_may_overlap_unless_params_forbid_it(tmp_path):
     path = written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,")
-    assert submission.check(path, TEST, IDS, PARAMS) == []
-    (fault,) = submission.check(path, TEST, IDS, replace(PARAMS, overlap="any"))
+    assert submission.check(path, TEST, SAMPLE, PARAMS) == []
+    (fault,) = submission.check(path, TEST, SAMPLE, replace(PARAMS, overlap="any"))
     assert str(fault).startswith(
         "line 3, EncodedPixels: shares pixels with another instance; expected no overlap within"
     )
 
 
-def test_without_class_23_the_filler_has_the_first_class(tmp_path):
-    document = {**TEST, "categories": [{"id": 7, "name": "cape"}, {"id": 9, "name": "vest"}]}
-    rows, _ = submission.table(document, [], replace(POST, categories=[7, 9]), IDS, PARAMS)
-    assert rows["ClassId"].tolist() == [7] * 3
-    submission.write(tmp_path / "s.csv", rows, document, IDS, PARAMS)
-    assert submission.check(tmp_path / "s.csv", document, IDS, PARAMS) == []
-
-
 def test_an_invalid_submission_does_not_replace_a_valid_one(tmp_path, rows):
     path = tmp_path / "s.csv"
-    submission.write(path, rows, TEST, IDS, PARAMS)
+    submission.write(path, rows, TEST, SAMPLE, PARAMS)
     good = path.read_bytes()
     with pytest.raises(UserError, match=r"s\.csv would have 1 errors, the first: line 2, ClassId: '99'.*not written"):
-        submission.write(path, rows.assign(ClassId=[99, *rows["ClassId"][1:]]), TEST, IDS, PARAMS)
+        submission.write(path, rows.assign(ClassId=[99, *rows["ClassId"][1:]]), TEST, SAMPLE, PARAMS)
     assert path.read_bytes() == good
     assert list(tmp_path.iterdir()) == [path]
 
@@ -195,7 +189,7 @@ def test_an_overlap_is_found_across_batches_of_images(tmp_path, monkeypatch):
     monkeypatch.setattr(submission, "BATCH", 1)
     lines = [f"{IDS[1]},1 5,1,", f"{IDS[1]},3 1,1,"]
     path = written(tmp_path / "s.csv", FILLERS[0], *lines, rest=FILLERS[1:])
-    assert [fault.line for fault in submission.check(path, TEST, IDS, PARAMS)] == [4]
+    assert [fault.line for fault in submission.check(path, TEST, SAMPLE, PARAMS)] == [4]
 
 
 def test_the_score_of_a_file(tmp_path, rows):
@@ -271,19 +265,66 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 )
 def test_headers(tmp_path, raw, fault):
     (tmp_path / "s.csv").write_bytes(raw)
-    assert str(submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS)[0]).startswith(fault)
+    assert str(submission.check(tmp_path / "s.csv", TEST, SAMPLE, PARAMS)[0]).startswith(fault)
 
 
 def test_every_image_must_appear(tmp_path):
     (tmp_path / "s.csv").write_text(f"ImageId,EncodedPixels,ClassId,AttributesIds\n{IDS[1]},1 1,23,\n")
-    faults = submission.check(tmp_path / "s.csv", TEST, IDS, PARAMS)
+    faults = submission.check(tmp_path / "s.csv", TEST, SAMPLE, PARAMS)
     assert [fault.found for fault in faults] == [f"no row of {IDS[0]}", f"no row of {IDS[2]}"]
 
 
 def test_a_sample_of_other_images_is_an_error(tmp_path):
     (tmp_path / "sample.csv").write_text(f"ImageId,EncodedPixels\n{'e' * 32},1 1\n")
-    order = submission.sample_ids(tmp_path / "sample.csv")
+    sample = submission.read_sample(tmp_path / "sample.csv")
     with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}, which is not a test image"):
-        submission.table(TEST, [], POST, order, PARAMS)
+        submission.table(TEST, [], POST, sample, PARAMS)
     with pytest.raises(UserError, match=r"none\.csv is missing"):
-        submission.sample_ids(tmp_path / "none.csv")
+        submission.read_sample(tmp_path / "none.csv")
+
+
+def test_the_form_is_that_of_the_sample(tmp_path):
+    """Columns and order of the sample, the class of its filler row, or an empty row where it has one."""
+    predictions = [prediction(rectangle(10, 10, 40, 40), 0.8)]
+    one_class = {**TEST, "categories": [{"id": 1, "name": "object"}], "attributes": []}
+    post = replace(POST, attribute_pairs={}, categories=[1])
+    for text, expected in (
+        ("ImageId,EncodedPixels\n{},\n{},\n{},\n", ["{},", "{},"]),
+        ("ImageId,EncodedPixels,ClassId\n{},1 1,1\n{},1 1,1\n{},1 1,1\n", ["{},1 1,1", "{},1 1,1"]),
+        ("EncodedPixels,ImageId\n1 1,{}\n1 1,{}\n1 1,{}\n", ["1 1,{}", "1 1,{}"]),
+    ):
+        (tmp_path / "sample.csv").write_text(text.format(*IDS))
+        sample = submission.read_sample(tmp_path / "sample.csv")
+        rows, dropped = submission.table(one_class, predictions, post, sample, PARAMS)
+        submission.write(tmp_path / "s.csv", rows, one_class, sample, PARAMS)
+        lines = (tmp_path / "s.csv").read_text().splitlines()
+        assert lines[0] == text.partition("\n")[0]
+        assert lines[2:] == [line.format(name) for line, name in zip(expected, IDS[1:], strict=True)]
+        assert submission.summary(rows, dropped, one_class).startswith(
+            "1 instances submitted on 1 of 3 images (object 1"
+        )
+        fault = submission.check(written(tmp_path / "other.csv"), one_class, sample, PARAMS)[0]
+        assert str(fault) == f"line 1, header: {HEADER}; expected {lines[0]}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ([f"{IDS[0]},", f"{IDS[0]},1 2"], "line 2, EncodedPixels: no runs, but the image has other rows"),
+        ([f"{IDS[0]},99999 2"], "line 2, EncodedPixels: the run `99999 2` goes past the last pixel 10000"),
+        ([f"{IDS[0]},1 5", f"{IDS[0]},3 1"], "line 3, EncodedPixels: shares pixels with another instance"),
+    ],
+)
+def test_faults_of_one_class(tmp_path, lines, found):
+    sample = submission.Sample(["ImageId", "EncodedPixels"], IDS, {"EncodedPixels": ""})
+    rest = [f"{name}," for name in IDS[1:]]
+    (tmp_path / "s.csv").write_text("\n".join(["ImageId,EncodedPixels", *lines, *rest]) + "\n")
+    for form in (sample, None):
+        (fault,) = submission.check(tmp_path / "s.csv", TEST, form, PARAMS)
+        assert str(fault).startswith(found)
+
+
+def test_an_empty_row_is_right_where_there_is_nothing(tmp_path):
+    (tmp_path / "s.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{name},\n" for name in IDS))
+    answers = {**TEST, "annotations": [prediction(rectangle(0, 0, 9, 9, side=50), 1.0, image_id=3)]}
+    assert submission.score_file(tmp_path / "s.csv", answers, METRIC, PARAMS) == pytest.approx(2 / 3)

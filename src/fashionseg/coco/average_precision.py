@@ -39,7 +39,7 @@ def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) 
             kept = [{k: v for k, v in p.items() if kind == "bbox" or k != "bbox"} for p in predictions]
             results = truth.loadRes(kept)
         else:
-            results = _coco({**document, "annotations": []})  # loadRes fails for an empty list
+            results = _coco({**document, "annotations": [], "crowds": []})  # loadRes fails for an empty list
         evaluation = COCOeval(truth, results, kind)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -49,7 +49,7 @@ def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) 
 
 def _coco(document: Document) -> COCO:
     coco = COCO()
-    coco.dataset = document
+    coco.dataset = {**document, "annotations": [*document["annotations"], *document.get("crowds", [])]}
     coco.createIndex()
     return coco
 

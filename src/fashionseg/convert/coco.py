@@ -32,20 +32,24 @@ def read_split(path: str | Path, competition: Competition) -> pd.DataFrame:
 def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Document]:
     """COCO documents "train", "val" and "test" at the original image size.
 
-    split: columns image_id, subset, exactly the competition's training images. Image ids count from 1 over the sorted
-    ids of train/ (and of test/), annotation ids from 1 in each document, category and attribute ids are those of the
-    label file. area, bbox (x, y, w, h) and segmentation (compressed RLE) are pycocotools' own to the last character.
+    split: columns image_id, subset, exactly the competition's training images. Image ids are those of a COCO folder;
+    else they count from 1 over the sorted ids of train/ (and of test/). ImageId is a picture's name in the tables.
+    Annotation ids count from 1 in each document, category and attribute ids are those of the labels. area, bbox (x, y,
+    w, h) and segmentation (compressed RLE) are pycocotools' own to the last character.
     Raises UserError where no two images are left to validate.
     """
-    image_ids = {name: number for number, name in enumerate(sorted(competition.train_images), 1)}
+    image_ids, test_ids = (
+        {name: competition.numbers.get(images[name], number) for number, name in enumerate(sorted(images), 1)}
+        for images in (competition.train_images, competition.test_images)
+    )
     subsets = dict(zip(split["image_id"], split["subset"], strict=True))
     labels = {"categories": competition.categories, "attributes": competition.attributes}
     made = {subset: {"info": {}, "images": [], "annotations": [], **labels} for subset in ("train", "val", "test")}
     check_validation(sum(subsets[name] == "val" for name in image_ids), competition)
     for name, number in image_ids.items():
-        made[subsets[name]]["images"].append(_image(competition, competition.train_images[name], number))
-    for number, name in enumerate(sorted(competition.test_images), 1):
-        made["test"]["images"].append(_image(competition, competition.test_images[name], number))
+        made[subsets[name]]["images"].append(_image(competition, name, competition.train_images[name], number))
+    for name, number in test_ids.items():
+        made["test"]["images"].append(_image(competition, name, competition.test_images[name], number))
     for start in track(range(0, len(competition.instances), CHUNK), "writing COCO annotations"):
         rows = competition.instances.iloc[start : start + CHUNK]
         runs = rle.from_kaggle(rows["encoded"].tolist(), rows["height"].to_numpy(), rows["width"].to_numpy())
@@ -60,16 +64,17 @@ def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Docume
                     "segmentation": segmentation,
                     "area": area,
                     "bbox": box,
-                    "iscrowd": 0,
+                    "iscrowd": int(row.crowd),
                     "attribute_ids": list(row.attribute_ids),
                 }
             )
     return made
 
 
-def _image(competition: Competition, path: Path, number: int) -> Document:
+def _image(competition: Competition, name: str, path: Path, number: int) -> Document:
     height, width = competition.sizes[path]
-    return {"id": number, "file_name": f"{path.parent.name}/{path.name}", "width": width, "height": height}
+    file_name = competition.file_name(path)
+    return {"id": number, "file_name": file_name, "width": width, "height": height, "ImageId": name}
 
 
 def class_table(documents: dict[str, Document]) -> pd.DataFrame:

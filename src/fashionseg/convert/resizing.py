@@ -23,7 +23,8 @@ QUALITY = 95  # of the resized JPEGs
 @contextmanager
 def resizing(competition: Competition, folder: str | Path, side: int, workers: int) -> Iterator[Competition]:
     """Resizes all pictures to a long side of `side` pixels, JPEG, RGB; yields the competition without the training
-    pictures that cannot be decoded. train/ and test/ appear under `folder` when the block ends without an error.
+    pictures that cannot be decoded. All appear in `folder`, by `Competition.file_name`, when the block ends without an
+    error.
 
     Until then each picture stays in .<folder's name>.unfinished beside it, whatever happens, and the next call takes it
     over if side, source (name, size and time of change) and the code are the same. Small pictures grow too, as the
@@ -46,10 +47,10 @@ def resizing(competition: Competition, folder: str | Path, side: int, workers: i
             raise UserError(f"{path} is no whole picture, but every test picture must be answered; get it again.")
         yield competition.without(broken)
         with files.replacing(folder) as beside:
-            for name in ("train", "test"):
-                (beside / name).mkdir(parents=True)
             for path in targets.keys() - broken:
-                os.replace(targets[path], beside / path.parent.name / path.name)
+                place = beside / competition.file_name(path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(targets[path], place)
         files.remove(unfinished)
 
 

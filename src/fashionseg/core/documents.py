@@ -17,7 +17,7 @@ class Nullable:
     form: Any
 
 
-NAMED = {int: "a whole number", float: "a number", str: "text"}
+NAMED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 LABEL = {"id": int, "name": str, "supercategory?": str}
 LABELS = {"categories": [LABEL], "attributes?": [LABEL]}
 RUNS = {"size": (int, int), "counts": str}
@@ -32,6 +32,12 @@ ANNOTATION = {
     "attribute_ids?": [int],
 }
 COCO = {**LABELS, "images": [IMAGE], "annotations?": [ANNOTATION]}
+COCO_IMAGES = {"images": [IMAGE]}
+COCO_SOURCE = {  # of any origin: its masks may be polygons, and its reader looks at them
+    **LABELS,
+    "images": [IMAGE],
+    "annotations": [{"id?": int, "image_id": int, "category_id": int, "iscrowd?": int, "attribute_ids?": [int]}],
+}
 PREDICTIONS = [
     {
         "image_id": int,
@@ -49,11 +55,24 @@ PREDICTIONS = [
 
 def read(path: str | Path, form: Any = COCO) -> Any:
     """A JSON file of a form; raises UserError where it differs from it, as `files.read_json` does, and where an
-    annotation of a COCO document is of an image, a category or an attribute that the document lacks."""
+    annotation of a COCO document is of an image, a category or an attribute that the document lacks.
+
+    A COCO document's annotations are its instances alone, see `apart`.
+    """
     value = files.read_json(path)
     if fault := mismatch(value, form) or (_foreign(value) if form is COCO else ""):
         raise UserError(f"{path}: {fault}; get it again, or run `dvc repro` if that wrote it.")
-    return value
+    return apart(value) if form is COCO else value
+
+
+def apart(document: dict[str, Any]) -> dict[str, Any]:
+    """A COCO document with its crowd regions (iscrowd 1) as `crowds`, apart from `annotations`: they are no instances,
+    only COCO's AP asks for them, to pass over predictions within."""
+    crowds = [annotation for annotation in document.get("annotations", []) if annotation.get("iscrowd", 0) == 1]
+    if not crowds:
+        return document
+    instances = [annotation for annotation in document["annotations"] if annotation.get("iscrowd", 0) != 1]
+    return {**document, "annotations": instances, "crowds": crowds}
 
 
 def mismatch(value: Any, form: Any) -> str:

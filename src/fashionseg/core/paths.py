@@ -1,8 +1,16 @@
-"""Paths that a user writes into params.yaml."""
+"""Paths that a user writes into params.yaml, and the kinds of folders that they may name."""
 
 from pathlib import Path
 
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC checks out queued and --temp experiments
+
+
+ANNOTATIONS = "annotations"  # of a folder in COCO's layout
+
+
+def in_coco(folder: str | Path) -> bool:
+    """Whether a folder is in COCO's layout; else it is a competition with a train.csv."""
+    return Path(folder, ANNOTATIONS).is_dir() and not Path(folder, "train.csv").exists()
 
 
 def project() -> Path:

@@ -36,6 +36,12 @@ def find(folder: str | Path) -> list[Path]:
     return [path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
 
 
+def below(folder: str | Path) -> list[Path]:
+    """The pictures of a folder and of those in it, however deep."""
+    folders = [Path(folder), *(path for path in sorted(Path(folder).rglob("*")) if path.is_dir())]
+    return [picture for each in folders for picture in find(each)]
+
+
 def size(path: str | Path) -> tuple[int, int]:
     """(height, width) in stored pixel order, without decoding. Raises UserError as `read` does."""
     try:

@@ -49,9 +49,3 @@ def _explain_other_layouts(path: str | Path, table: pd.DataFrame) -> None:
         raise UserError(
             f"{path} groups the instances of an image into lists; one row an instance is expected: explode the lists."
         )
-    dotted = "ImageId" in start and start["ImageId"].str.endswith(".jpg").any()
-    if dotted or ("ClassId" in start and start["ClassId"].str.fullmatch(r"\d+(_\d+)+").any()):
-        raise UserError(
-            f"{path} is in the form of the 2019 edition (ImageId with .jpg or ClassId as 6_115_136); expected is that "
-            "of 2020: ImageId without .jpg, ClassId a number, attribute ids in AttributesIds."
-        )

@@ -14,7 +14,7 @@ from fashionseg.core import files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
-from fashionseg.download.survey import FILES, FOLDERS
+from fashionseg.download.survey import FILES, FOLDERS, NEEDED, tables
 from fashionseg_demo import competition
 
 DEMO_IMAGES = 250
@@ -36,7 +36,8 @@ def fetch(data: Data, seed: int, listing: str | Path, folder: str | Path, cache:
     elif place := files.read_json(listing).get("folder"):
         with files.replacing(folder) as beside:
             beside.mkdir()
-            for name in FILES:
+            for name in tables(paths.of_user(place)):
+                (beside / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(paths.of_user(place) / name, beside / name)  # no link: DVC makes these read-only
             shutil.copyfile(listing, beside / pictures.IN_PLACE)
     else:
@@ -105,7 +106,7 @@ def _members(zipped: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     for member in members:
         member.filename = member.filename.removeprefix(root)
     tops = {member.filename.partition("/")[0] for member in members}
-    if lacking := [name for name in (*FILES, *FOLDERS) if name not in tops]:
+    if lacking := [name for name in (*NEEDED, *FOLDERS) if name not in tops]:
         within = [name for name in tops if name.endswith(".zip")]
         hint = "unpack all that is packed in it into a folder, and name that: data.source local, data.path"
         raise UserError(

@@ -10,7 +10,9 @@ from fashionseg.core import files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 
-FILES, FOLDERS = ("train.csv", "label_descriptions.json", "sample_submission.csv"), ("train", "test")
+NEEDED, FOLDERS = ("train.csv", "sample_submission.csv"), ("train", "test")
+FILES = (*NEEDED, "label_descriptions.json")
+COCO_FILES = ("instances*.json", "image_info*.json")
 MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # of Kaggle's notebooks: since 2026, and before
 SHOWN = 5  # entries that are named
 
@@ -58,14 +60,24 @@ def _in_place(data: Data) -> str | None:
 
 def _names(source: Path) -> list[Path]:
     """The tables and pictures of a folder; prints what it passes over."""
-    lacking = [name for name in FILES if not (source / name).is_file()]
+    if paths.in_coco(source):
+        return [*(source / name for name in tables(source)), *pictures.below(source)]
+    lacking = [name for name in NEEDED if not (source / name).is_file()]
     lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
     if lacking:
-        below = next((path.parent for path in sorted(source.glob("*/train.csv"))), None)
-        hint = f"{below} may be meant" if below else "it should hold the competition's files"
+        inner = [path.parent for name in ("train.csv", paths.ANNOTATIONS) for path in sorted(source.glob(f"*/{name}"))]
+        hint = f"{inner[0]} may be meant" if inner else "it should hold a competition's files, or annotations/ as COCO"
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
     found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
     if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
         shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
         print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
-    return [*(source / name for name in FILES), *found]
+    return [*(source / name for name in tables(source)), *found]
+
+
+def tables(source: Path) -> list[str]:
+    """Names of the files of a folder that are no pictures."""
+    if paths.in_coco(source):
+        found = [path for form in COCO_FILES for path in sorted((source / paths.ANNOTATIONS).glob(form))]
+        return [str(path.relative_to(source)) for path in found]
+    return [name for name in FILES if (source / name).is_file()]

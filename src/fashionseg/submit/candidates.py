@@ -48,10 +48,13 @@ class Candidates:
     covered: np.ndarray
 
 
-def grid_size(height: int, width: int, longest_side: int) -> tuple[int, int]:
-    """Height and width of the submission's grid for an image: the long side as given, the other rounded down."""
-    long = max(height, width)
-    return max(1, height * longest_side // long), max(1, width * longest_side // long)
+def grid_size(height: int, width: int, params: Submission) -> tuple[int, int]:
+    """Height and width of the submission's grid for an image: a square of longest_side, or else the long side as given
+    and the other rounded down; the image's own where longest_side is None."""
+    side, long = params.longest_side, max(height, width)
+    if side is None:
+        return height, width
+    return (side, side) if params.square else (max(1, height * side // long), max(1, width * side // long))
 
 
 def predictions_by_image(predictions: Sequence[Prediction], document: dict[str, Any]) -> dict[int, list[Prediction]]:
@@ -86,7 +89,7 @@ def masks_on_grid(
             for soft_mask, prediction in zip(soft_masks, predictions, strict=True)
         ]
         masks = rle.concatenate(pasted)
-    return masks.resize(*grid_size(height, width, params.longest_side))
+    return masks.resize(*grid_size(height, width, params))
 
 
 def make_candidates(

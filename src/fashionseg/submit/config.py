@@ -24,9 +24,14 @@ class Tune(Metric):
 
 @dataclass(frozen=True)
 class Submission:
-    longest_side: Count
+    longest_side: Count | None
+    square: bool
     min_area: Count
     overlap: Literal["same_class", "any"]
+
+    def __post_init__(self):
+        if self.square and self.longest_side is None:
+            raise ValueError("submission.longest_side should be a number where submission.square is true, not null")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from fashionseg.submit.config import Metric
 
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of IoU and of F1
 THRESHOLD_COUNT = len(THRESHOLDS)
-FILLER_CLASS = 23  # every image must appear in the file: one without instances gets a row of this class, never a hit
+NO_CLASS = -1  # of the filler row where a submission names no classes
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class MatchCounts:
     images (n,) int: image of each submitted instance, from 0, within an image in order of submission; classes (n,);
     nearest (n,): the true instance of its class with the highest IoU, numbered over all images; iou_levels and
     f1_levels (n,) int 0..10; true_images (t,); true_classes (t,); image_count: images without instances too.
+    filler_class: every image must appear in the file, and one without submitted instances gets a row of this class,
+    which is never a hit. None: it gets an empty row, which is right where the image has no true instances either.
     """
 
     images: np.ndarray
@@ -49,6 +51,7 @@ class MatchCounts:
     true_images: np.ndarray
     true_classes: np.ndarray
     image_count: int
+    filler_class: int | None
 
 
 def f1(first: frozenset[int], second: frozenset[int], kind: str, attribute_count: int) -> float:
@@ -86,7 +89,12 @@ def best_overlaps(submitted: ImageInstances, truth: ImageInstances) -> tuple[np.
 
 
 def image_counts(
-    classes: np.ndarray, nearest: np.ndarray, iou: np.ndarray, f1_levels: np.ndarray, true_classes: np.ndarray
+    classes: np.ndarray,
+    nearest: np.ndarray,
+    iou: np.ndarray,
+    f1_levels: np.ndarray,
+    true_classes: np.ndarray,
+    filler_class: int | None,
 ) -> MatchCounts:
     """Counts of one image. classes, f1_levels (n,); nearest, iou (n,) of `best_overlaps`; true_classes (t,)."""
     return MatchCounts(
@@ -98,11 +106,15 @@ def image_counts(
         true_images=np.zeros(len(true_classes), int),
         true_classes=true_classes,
         image_count=1,
+        filler_class=filler_class,
     )
 
 
 def count_matches(
-    pairs: Sequence[tuple[ImageInstances, ImageInstances]], metric: Metric, attribute_count: int
+    pairs: Sequence[tuple[ImageInstances, ImageInstances]],
+    metric: Metric,
+    attribute_count: int,
+    filler_class: int | None,
 ) -> MatchCounts:
     """Counts of submitted instances against the truth, one pair an image, of at least one image."""
     counts = []
@@ -113,7 +125,8 @@ def count_matches(
             f1_level(ids, true_ids, metric.f1, attribute_count)
             for ids, true_ids in zip(submitted.attributes, true_attributes, strict=True)
         ]
-        counts.append(image_counts(submitted.classes, nearest, iou, np.array(f1_levels, int), truth.classes))
+        levels = np.array(f1_levels, int)
+        counts.append(image_counts(submitted.classes, nearest, iou, levels, truth.classes, filler_class))
     return joined(counts)
 
 
@@ -135,16 +148,17 @@ def joined(counts: Sequence[MatchCounts]) -> MatchCounts:
         true_images=column("true_images", image_offsets),
         true_classes=column("true_classes", no_offsets),
         image_count=sum(part.image_count for part in counts),
+        filler_class=counts[0].filler_class,
     )
 
 
 def score(counts: MatchCounts, metric: Metric) -> float:
     """The metric, 0..1.
 
-    A true instance is found once, by the first submitted instance near it. An image without submitted instances gets
-    the filler row, which is never a hit. metric.average: `image`, the score of each image, then their mean; `class`,
-    the score of each submitted class of each image (jaccard: or true class), mean over the image, then over images;
-    `all`, one score of the hits of all images together.
+    A true instance is found once, by the first submitted instance near it. An image with neither true nor submitted
+    instances scores 1 where counts.filler_class is None; else it has a filler row. metric.average: `image`, the score
+    of each image, then their mean; `class`, the score of each submitted class of each image (jaccard: or true class),
+    mean over the image, then over images; `all`, one score of the hits of all images together.
     """
     return float(image_scores(counts, metric).mean())
 
@@ -152,8 +166,10 @@ def score(counts: MatchCounts, metric: Metric) -> float:
 def image_scores(counts: MatchCounts, metric: Metric) -> np.ndarray:
     """(image_count,) score of each image, whose mean is `score`; (1,) where metric.average is `all`."""
     empty = np.flatnonzero(np.bincount(counts.images, minlength=counts.image_count) == 0)
+    if counts.filler_class is None:
+        empty = empty[:0]
     images = np.concatenate([counts.images, empty])
-    classes = np.concatenate([counts.classes, np.full(len(empty), FILLER_CLASS)])
+    classes = np.concatenate([counts.classes, np.full(len(empty), counts.filler_class or 0)])
     near = np.flatnonzero(counts.iou_levels)
     first = near[np.unique(counts.nearest[near], return_index=True)[1]]
     is_hit = np.zeros(len(images), int)
@@ -183,7 +199,10 @@ def image_scores(counts: MatchCounts, metric: Metric) -> np.ndarray:
         submitted_and_true = submitted + np.bincount(true_group, minlength=len(names))
         used = np.flatnonzero(submitted_and_true)
         scores = (hits[used] / (submitted_and_true[used, None, None] - hits[used])).mean(axis=(1, 2))
-    if metric.average == "class":
-        image = names[used] % counts.image_count
-        scores = np.bincount(image, scores) / np.bincount(image)
-    return scores
+    if metric.average == "all":
+        return scores if len(scores) else np.zeros(1)
+    image = names[used] % counts.image_count
+    sums, used_groups = (np.bincount(image, weights, counts.image_count) for weights in (scores, None))
+    # Where nothing was submitted: right without true instances, for precision wrong with some.
+    right = np.bincount(counts.true_images, minlength=counts.image_count) == 0
+    return np.where(used_groups > 0, sums / np.maximum(used_groups, 1), right)

@@ -3,8 +3,8 @@
 Each candidate has a gain: its score minus the threshold of its class or, with a selector, the score that the forest
 expects of it minus the selector's threshold. Candidates with gain >= 0 are submitted, best first, except those that
 overlap a better one of their class too much (suppression). Every image gets at least its best candidate, since an
-image without submitted instances scores 0. For jaccard by image, a selector may instead add candidates, best first,
-while the expected score of the image rises.
+image without submitted instances scores 0; not so where a picture may be left empty. For jaccard by image, a selector
+may instead add candidates, best first, while the expected score of the image rises.
 """
 
 import json
@@ -43,6 +43,7 @@ FORM = {
     ),
     "categories": [int],
     "mask_threshold": Nullable(float),
+    "may_be_empty": bool,
 }
 NEVER = 2.0  # a threshold above every score: the class is left out
 
@@ -99,7 +100,7 @@ class PostProcessing:
     share mask_overlap of it. min_area: in pixels of the grid. score_thresholds: by category id, NEVER for a class left
     out. attribute_thresholds: by "category id/attribute id". attribute_pairs: the attributes that may be submitted, see
     the function of that name. categories: ids of the label file it was tuned for. mask_threshold: of the soft masks;
-    None keeps the predicted segmentations.
+    None keeps the predicted segmentations. may_be_empty: an image may be left without instances.
     """
 
     max_per_image: int | None
@@ -112,6 +113,7 @@ class PostProcessing:
     selector: Selector | None
     categories: list[int]
     mask_threshold: float | None = None
+    may_be_empty: bool = False
 
     def attribute_sets(self, predictions: Sequence[Prediction]) -> list[frozenset[int]]:
         """The attributes submitted of each prediction."""
@@ -149,7 +151,8 @@ class PostProcessing:
         suppresses = same_class & ((candidates.iou > self.nms_iou) | (candidates.covered > self.mask_overlap))
         excluded, kept, hits = candidates.areas < self.min_area, [], 0.0
         for i in np.argsort(-gains, kind="stable").tolist():
-            if len(kept) == self.max_per_image or (kept and not self._adds(float(gains[i]), hits, len(kept))):
+            needed = not kept and not self.may_be_empty
+            if len(kept) == self.max_per_image or not (needed or self._adds(float(gains[i]), hits, len(kept))):
                 break
             if not excluded[i]:
                 kept.append(i)

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from fashionseg.core import files, rle, tables
+from fashionseg.core import documents, files, rle, tables
 from fashionseg.core.errors import UserError
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.candidates import Prediction, grid_size, make_candidates, predictions_by_image
 from fashionseg.submit.config import Metric, Submission
 from fashionseg.submit.postprocess import PostProcessing
 
-COLUMNS = ["ImageId", "EncodedPixels", "ClassId", "AttributesIds"]
-FILLER = "1 1"  # EncodedPixels of the row of an image without submitted instances
+NEEDED = ["ImageId", "EncodedPixels"]
+COLUMNS = [*NEEDED, "ClassId", "AttributesIds"]  # that a submission may have, in this order where no sample tells it
 BATCH = 200  # images whose masks are in memory at once
 MAX_HEADER = 100  # characters of a wrong header that are shown
 MAX_PIXELS = 2**31  # more than any grid has
@@ -53,31 +53,43 @@ class Row:
     attribute_ids: str
 
 
-def sample_ids(path: str | Path) -> list[str]:
-    """ImageIds of sample_submission.csv, in its order, each once."""
-    return list(dict.fromkeys(tables.read(path, ["ImageId"])["ImageId"]))
+@dataclass(frozen=True)
+class Sample:
+    """The form of a submission: columns in order; images, the ImageIds in order; filler, the cells by column of an
+    image without submitted instances, whose EncodedPixels may be empty."""
+
+    columns: list[str]
+    images: list[str]
+    filler: dict[str, str]
+
+    @property
+    def filler_class(self) -> int | None:
+        """Of `kaggle_metric.MatchCounts`."""
+        return int(self.filler.get("ClassId", kaggle_metric.NO_CLASS)) if self.filler["EncodedPixels"] else None
+
+
+def read_sample(path: str | Path) -> Sample:
+    """The sample_submission.csv that `convert` wrote."""
+    rows = tables.read(path, NEEDED).drop(columns="row")
+    return Sample([*rows], list(dict.fromkeys(rows["ImageId"])), rows.drop(columns="ImageId").iloc[0].to_dict())
 
 
 def table(
     document: dict[str, Any],
     predictions: list[Prediction],
     post: PostProcessing,
-    order: Sequence[str],
+    sample: Sample,
     params: Submission,
 ) -> tuple[pd.DataFrame, int]:
-    """The rows of a submission: COLUMNS, images as in `order`, one row an instance or one filler row an image.
+    """The rows of a submission: columns and images as in the sample, one row an instance or one filler row an image.
 
-    Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO; the stems of
-    its file names are the ImageIds. Raises UserError where `order` names an image that the document lacks, and as
-    `results.check_predictions`.
+    Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO. Raises
+    UserError where the sample names an image that the document lacks, and as `results.check_predictions`.
     """
     images = _images(document)
     predicted = predictions_by_image(predictions, document)
-    classes = [category["id"] for category in document["categories"]]
-    filler_class = kaggle_metric.FILLER_CLASS if kaggle_metric.FILLER_CLASS in classes else classes[0]
-    filler = {"EncodedPixels": FILLER, "ClassId": filler_class, "AttributesIds": ""}
     rows, dropped = [], 0
-    for name in track(order, "post-process"):
+    for name in track(sample.images, "post-process"):
         if name not in images:
             raise UserError(f"sample_submission.csv names {name}, which is not a test image; run `dvc repro convert`.")
         image = images[name]
@@ -93,30 +105,28 @@ def table(
                 "AttributesIds": ",".join(map(str, sorted(ids))),
             }
             for prediction, ids, pixels in zip(submitted, attribute_sets, masks.to_kaggle(), strict=True)
-        ] or [{"ImageId": name, **filler}]
-    return pd.DataFrame(rows, columns=COLUMNS), dropped
+        ] or [{"ImageId": name, **sample.filler}]
+    return pd.DataFrame(rows, columns=sample.columns), dropped
 
 
-def write(
-    path: str | Path, rows: pd.DataFrame, document: dict[str, Any], order: Sequence[str], params: Submission
-) -> None:
+def write(path: str | Path, rows: pd.DataFrame, document: dict[str, Any], sample: Sample, params: Submission) -> None:
     """Writes the rows of `table` as CSV. Raises UserError and leaves `path` as it is where `check` finds an error."""
     with files.replacing(path) as beside:
         files.write_csv(beside, rows)
-        if faults := check(beside, document, order, params):
+        if faults := check(beside, document, sample, params):
             raise UserError(f"{path} would have {len(faults)} errors, the first: {faults[0]}; it was not written.")
 
 
-def check(path: str | Path, document: dict[str, Any], order: Sequence[str] | None, params: Submission) -> list[Fault]:
+def check(path: str | Path, document: dict[str, Any], sample: Sample | None, params: Submission) -> list[Fault]:
     """All errors of a submission's CSV, which may be gzipped, by line; a valid file has none.
 
-    document: COCO, with the images, categories and attributes that may occur; order: of the ImageIds, None for any.
-    Raises UserError where the file cannot be read.
+    document: COCO, with the images, categories and attributes that may occur. Without a sample any columns and any
+    order will do. Raises UserError where the file cannot be read.
     """
-    rows, faults = _read(path)
+    rows, faults = _read(path, document, sample.columns if sample else None)
     if rows is None:
         return faults
-    images = _images(document)
+    images, order = _images(document), sample.images if sample else None
     known = [row for row in rows if row.image in images]
     faults += [
         Fault(row.line, "ImageId", f"'{row.image}'", "an image of sample_submission.csv")
@@ -132,7 +142,9 @@ def check(path: str | Path, document: dict[str, Any], order: Sequence[str] | Non
     ]
     faults += _order_faults(known, order)
     faults += _label_faults(known, document)
-    for batch in _batches(known):
+    empty, claims = ([row for row in known if bool(row.pixels.strip()) == filled] for filled in (False, True))
+    faults += _empty_faults(empty, known, sample)
+    for batch in _batches(claims):
         faults += _mask_faults(batch, images, params)
     return sorted(faults, key=lambda fault: fault.line)
 
@@ -144,13 +156,15 @@ def score_file(path: str | Path, document: dict[str, Any], metric: Metric, param
     for annotation in document["annotations"]:
         truth[annotation["image_id"]].append(annotation)
     rows_of: dict[str, list[Row]] = {name: [] for name in images}
-    for row in _read(path)[0] or []:
-        rows_of[row.image].append(row)
+    for row in _read(path, document)[0] or []:
+        if row.pixels.strip():
+            rows_of[row.image].append(row)
     pairs = []
     for name, image in images.items():
-        size = grid_size(image["height"], image["width"], params.longest_side)
+        size = grid_size(image["height"], image["width"], params)
         pairs.append((_submitted_instances(rows_of[name], *size), _true_instances(truth[image["id"]], *size)))
-    counts = kaggle_metric.count_matches(pairs, metric, len(document["attributes"]))
+    # Every image has a row: one without claims is empty.
+    counts = kaggle_metric.count_matches(pairs, metric, len(document["attributes"]), filler_class=None)
     return kaggle_metric.score(counts, metric)
 
 
@@ -179,7 +193,7 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
     """
     instances_of = []
     for path in (first, second):
-        rows, faults = _read(path)
+        rows, faults = _read(path, document)
         if rows is None or any(fault.column == "row" for fault in faults):
             raise UserError(f"{path} is not a submission: {faults[0]}.")
         pixels = _merged_runs([row.pixels for row in rows])
@@ -204,9 +218,10 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
 
 def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
     """One line about what `table` returns: instances, images, the most frequent classes, dropped attributes."""
-    instances = rows[rows["EncodedPixels"] != FILLER]
+    instances = rows[~rows["EncodedPixels"].isin(["", "1 1"])]
     names = {category["id"]: _short(category) for category in document["categories"]}
-    most = ", ".join(f"{names[class_id]} {count}" for class_id, count in Counter(instances["ClassId"]).most_common(5))
+    classes = Counter(instances["ClassId"] if "ClassId" in rows else [next(iter(names))] * len(instances))
+    most = ", ".join(f"{names[class_id]} {count}" for class_id, count in classes.most_common(5))
     images = f"{instances['ImageId'].nunique()} of {rows['ImageId'].nunique()} images"
     return (
         f"{len(instances)} instances submitted on {images} ({most or 'none'}), "
@@ -228,11 +243,15 @@ def _short(category: dict[str, Any]) -> str:
 
 
 def _images(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {Path(image["file_name"]).stem: image for image in document["images"]}
+    """Images by ImageId, in documents of other origin by the stem of the file name."""
+    return {image.get("ImageId", Path(image["file_name"]).stem): image for image in document["images"]}
 
 
-def _read(path: str | Path) -> tuple[list[Row] | None, list[Fault]]:
-    """The rows of a CSV and the errors of its format; None instead of rows where the columns are not COLUMNS."""
+def _read(
+    path: str | Path, document: dict[str, Any], columns: list[str] | None = None
+) -> tuple[list[Row] | None, list[Fault]]:
+    """The rows of a CSV and the errors of its format; None instead of rows where the columns are others than `columns`
+    or, for None, than NEEDED with or without the rest of COLUMNS. Without ClassId the class is the first."""
     try:
         raw = Path(path).read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
@@ -251,20 +270,42 @@ def _read(path: str | Path) -> tuple[list[Row] | None, list[Fault]]:
     fields = csv.reader(lines)
     csv.field_size_limit(sys.maxsize)
     header = next(fields, [])
-    if header != COLUMNS:
+    columns = columns or [name for name in COLUMNS if name in NEEDED or name in header]
+    if header != columns:
         found = ",".join(header)
         found = found if found.isprintable() else "not text"
-        return None, [*faults, Fault(1, "header", found[:MAX_HEADER] or "nothing", ",".join(COLUMNS))]
+        return None, [*faults, Fault(1, "header", found[:MAX_HEADER] or "nothing", ",".join(columns))]
+    absent = {"ClassId": str(document["categories"][0]["id"]), "AttributesIds": ""}
     rows = []
     for row in fields:
         line = fields.line_num
-        if len(row) != len(COLUMNS):
-            faults.append(Fault(line, "row", f"{len(row)} fields", f"{len(COLUMNS)}"))
+        if len(row) != len(columns):
+            faults.append(Fault(line, "row", f"{len(row)} fields", f"{len(columns)}"))
             continue
-        rows.append(Row(line, *row))
-        if f',"{row[2]}",' in lines[line - 1]:
-            faults.append(Fault(line, "ClassId", f'"{row[2]}" in quotes', "a number without quotes"))
+        cells = absent | dict(zip(columns, row, strict=True))
+        rows.append(Row(line, *(cells[name] for name in COLUMNS)))
+        if "ClassId" in columns and _cell(lines[line - 1], columns.index("ClassId")).startswith('"'):
+            faults.append(Fault(line, "ClassId", f'"{cells["ClassId"]}" in quotes', "a number without quotes"))
     return rows, faults
+
+
+def _cell(line: str, place: int) -> str:
+    """A cell as it stands in the line; those before it, names and run lengths, hold no commas."""
+    return "".join(line.split(",")[place : place + 1])
+
+
+def _empty_faults(empty: list[Row], rows: list[Row], sample: Sample | None) -> list[Fault]:
+    """Rows without pixels where the sample has none, and beside other rows of their image."""
+    if sample and sample.filler["EncodedPixels"]:
+        expected = f"runs; of an image without instances `{sample.filler['EncodedPixels']}`"
+        return [Fault(row.line, "EncodedPixels", "no runs", expected) for row in empty]
+    counts = Counter(row.image for row in rows)
+    expected = "an empty row as the only one of its image"
+    return [
+        Fault(row.line, "EncodedPixels", "no runs, but the image has other rows", expected)
+        for row in empty
+        if counts[row.image] > 1
+    ]
 
 
 def _order_faults(rows: list[Row], order: Sequence[str] | None) -> list[Fault]:
@@ -304,10 +345,9 @@ def _batches(rows: list[Row]) -> Iterator[list[Row]]:
 
 def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Submission) -> list[Fault]:
     strings = [row.pixels for row in rows]
-    sizes = [grid_size(images[row.image]["height"], images[row.image]["width"], params.longest_side) for row in rows]
+    sizes = [grid_size(images[row.image]["height"], images[row.image]["width"], params) for row in rows]
     size = np.array(sizes, np.int64).reshape(-1, 2)
     reasons = rle.check_kaggle(strings, size[:, 0], size[:, 1])
-    reasons |= {i: "no runs" for i, text in enumerate(strings) if not text.strip()}
     faults = [
         Fault(rows[i].line, "EncodedPixels", reason, f"runs on a grid of {size[i, 0]} x {size[i, 1]}")
         for i, reason in reasons.items()
@@ -348,4 +388,4 @@ def read_document(path: str) -> dict[str, Any]:
     document, keys = files.read_json(path), ("images", "categories", "attributes")
     if not isinstance(document, dict) or any(key not in document for key in keys):
         raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; name one such as data/coco/val.json.")
-    return document
+    return documents.apart(document)

@@ -10,7 +10,7 @@ from fashionseg.submit.postprocess import Selector, Thresholds
 from fashionseg.submit.tune.candidate_table import CandidateTable
 from fashionseg.submit.tune.matched_images import match_images
 from fashionseg.submit.tune.tuner import FORMULAS
-from submission_scenes import PARAMS, PLAIN, TUNE, crowd
+from submission_scenes import FILLER_CLASS, PARAMS, PLAIN, TUNE, crowd
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_suppression_of_all_images_at_once(changes):
     levels = [random.integers(0, 11, len(image.iou)) for image in images]
     gains_by_image = [random.integers(0, 10, len(image.iou)) / 10 for image in images]  # many ties
     post = replace(PLAIN, **changes)
-    ranked = CandidateTable.of(images, levels).ranked(np.concatenate(gains_by_image), post)
+    ranked = CandidateTable.of(images, levels, FILLER_CLASS).ranked(np.concatenate(gains_by_image), post)
     selected = [post.select(image.candidates, gains) for image, gains in zip(images, gains_by_image, strict=True)]
     np.testing.assert_array_equal(ranked.counts.images, np.repeat(np.arange(30), [len(kept) for kept in selected]))
     for column, by_image in (
@@ -34,7 +34,9 @@ def test_suppression_of_all_images_at_once(changes):
     ):
         np.testing.assert_array_equal(column, np.concatenate([v[k] for v, k in zip(by_image, selected, strict=True)]))
     some = np.arange(30) % 3 == 1
-    expected = CandidateTable.of(images[1::3], levels[1::3]).ranked(np.concatenate(gains_by_image[1::3]), post)
+    expected = CandidateTable.of(images[1::3], levels[1::3], FILLER_CLASS).ranked(
+        np.concatenate(gains_by_image[1::3]), post
+    )
     for formula in FORMULAS:
         metric = replace(TUNE, formula=formula)
         part = ranked.of_images(some)
@@ -50,7 +52,7 @@ def test_jaccard_gains_submit_what_post_processing_selects(true_per_image):
     levels = [random.integers(0, 11, len(image.iou)) for image in images]
     gains_by_image = [random.random(len(image.iou)) for image in images]
     post = replace(PLAIN, nms_iou=0.5, selector=Selector(0.0, Thresholds(0.0), None, true_per_image))
-    ranked = CandidateTable.of(images, levels).ranked(np.concatenate(gains_by_image), post)
+    ranked = CandidateTable.of(images, levels, FILLER_CLASS).ranked(np.concatenate(gains_by_image), post)
     selected = [post.select(image.candidates, gains) for image, gains in zip(images, gains_by_image, strict=True)]
     expected = np.concatenate([gains[kept] for gains, kept in zip(gains_by_image, selected, strict=True)])
     np.testing.assert_array_equal(

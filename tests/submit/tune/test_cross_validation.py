@@ -11,12 +11,12 @@ from fashionseg.core.errors import UserError
 from fashionseg.submit import kaggle_metric, postprocess, submission
 from fashionseg.submit.tune import cross_validation
 from fashionseg.submit.tune.tuner import FORMULAS
-from submission_scenes import PARAMS, TUNE, document, prediction, rectangle, scene
+from submission_scenes import FILLER_CLASS, PARAMS, TUNE, document, prediction, rectangle, sample_of, scene
 
 
-def tune(scene, **changes):
+def tune(scene, filler_class=FILLER_CLASS, **changes):
     pairs = postprocess.attribute_pairs(scene[0])
-    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, seed=0, workers=1)
+    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, filler_class, seed=0, workers=1)
 
 
 def test_one_instance_for_precision_and_several_for_jaccard():
@@ -87,6 +87,7 @@ def counts_of(levels):
         true_images=numbers,
         true_classes=ones,
         image_count=len(levels),
+        filler_class=FILLER_CLASS,
     )
 
 
@@ -113,7 +114,7 @@ def test_the_best_mask_threshold_is_found(edge):
     by_threshold = tables["masks"].set_index("threshold")["value"]
     assert by_threshold[edge] == 1.0
     assert by_threshold[[0.3, 0.7]].min() < 0.6
-    rows, _ = submission.table(truth, predictions, post, [str(i) for i in range(1, 7)], PARAMS)
+    rows, _ = submission.table(truth, predictions, post, sample_of(6), PARAMS)
     expected = rle.from_coco([row["segmentation"] for row in truth["annotations"]]).to_kaggle()
     assert rows["EncodedPixels"].tolist() == expected
 
@@ -129,7 +130,7 @@ def test_without_predictions_the_submission_is_valid(formula):
     truth = document(4, prediction(rectangle(0, 0, 9, 9), 1.0))
     post, strategy, scores, _ = tune((truth, []), formula=formula)
     assert (strategy, scores["score"], post.selector) == ("score", 0, None)
-    rows, _ = submission.table(truth, [], post, ["1", "2", "3", "4"], PARAMS)
+    rows, _ = submission.table(truth, [], post, sample_of(4), PARAMS)
     assert (rows["EncodedPixels"] == "1 1").all()
     assert len(rows) == 4
 
@@ -151,3 +152,21 @@ def test_a_class_of_false_positives_gets_its_own_threshold(formula, sometimes):
     assert post.score_thresholds["2"] > max(0.8, post.score_thresholds["1"] + 0.2)
     assert scores["rule"] == scores["value"] == pytest.approx(1.0)
     assert scores["score"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_pictures_without_instances_are_left_empty_where_they_may_be(formula):
+    """Two in three have none, and a false positive of low score; without empty rows each gets one all the same."""
+    truth, predictions = [], []
+    for i in range(1, 31):
+        if i % 3 == 0:
+            truth.append(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i))
+        predictions.append(prediction(rectangle(0, 0, 30, 30), 0.2 + 0.6 * (i % 3 == 0), image_id=i))
+    scene = document(30, *truth), predictions
+    post, _, scores, _ = tune(scene, None, formula=formula, leaf=1000)
+    assert scores["value"] == 1
+    sample = sample_of(30, EncodedPixels="")
+    assert sample.filler_class is None
+    rows, _ = submission.table(*scene, post, sample, PARAMS)
+    assert rows["EncodedPixels"].ne("").tolist() == [i % 3 == 0 for i in range(1, 31)]
+    assert tune(scene, formula=formula, leaf=1000)[2]["value"] == pytest.approx(1 / 3, abs=1e-5)

@@ -11,7 +11,7 @@ from fashionseg.submit.tune.candidate_table import CandidateTable
 from fashionseg.submit.tune.matched_images import match_images
 from fashionseg.submit.tune.thresholds import PARTS, SCORE_THRESHOLDS, attribute_thresholds, class_thresholds
 from fashionseg.submit.tune.tuner import FORMULAS, Tuner
-from submission_scenes import PARAMS, PLAIN, TUNE, crowd, document, prediction, rectangle
+from submission_scenes import FILLER_CLASS, PARAMS, PLAIN, TUNE, crowd, document, prediction, rectangle
 
 
 @pytest.mark.parametrize("max_per_image", [None, 1])
@@ -30,11 +30,12 @@ def test_class_thresholds_equal_the_full_search(formula, average, max_per_image,
         categories=[1, 2, 3],
         attribute_count=2,
         attribute_pairs=PLAIN.attribute_pairs,
+        filler_class=FILLER_CLASS,
         seed=0,
         workers=1,
     )
     levels = [tuner.f1_levels(image, PLAIN) for image in images]
-    ranked = CandidateTable.of(images, levels).ranked(
+    ranked = CandidateTable.of(images, levels, FILLER_CLASS).ranked(
         np.concatenate([image.candidates.scores for image in images]), PLAIN
     )
 
@@ -49,7 +50,7 @@ def test_class_thresholds_equal_the_full_search(formula, average, max_per_image,
                     image.candidates.masks[kept], image.candidates.classes[kept], [frozenset()] * len(kept)
                 )
                 pairs.append((submitted, image.truth))
-            found.append(kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 2), metric))
+            found.append(kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 2, FILLER_CLASS), metric))
         return np.array(found)
 
     numbers, counts = np.unique(ranked.counts.classes[ranked.counts.iou_levels > 0], return_counts=True)

@@ -11,7 +11,7 @@ from fashionseg.submit.tune import cross_validation, selector
 from fashionseg.submit.tune.candidate_table import CandidateTable
 from fashionseg.submit.tune.matched_images import match_images
 from fashionseg.submit.tune.tuner import Tuner
-from submission_scenes import PARAMS, PLAIN, TUNE, scene
+from submission_scenes import FILLER_CLASS, PARAMS, PLAIN, TUNE, scene
 
 
 def test_the_forest_predicts_as_scikit_learn():
@@ -22,6 +22,7 @@ def test_the_forest_predicts_as_scikit_learn():
         categories=[1, 2, 3],
         attribute_count=2,
         attribute_pairs=PLAIN.attribute_pairs,
+        filler_class=FILLER_CLASS,
         seed=0,
         workers=1,
     )
@@ -43,7 +44,8 @@ def test_the_forest_predicts_as_scikit_learn():
     )
 
 
-def test_metric_of_the_table_equals_that_of_the_masks():
+@pytest.mark.parametrize("filler_class", [FILLER_CLASS, None])
+def test_metric_of_the_table_equals_that_of_the_masks(filler_class):
     """The score of `RankedCandidates` is that of the masks which are submitted."""
     images = match_images(*scene(images=12, told_by=None), PARAMS)
     tuner = Tuner(
@@ -52,18 +54,25 @@ def test_metric_of_the_table_equals_that_of_the_masks():
         categories=[1, 2, 3],
         attribute_count=2,
         attribute_pairs=PLAIN.attribute_pairs,
+        filler_class=filler_class,
         seed=0,
         workers=1,
     )
-    table = CandidateTable.of(images, [tuner.f1_levels(image, PLAIN) for image in images])
+    table = CandidateTable.of(images, [tuner.f1_levels(image, PLAIN) for image in images], filler_class)
     ranked = table.ranked(np.concatenate([image.candidates.scores for image in images]), PLAIN)
     for formula in ("precision", "jaccard"):
         metric = replace(TUNE, formula=formula)
         for threshold in (0.1, 0.5, 0.8):
-            post = replace(PLAIN, score_thresholds=Thresholds(threshold))
-            pairs = cross_validation.submitted_and_true(post, images, PARAMS)
-            exact = kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 2), metric)
-            assert ranked.metric_score(ranked.scores - threshold, False, metric) == pytest.approx(exact)
+            for single in (False, True):
+                post = replace(
+                    PLAIN,
+                    score_thresholds=Thresholds(threshold),
+                    max_per_image=1 if single else None,
+                    may_be_empty=filler_class is None,
+                )
+                pairs = cross_validation.submitted_and_true(post, images, PARAMS)
+                exact = kaggle_metric.score(kaggle_metric.count_matches(pairs, metric, 2, filler_class), metric)
+                assert ranked.metric_score(ranked.scores - threshold, single, metric) == pytest.approx(exact)
 
 
 @pytest.mark.parametrize("average", ["image", "class", "all"])
@@ -75,6 +84,7 @@ def test_only_jaccard_by_image_decides_image_by_image(average):
         categories=[1, 2, 3],
         attribute_count=2,
         attribute_pairs=PLAIN.attribute_pairs,
+        filler_class=FILLER_CLASS,
         seed=0,
         workers=1,
     )

@@ -25,7 +25,8 @@ class RankedCandidates:
     scores: np.ndarray
 
     def submitted(self, gains: np.ndarray, single: bool) -> np.ndarray:
-        """(n,) bool: the best candidate of each image and, unless `single`, all with gain >= 0.
+        """(n,) bool: the best candidate of each image and, unless `single`, all with gain >= 0. Where an image may be
+        left empty (counts.filler_class is None) the best needs that gain, too.
 
         gains (n,): scores minus a threshold, which may differ by class: suppression is within a class, so only the
         order within a class must be that of the scores.
@@ -36,7 +37,10 @@ class RankedCandidates:
             highest = np.maximum.reduceat(gains, starts)
             ties = np.flatnonzero(gains == np.repeat(highest, np.diff(starts, append=len(gains))))
             best[ties[np.diff(self.counts.images[ties], prepend=-1) > 0]] = True  # the first of equals
-        return best if single else best | (gains >= 0)
+        above = gains >= 0
+        if self.counts.filler_class is None:
+            return best & above if single else above
+        return best if single else best | above
 
     def submitted_counts(self, gains: np.ndarray, single: bool) -> kaggle_metric.MatchCounts:
         """The counts of what `submitted` chooses."""
@@ -95,13 +99,15 @@ class CandidateTable:
     covered: np.ndarray
 
     @classmethod
-    def of(cls, images: list[MatchedImage], f1_levels: list[np.ndarray]) -> "CandidateTable":
+    def of(cls, images: list[MatchedImage], f1_levels: list[np.ndarray], filler_class: int | None) -> "CandidateTable":
         """f1_levels: of each image (n,), how many F1 thresholds the attributes of each candidate exceed."""
         counts, pairs, start = [], [], 0
         for image, levels in zip(images, f1_levels, strict=True):
             candidates = image.candidates
             counts.append(
-                kaggle_metric.image_counts(candidates.classes, image.nearest, image.iou, levels, image.truth.classes)
+                kaggle_metric.image_counts(
+                    candidates.classes, image.nearest, image.iou, levels, image.truth.classes, filler_class
+                )
             )
             same_class = candidates.classes[:, None] == candidates.classes
             near = candidates.iou > min(SUPPRESSION["nms_iou"])

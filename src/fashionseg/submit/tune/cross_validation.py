@@ -45,6 +45,7 @@ def tune(
     attribute_pairs: dict[str, list[int]],
     params: Tune,
     submission: Submission,
+    filler_class: int | None,
     *,
     seed: int,
     workers: int,
@@ -52,8 +53,8 @@ def tune(
     """Post-processing for predictions like these.
 
     document: COCO with the truth; predictions: COCO results of it; attribute_pairs: `postprocess.attribute_pairs` of
-    the training data, the only attributes that are submitted. Raises UserError for fewer than two images, and as
-    `results.check_predictions`.
+    the training data, the only attributes that are submitted; filler_class: as in `MatchCounts`. Raises UserError for
+    fewer than two images, and as `results.check_predictions`.
     """
     count = len(document["images"])
     if count < 2:
@@ -75,6 +76,7 @@ def tune(
         categories=[category["id"] for category in document["categories"]],
         attribute_count=attribute_count,
         attribute_pairs=attribute_pairs,
+        filler_class=filler_class,
         seed=seed,
         workers=workers,
     )
@@ -87,7 +89,10 @@ def tune(
         # A fold may have too few candidates for a forest.
         posts = [of_fold.get((strategy, formula), of_fold["rule", formula]) for strategy, formula in fitted]
         batches = ([images[i] for i in test[start : start + BATCH]] for start in range(0, len(test), BATCH))
-        tasks = (joblib.delayed(_count_all)(posts, batch, params, submission, attribute_count) for batch in batches)
+        tasks = (
+            joblib.delayed(_count_all)(posts, batch, params, submission, attribute_count, filler_class)
+            for batch in batches
+        )
         done = joblib.Parallel(max(1, workers))(tasks)
         for key, of_batches in zip(fitted, zip(*done, strict=True), strict=True):
             fold_counts[key].append(kaggle_metric.joined(of_batches))
@@ -115,10 +120,11 @@ def _count_all(
     params: Tune,
     submission: Submission,
     attribute_count: int,
+    filler_class: int | None,
 ) -> list[kaggle_metric.MatchCounts]:
     """The counts of each post-processing on the same images."""
     pairs = [submitted_and_true(post, images, submission) for post in posts]
-    return [kaggle_metric.count_matches(of_post, params, attribute_count) for of_post in pairs]
+    return [kaggle_metric.count_matches(of_post, params, attribute_count, filler_class) for of_post in pairs]
 
 
 def _choose_strategy(

@@ -64,7 +64,7 @@ def _match_image(
     mask_threshold: float | None,
 ) -> MatchedImage:
     candidates = make_candidates(predictions, *size, params, mask_threshold)
-    masks = rle.from_coco([row["segmentation"] for row in annotations]).resize(*grid_size(*size, params.longest_side))
+    masks = rle.from_coco([row["segmentation"] for row in annotations]).resize(*grid_size(*size, params))
     classes = np.array([row["category_id"] for row in annotations], int)
     truth = kaggle_metric.ImageInstances(masks, classes, [frozenset(row["attribute_ids"]) for row in annotations])
     no_attributes = [frozenset()] * len(candidates.classes)

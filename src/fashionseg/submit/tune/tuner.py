@@ -22,7 +22,8 @@ AREA_FACTORS = (2, 4, 8, 16)  # times submission.min_area
 class Tuner:
     """Fits post-processing to images.
 
-    categories: ids of the label file; attribute_count: attributes it has; attribute_pairs: as in `PostProcessing`.
+    categories: ids of the label file; attribute_count: attributes it has; attribute_pairs: as in `PostProcessing`;
+    filler_class: as in `MatchCounts`.
     """
 
     params: Tune
@@ -30,6 +31,7 @@ class Tuner:
     categories: list[int]
     attribute_count: int
     attribute_pairs: dict[str, list[int]]
+    filler_class: int | None
     seed: int
     workers: int
 
@@ -52,9 +54,10 @@ class Tuner:
             selector=None,
             categories=self.categories,
             mask_threshold=mask_threshold,
+            may_be_empty=self.filler_class is None,
         )
         f1_levels = [self.f1_levels(image, common) for image in images]
-        table = CandidateTable.of(images, f1_levels)
+        table = CandidateTable.of(images, f1_levels, self.filler_class)
         scores = np.concatenate([image.candidates.scores for image in images])
         selector, expected, tables = fit_selector(
             images, f1_levels, common, self.params, seed=self.seed, workers=self.workers
@@ -90,8 +93,14 @@ class Tuner:
         """The best score threshold; whether only the best candidate of an image scores at least as high; the metric
         at each of SCORE_THRESHOLDS."""
         at_thresholds = np.array([ranked.metric_score(ranked.scores - t, False, metric) for t in SCORE_THRESHOLDS])
-        single = ranked.metric_score(ranked.scores, True, metric) >= at_thresholds.max()
-        return float(SCORE_THRESHOLDS[at_thresholds.argmax()]), bool(single), at_thresholds
+        best = at_thresholds.argmax()
+        # The best candidate of an image is submitted at any threshold, unless the image may be left empty.
+        tried = SCORE_THRESHOLDS if self.filler_class is None else SCORE_THRESHOLDS[:1]
+        at_single = np.array([ranked.metric_score(ranked.scores - t, True, metric) for t in tried])
+        single = bool(at_single.max() >= at_thresholds.max())
+        if single and self.filler_class is None:
+            best = at_single.argmax()
+        return float(SCORE_THRESHOLDS[best]), single, at_thresholds
 
     def _score_at(self, threshold: float, single: bool, metric: Tune) -> Callable[[RankedCandidates], float]:
         return lambda ranked: ranked.metric_score(ranked.scores - threshold, single, metric)
@@ -127,7 +136,7 @@ class Tuner:
         if not single:  # after suppression a lower threshold may be best
             threshold, _, at_thresholds = self._best_threshold(table.ranked(expected, by_threshold), metric)
             best = at_thresholds.max()
-        if (metric.formula, metric.average) == ("jaccard", "image"):
+        if (metric.formula, metric.average) == ("jaccard", "image") and self.filler_class is not None:
             true_per_image = round(len(table.counts.true_images) / table.counts.image_count, 3)
             by_image, score = self._best_suppression(
                 table,

@@ -1,0 +1,158 @@
+"""A competition of run lengths: train.csv, sample_submission.csv, train/, test/ and, mostly, label_descriptions.json.
+
+What there is beside ImageId and EncodedPixels differs from one competition to the next, and the files tell it:
+- Height and Width may be absent: the pictures have them.
+- ClassId may be absent (one class), a number, or as in 2019 a number followed by attributes: 6_115_136.
+- AttributesIds may be absent, or ids joined by commas.
+- ImageId is the picture's name, with its suffix or without.
+- label_descriptions.json may be absent: classes and attributes are then those of the rows.
+- A picture without instances may have a row with neither EncodedPixels nor ClassId.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from fashionseg.convert.source import ATTRIBUTE_IDS, COLUMNS, FILLER, Label, Source, whole
+from fashionseg.core import documents, pictures, tables
+from fashionseg.core.errors import UserError
+
+TRAIN, LABELS, SAMPLE = "train.csv", "label_descriptions.json", "sample_submission.csv"
+NEEDED = ("ImageId", "EncodedPixels")
+ASKED = (*NEEDED, "ClassId", "AttributesIds")  # what a submission may ask for
+COMPOUND = r"\d+(_\d+)+"  # a ClassId of 2019
+ONE_CLASS = {"id": 1, "name": "object"}
+
+
+def read(folder: Path) -> Source:
+    """Raises UserError for what is wrong with a file as a whole, and where columns do not fit each other."""
+    path, sample_path = folder / TRAIN, folder / SAMPLE
+    table, sample = tables.read(path, NEEDED), tables.read(sample_path, NEEDED)
+    has_class = "ClassId" in table
+    table = _unified(table, path)
+    nothing = (table["EncodedPixels"] == "") & (table["ClassId"] == "")
+    categories, attributes, notes = _labels(folder / LABELS, table, has_class)
+    if not has_class:
+        table["ClassId"] = table["ClassId"].where(nothing, str(categories[0]["id"]))
+    _check_asked(sample, sample_path, has_class, len(categories))
+    originals = pictures.originals(folder)
+    return Source(
+        categories=categories,
+        attributes=attributes,
+        table=table.assign(crowd=False, fault=""),
+        place=f"{path}:",
+        train=_pictures(originals / "train", _names_are_whole(table["ImageId"], path)),
+        test=_test_pictures(sample, sample_path, originals / "test"),
+        sample=_without_instances(sample, categories, bool(nothing.any())),
+        numbers={},
+        notes=notes,
+    )
+
+
+def _unified(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Columns as in 2020, without Height and Width where there are none; what is absent otherwise is ''."""
+    sides = [name for name in ("Height", "Width") if name in table]
+    if len(sides) == 1:
+        raise UserError(f"{path} has the column {sides[0]} alone; expected are both of Height and Width, or neither.")
+    for name in {"ClassId", "AttributesIds"} - {*table}:
+        table[name] = ""
+    table["EncodedPixels"] = table["EncodedPixels"].where(table["EncodedPixels"].str.strip() != "", "")
+    compound = table["ClassId"].str.fullmatch(COMPOUND)
+    if compound.any():
+        both = table[compound & (table["AttributesIds"] != "")]
+        if len(both):
+            raise UserError(
+                f"{path} mixes two forms: line {both['row'].iloc[0]} has attributes in ClassId, as in 2019, and in "
+                "AttributesIds, as in 2020; leave one."
+            )
+        parts = table["ClassId"][compound].str.partition("_")
+        table.loc[compound, "ClassId"] = parts[0]
+        table.loc[compound, "AttributesIds"] = parts[2].str.replace("_", ",")
+    return table[[*(name for name in COLUMNS if name in table), "row"]]
+
+
+def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Label], list[Label], list[str]]:
+    """Categories, attributes, and what there is to tell about them."""
+    if not path.exists():
+        numbers = whole(table["ClassId"]).dropna().astype(int)
+        ids = table["AttributesIds"][table["AttributesIds"].str.fullmatch(ATTRIBUTE_IDS)].str.findall(r"\d+").explode()
+        categories = _numbered(numbers) if has_class else [ONE_CLASS]
+        note = f"{path} is not there: classes and attributes are those of {TRAIN}, named by their numbers"
+        return categories, _numbered(ids.dropna().astype(int)), [note] * has_class
+    labels = {"attributes": [], **documents.read(path, documents.LABELS)}
+    if not labels["categories"]:
+        raise UserError(f"{path} names no categories; get it again.")
+    for kind in ("categories", "attributes"):
+        ids = [entry["id"] for entry in labels[kind]]
+        if repeated := {id for id in ids if ids.count(id) > 1}:
+            raise UserError(f"{path}: {kind} names id {min(repeated)} twice.")
+    if not has_class and len(labels["categories"]) > 1:
+        raise UserError(
+            f"{path} names {len(labels['categories'])} categories, but {path.with_name(TRAIN)} has no column ClassId; "
+            "add it, or remove the label file where all is one class."
+        )
+    return labels["categories"], labels["attributes"], []
+
+
+def _numbered(ids: pd.Series) -> list[Label]:
+    return [{"id": number, "name": str(number)} for number in sorted(set(ids.tolist()))]
+
+
+def _check_asked(sample: pd.DataFrame, path: Path, has_class: bool, classes: int) -> None:
+    """Raises UserError where the submission asks for what train.csv does not tell, or cannot tell classes apart."""
+    train = path.with_name(TRAIN)
+    if unknown := [name for name in sample if name not in (*ASKED, "row")]:
+        raise UserError(f"{path} has a column {unknown[0]}; a submission here has columns of {', '.join(ASKED)}.")
+    if "ClassId" in sample and not has_class:
+        raise UserError(f"{path} asks for ClassId, but {train} has no such column; they are of two competitions.")
+    if "ClassId" not in sample and classes > 1:
+        raise UserError(f"{path} has no column ClassId, but {train} has {classes} classes; add it.")
+
+
+def _names_are_whole(names: pd.Series, path: Path) -> bool:
+    """Whether ImageId is a whole file name, with its suffix."""
+    whole_name = names.map(lambda name: Path(name).suffix.lower() in pictures.SUFFIXES).astype(bool)
+    others = names[~whole_name & (names != "")]
+    if whole_name.any() and len(others):
+        raise UserError(
+            f"{path} mixes two forms of ImageId: {names[whole_name].iloc[0]} has a suffix, {others.iloc[0]} has none; "
+            "write all in one."
+        )
+    return bool(whole_name.any())
+
+
+def _pictures(folder: Path, whole_names: bool) -> dict[str, Path]:
+    """ImageId -> path of every picture, sorted by name; UserError where there is none or two have one id."""
+    found: dict[str, Path] = {}
+    for path in pictures.find(folder) if folder.is_dir() else []:
+        name = path.name if whole_names else path.stem
+        if (other := found.setdefault(name, path)) != path:
+            raise UserError(f"{folder} holds {other.name} and {path.name}, both of ImageId {path.stem}; remove one.")
+    if not found:
+        raise UserError(
+            f"{folder} holds no picture; it should hold <ImageId>.jpg for each image, not in folders below."
+        )
+    return found
+
+
+def _test_pictures(sample: pd.DataFrame, path: Path, folder: Path) -> dict[str, Path]:
+    there = _pictures(folder, _names_are_whole(sample["ImageId"], path))
+    for name, row in zip(sample["ImageId"], sample["row"], strict=True):
+        if name not in there:
+            raise UserError(f"{folder} has no picture {name}, which {path}:{row} names; get it again.")
+    return {name: there[name] for name in sample["ImageId"].unique()}
+
+
+def _without_instances(sample: pd.DataFrame, categories: list[Label], empty: bool) -> pd.DataFrame:
+    """The sample with one row a picture, as it is submitted without instances: without EncodedPixels where rows of
+    train.csv (`empty`) or of the sample are; else FILLER, of the class of the sample's first row."""
+    ids = [str(category["id"]) for category in categories]
+    empty |= bool((sample["EncodedPixels"].str.strip() == "").any())
+    classes = sample.get("ClassId", pd.Series([""]))
+    cells = {
+        "EncodedPixels": "" if empty else FILLER,
+        "ClassId": classes.iloc[0] if classes.iloc[0] in ids else ids[0],
+        "AttributesIds": "",
+    }
+    kept = sample.drop(columns="row").drop_duplicates("ImageId", ignore_index=True)
+    return kept.assign(**{name: cell for name, cell in cells.items() if name in kept})

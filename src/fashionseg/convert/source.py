@@ -1,0 +1,43 @@
+"""What a folder says, whatever its kind, before `competition.read` checks it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds")
+FILLER = "1 1"  # EncodedPixels of the row of a picture without instances, where it may not be empty
+ATTRIBUTE_IDS = (
+    r"[\[({]?[\d\s,'\"]*[\])}]?"  # whole numbers as the competition joins them or other programs print lists
+)
+
+Label = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Labels, rows and pictures of a folder.
+
+    table: one row an instance; COLUMNS as text (Height and Width only where the files tell them), row int64, crowd
+    bool, fault str, '' for none. A picture without instances may have a row with neither EncodedPixels nor ClassId.
+    place: what stands before the number of a row where one is named. train, test: id -> path of every picture, test in
+    the order of the submission. sample: the columns of the submission, one row a test picture, as it is submitted
+    without instances. numbers: COCO's ids of the pictures, {} where they are to be counted. notes: for the user.
+    """
+
+    categories: list[Label]
+    attributes: list[Label]
+    table: pd.DataFrame
+    place: str
+    train: dict[str, Path]
+    test: dict[str, Path]
+    sample: pd.DataFrame
+    numbers: dict[Path, int]
+    notes: list[str]
+
+
+def whole(texts: pd.Series) -> pd.Series:
+    """Whole numbers as float64, nan for anything else; 23.0 counts, as other programs write it."""
+    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
+    return numbers.where(numbers % 1 == 0)
