@@ -181,3 +181,18 @@ def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
         with pytest.raises(UserError, match=sentence):
             params.apply(tmp_path / "preset.yaml", path)
         assert path.read_text() == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("scales", "sentence"),
+    [
+        ([1.0, 1.04], r"1\.04 gives 320 px, as another scale does"),
+        ([0.1], "0.1 gives images of 32 px; 64 are the least"),
+    ],
+)
+def test_views_are_refused_before_the_training(tmp_path, scales, sentence):
+    text = (ROOT / "params.yaml").read_text()
+    assert "scales: [1.0]" in text
+    (tmp_path / "params.yaml").write_text(text.replace("scales: [1.0]", f"scales: {scales}"))
+    with pytest.raises(UserError, match=sentence):
+        params.load("seed", path=tmp_path / "params.yaml")

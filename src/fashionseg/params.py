@@ -63,6 +63,11 @@ def load(*sections: str, path: str | Path = "params.yaml") -> SimpleNamespace:
         if key not in SECTIONS:
             raise UserError(_unknown(path, str(key), SECTIONS))
     read = {name: _section(tree, name, path) for name in SECTIONS if name in tree or name in sections}
+    if {"images", "predict"} <= read.keys():  # before the training, too, as an error after it comes late
+        try:
+            read["predict"].sides(read["images"].side)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}.") from None
     return SimpleNamespace(**{name: read[name] for name in sections})
 
 

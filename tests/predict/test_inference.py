@@ -89,10 +89,10 @@ def trained(small, tmp_path_factory):
     mask_rcnn(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
     files.write_json(folder / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     load = inference.load
-    known = cache(lambda scale: load(folder, scale))
+    known = cache(lambda side: load(folder, side))
     compiled = cache(Once)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "load", lambda path, scale=1.0: known(scale) if path == folder else load(path, scale))
+        patch.setattr(inference, "load", lambda path, side=None: known(side) if path == folder else load(path, side))
         patch.setattr(inference, "Detector", compiled)
         yield folder
 

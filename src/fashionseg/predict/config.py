@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from fashionseg.core.fields import Count, Share
 
+VIEW_STEP, MIN_VIEW_SIDE = 32, 64  # pixels: a view's side is a multiple of the largest stride of the pyramid
+
 
 @dataclass(frozen=True)
 class Predict:
@@ -21,3 +23,13 @@ class Predict:
             raise ValueError(f"predict.scales should hold at least one number above 0, not {self.scales}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"predict.models should name each network once, not {self.models}")
+
+    def sides(self, side: int) -> list[int]:
+        """Sides of the views, pixels, of a network for images of `side`; ValueError where one is too small or twice."""
+        sides = [round(side * scale / VIEW_STEP) * VIEW_STEP for scale in self.scales]
+        for place, (scale, of_view) in enumerate(zip(self.scales, sides, strict=True)):
+            if of_view < MIN_VIEW_SIDE:
+                raise ValueError(f"predict.scales: {scale} gives images of {of_view} px; {MIN_VIEW_SIDE} are the least")
+            if of_view in sides[:place]:
+                raise ValueError(f"predict.scales: {scale} gives {of_view} px, as another scale does; leave one out")
+        return sides

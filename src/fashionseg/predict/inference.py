@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,9 @@ from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
 
-VIEW_STEP, MIN_VIEW_SIDE = 32, 64  # pixels: a view's side is a multiple of the largest stride of the pyramid
 
-
-def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
-    """The trained network of a folder, for images `scale` times as large as in training, and its labels.
+def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
+    """The trained network of a folder, for images of `side` pixels or those of the training, and its labels.
 
     Reads only mask_rcnn.json and mask_rcnn.weights.h5. Raises UserError where they are missing or do not fit.
     """
@@ -33,10 +31,8 @@ def load(folder: Path, scale: float = 1.0) -> tuple[MaskRCNN, Labels]:
         raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
     description = files.read_json(folder / "mask_rcnn.json")
     try:
-        side = round(description["network"]["side"] * scale / VIEW_STEP) * VIEW_STEP
-        if side < MIN_VIEW_SIDE:
-            raise UserError(f"predict.scales: {scale} gives images of {side} px; {MIN_VIEW_SIDE} are the least.")
-        network = MaskRCNN(Network(**{**description["network"], "side": side}))
+        network = Network(**description["network"])
+        network = MaskRCNN(replace(network, side=side or network.side))
         labels = Labels.of(description)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -106,13 +102,13 @@ class Predictor:
         self.views = []
         labels_of = {}
         for folder in folders:
-            sides = set()
-            for scale in params.scales:
-                network, labels = load(folder, scale)
-                side = network.config.side
-                if side in sides:
-                    raise UserError(f"predict.scales: {scale} gives {side} px, as another scale does; leave one out.")
-                sides.add(side)
+            trained, labels = load(folder)
+            try:
+                sides = params.sides(trained.config.side)
+            except ValueError as error:
+                raise UserError(f"{error}.") from None
+            for side in sides:
+                network = trained if side == trained.config.side else load(folder, side)[0]
                 labels_of[folder] = labels, network.roi_heads.attributes == "none"
                 detector = Detector(network, params.score, params.nms_iou)
                 detector.compile(jit_compile=JIT)
