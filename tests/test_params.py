@@ -190,9 +190,7 @@ def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
         ([0.1], "0.1 gives images of 32 px; 64 are the least"),
     ],
 )
-def test_views_are_refused_before_the_training(tmp_path, scales, sentence):
-    text = (ROOT / "params.yaml").read_text()
-    assert "scales: [1.0]" in text
-    (tmp_path / "params.yaml").write_text(text.replace("scales: [1.0]", f"scales: {scales}"))
+def test_views_are_refused_before_the_training(write, scales, sentence):
+    assert "scales: [1.0]" in WHOLE
     with pytest.raises(UserError, match=sentence):
-        params.load("seed", path=tmp_path / "params.yaml")
+        params.load("seed", path=write(WHOLE.replace("scales: [1.0]", f"scales: {scales}")))

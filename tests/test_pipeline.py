@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import jupytext
 import pandas as pd
 import pytest
 from pycocotools.coco import COCO
@@ -225,3 +226,13 @@ def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, tmp_path):
     files = [folder / "submission.csv" for folder in (second / "working", pipeline / "submissions")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert "Running stage 'train'" not in (second / "working/run.log").read_text()
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_notebook_is_what_its_script_makes(script):
+    """`make notebooks` was not forgotten."""
+    made, there = jupytext.read(script), json.loads(script.with_suffix(".ipynb").read_text())
+    assert there["cells"]
+    assert [(c["cell_type"], c["source"]) for c in made["cells"]] == [
+        (c["cell_type"], "".join(c["source"])) for c in there["cells"]
+    ]
