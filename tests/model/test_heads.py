@@ -120,7 +120,7 @@ def test_all_options_together_train(compiled):
     network = mask_rcnn(**{**SMALL, **options})
     batch = make_batch()
     losses = compiled(lambda *arrays: network(dict(zip(batch, arrays, strict=True))))(*batch.values())
-    assert set(losses) >= set(LOSSES)
+    assert set(losses) >= set(LOSSES) - {"attributes"}
     assert all(np.isfinite(value) and value > 0 for value in losses.values())
     assert len({tuple(row) for row in HEADS.values()}) == len(HEADS)
     names = {variable.path for variable in network.trainable_variables}
