@@ -1,5 +1,6 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -94,10 +95,10 @@ class MaskRCNN(keras.Model):
         self.built = True
 
     def use_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
-        """Computes a batch in the smallest of these shapes (height, width in pixels, multiples of 32) that all of its
-        pictures fit into, or as it comes where they fit into none.
+        """Computes the pyramid of a batch in the smallest of these shapes (height, width in pixels, multiples of 32)
+        that all of its pictures fit into, or in the square where they fit into none.
 
-        What it gives is the same but for the edge: less padding beside a picture is less to look at, and anchors and
+        What follows is the same but for the edge: features and answers beyond the shape are zeros, and anchors and
         samples are those of the whole images. Call it before training or detecting, as each shape is compiled. Nothing
         changes with a backbone that works at one size alone, nor where batch norm follows the batch.
         """
@@ -117,22 +118,15 @@ class MaskRCNN(keras.Model):
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
         """The losses by name, scalars. `training` lets batch norm that is not frozen follow the batch."""
         sizes, valid = batch["sizes"], batch["classes"] > 0
-        count, whole = ops.shape(sizes)[0], batch["images"].shape[1:3]
-        keys = [self.seed_generator.next() for _ in range(2)]
-        # Drawn for the whole images, so that an anchor has the same number in every shape.
-        of_anchors = sampling.uniform((count, self.rpn.anchor_count(*whole)), keys[0])
-
-        def losses(images):
-            pyramid, logits, deltas, anchors = self.look(images, training)
-            proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-            uniform = self.rpn.of_part(of_anchors, whole, images.shape[1:3])
-            of_rois = sampling.uniform((count, proposals.shape[1] + valid.shape[1]), keys[1])
-            return {
-                **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, sizes, uniform),
-                **self.roi_heads.losses_of(pyramid, proposals, scores, batch, of_rois),
-            }
-
-        return self._cut(losses, batch["images"], sizes)
+        pyramid, logits, deltas, anchors = self.look(batch["images"], sizes, training)
+        proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
+        count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
+        images = ops.shape(batch["images"])[0]
+        uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in count]
+        return {
+            **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, sizes, uniform[0]),
+            **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
+        }
 
     def detect(
         self, images: KerasTensor, sizes: KerasTensor, least_score: float, nms_iou: float
@@ -140,23 +134,41 @@ class MaskRCNN(keras.Model):
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
         masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
         class, and with that head attributes (B, D, A) float32 probabilities."""
+        pyramid, logits, deltas, anchors = self.look(images, sizes)
+        proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
+        return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
 
-        def instances(images):
-            pyramid, logits, deltas, anchors = self.look(images)
-            proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-            return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
+    def look(
+        self, images: KerasTensor, sizes: KerasTensor | None = None, training: bool = False
+    ) -> tuple[list[KerasTensor], ...]:
+        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6.
 
-        return self._cut(instances, images, sizes)
+        sizes (B, 2) int32, true heights and widths: with them, what is far from the pictures may be zeros, see
+        `use_shapes`.
+        """
+        whole = self.rpn.grids(*images.shape[1:3])
 
-    def look(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
-        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
-        pyramid = self.fpn(self.backbone(images, training=training))
-        return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
+        def compute(images):
+            pyramid = self.fpn(self.backbone(images, training=training))
+            grids = [level.shape[1:3] for level in pyramid]
+            return [list(map(_grown, values, grids, whole)) for values in (pyramid, *self.rpn(pyramid))]
+
+        pyramid, logits, deltas = compute(images) if sizes is None else self._cut(compute, images, sizes)
+        anchors = self.rpn.anchors(pyramid)
+        logits = [ops.reshape(of_level, (-1, a.shape[0])) for of_level, a in zip(logits, anchors, strict=True)]
+        deltas = [ops.reshape(of_level, (-1, *a.shape)) for of_level, a in zip(deltas, anchors, strict=True)]
+        return pyramid, logits, deltas, anchors
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> KerasTensor:
         for tracker in self.trackers:
             tracker.update_state(y_pred[tracker.name])
         return sum(self.loss_weights.get(name, 1.0) * loss for name, loss in y_pred.items())
+
+
+def _grown(values: KerasTensor, grid: tuple[int, int], whole: tuple[int, int]) -> KerasTensor:
+    """Values (B, ...) of the cells of a grid as (B, rows, columns, n) of a larger one, with zeros beyond it."""
+    cells = ops.reshape(values, (-1, *grid, math.prod(values.shape[1:]) // math.prod(grid)))
+    return ops.pad(cells, ((0, 0), (0, whole[0] - grid[0]), (0, whole[1] - grid[1]), (0, 0)))
 
 
 def _settle_keras() -> None:

@@ -88,20 +88,6 @@ class RegionProposals(layers.Layer):
         """Rows and columns of each level for images of this shape."""
         return [(-(-height // stride), -(-width // stride)) for stride in self.strides]
 
-    def anchor_count(self, height: int, width: int) -> int:
-        return sum(rows * columns for rows, columns in self.grids(height, width)) * len(self.ratios)
-
-    def of_part(self, values: KerasTensor, whole: tuple[int, int], part: tuple[int, int]) -> KerasTensor:
-        """Of values (B, A) for the anchors of images of the shape `whole` those (B, A_part) for the anchors of their
-        upper left `part`, also height and width."""
-        found, start = [], 0
-        for (rows, columns), (height, width) in zip(self.grids(*whole), self.grids(*part), strict=True):
-            end = start + rows * columns * len(self.ratios)
-            level = ops.reshape(values[:, start:end], (-1, rows, columns, len(self.ratios)))
-            found.append(ops.reshape(level[:, :height, :width], (-1, height * width * len(self.ratios))))
-            start = end
-        return ops.concatenate(found, axis=1)
-
     def propose(
         self,
         logits: list[KerasTensor],
