@@ -347,9 +347,9 @@ def test_training_reaches_the_norms_of_the_backbone(monkeypatch):
     model, batch, seen = network(frozen_norm=False), make_batch(), []
     means = [variable for variable in model.backbone.variables if "moving_mean" in variable.path]
     for training in (False, True):
-        model.look(batch["images"], training)
+        model.look(batch["images"], training=training)
         assert {bool(ops.convert_to_numpy(mean).any()) for mean in means} == {training}
-    monkeypatch.setattr(model, "look", lambda images, training: seen.append(training) or 1 / 0)
+    monkeypatch.setattr(model, "look", lambda images, sizes, training: seen.append(training) or 1 / 0)
     for training in (False, True):
         with pytest.raises(ZeroDivisionError):
             model.call(batch, training=training)
