@@ -181,9 +181,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(pipeline, change, sentence):
     text = (pipeline / "params.yaml").read_text()
     assert change[0] in text
     (pipeline / "params.yaml").write_text(text.replace(*change))
-    stage = "download" if "path" in change[0] else "train"
+    stage = "source" if "path" in change[0] else "train"
     arguments = {
-        "download": ["data/new"],
+        "source": ["data/new.json"],
         "train": ["data/coco/train.json", "data/coco/val.json", "data/images", "models/new", "results/new"],
     }[stage]
     done = run(pipeline, "sh", "stages/run", stage, *arguments)
@@ -209,6 +209,7 @@ def session(folder: Path, inputs: Path, **settings) -> str:
 
 def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, tmp_path):
     """The first session has no time; the next finds what an earlier one made, here all but the data's place."""
+    dvc(pipeline, "repro")  # other tests leave an experiment's submission
     first, second, inputs = tmp_path / "first", tmp_path / "second", tmp_path / "input"
     for path in (first, second, inputs / "notebooks/someone/fashionseg"):
         path.mkdir(parents=True)
