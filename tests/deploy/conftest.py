@@ -24,7 +24,7 @@ LABELS = {
 }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Iterator[Path]:
     """A folder as training leaves it."""
     with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +36,7 @@ def trained(tmp_path_factory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def model(trained) -> Model:
     return fashionseg.load(trained, score=0.2, attribute_score=0.0)
 
