@@ -24,6 +24,9 @@ def read(folder: Path) -> Source:
     """Raises UserError where a file is missing or not of COCO's form."""
     train_path, test_path = (_only(folder / paths.ANNOTATIONS, patterns) for patterns in (TRAIN, TEST))
     document = documents.read(train_path, documents.COCO_SOURCE)
+    for needed in ("images", "categories", "annotations"):
+        if not document[needed]:
+            raise UserError(f"{train_path} has no {needed}; there is nothing to train on.")
     of_test = documents.read(test_path, documents.COCO_IMAGES)
     originals = pictures.originals(folder)
     train, train_numbers = _pictures(document["images"], train_path, originals)
@@ -63,7 +66,7 @@ def _pictures(images: list[dict[str, Any]], path: Path, originals: Path) -> tupl
     of the annotation file, such as train2017."""
     names = [image["file_name"] for image in images]
     if not names:
-        raise UserError(f"{path} names no images.")
+        raise UserError(f"{path} has no images; name there what is to be answered.")
     if foreign := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise UserError(f"{path}: the file_name {foreign[0]} leads out of the folder; expected is a name below it.")
     for what in ("id", "file_name"):
@@ -99,8 +102,6 @@ def _table(document: dict[str, Any]) -> pd.DataFrame:
                 "fault": fault,
             }
         )
-    if not rows:
-        raise UserError("the COCO document of the training pictures has no annotations.")
     return pd.DataFrame(rows)
 
 
