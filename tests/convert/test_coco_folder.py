@@ -9,11 +9,11 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
+from fashionseg.coco.average_precision import evaluate
 from fashionseg.convert import coco, split
 from fashionseg.convert.competition import read
 from fashionseg.core import documents, files
 from fashionseg.core.errors import UserError
-from fashionseg.evaluate.coco import evaluate
 
 HEIGHT, WIDTH = 40, 60
 
