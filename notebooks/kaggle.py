@@ -75,8 +75,8 @@ def run(command, hours=None):
         signal.signal(signal.SIGALRM, stop)
     print(last, end="")
     if process.wait() and time.monotonic() < ends:
-        raise SystemExit(f"`{command}` failed; {LOG} tells why. Its end:\n" + "".join(LOG.open().readlines()[-15:]))
-    return time.monotonic() < ends
+        raise RuntimeError(f"`{command}` failed; {LOG} tells why. Its end:\n" + "".join(LOG.open().readlines()[-15:]))
+    return process.returncode == 0
 
 
 # %% [markdown]

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC checks out queued and --temp experiments
-
-
 ANNOTATIONS = "annotations"  # of a folder in COCO's layout
 
 

@@ -57,20 +57,20 @@ def train(
         "seed": config.seed,
         "workers": config.machine.workers,
     }
-    document = documents.read(train_document)
+    document, truth = documents.read(train_document), documents.read(val_document)
     labels = {name: document.get(name, []) for name in ("categories", "attributes")}
     if shared["attributes"] and not labels["attributes"]:
         raise UserError(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
     batches = Batches(
-        train_document,
+        document,
         augmentation=config.augment,
         shuffle=True,
         repeat_threshold=config.train.repeat_threshold,
         **shared,
     )
-    validation = Batches(val_document, **shared)
+    validation = Batches(truth, **shared)
     network = Network(
         **vars(config.model) | {name: str(path) for name, path in provenance.named_files(config.model).items()},
         side=config.images.side,
@@ -96,7 +96,7 @@ def train(
         model.loss_weights = config.train.loss_weights
         scorer = AveragePrecision(
             model,
-            documents.read(val_document),
+            truth,
             images,
             config.train.batch_size,
             config.train.validate_images,
