@@ -22,10 +22,13 @@ repro: .venv/done ## the whole pipeline, from data to submission file; what is u
 
 test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and beside them the model's on JAX
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-tensorflow test-jax
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-packages test-whole test-jax
 
-test-tensorflow: .venv/done
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest
+test-packages: .venv/done
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/*/
+
+test-whole: .venv/done
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/test_*.py
 
 test-jax: .venv/done
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/train tests/predict/test_inference.py
@@ -96,5 +99,5 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help preset repro test test-tensorflow test-jax lint bench compare check compare-submissions submit inspect augment \
+.PHONY: help preset repro test test-packages test-whole test-jax lint bench compare check compare-submissions submit inspect augment \
   serve export notebooks wheels lock

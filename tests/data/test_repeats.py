@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_batches import write
 
-from fashionseg.data import repeats, shapes
+from fashionseg.data import repeats
 from fashionseg.data.batches import Batches
 
 CLASSES = st.lists(st.sets(st.integers(0, 5), max_size=4), min_size=1, max_size=20)
@@ -48,9 +48,8 @@ def test_counts_are_as_wanted_on_average():
 
 
 @pytest.fixture
-def batches(tmp_path, monkeypatch):
-    """12 pictures of a common class, of which 2 hold a rare one, in two shapes."""
-    monkeypatch.setattr(shapes, "WORTH", 1)
+def batches(tmp_path):
+    """12 pictures of a common class, of which 2 hold a rare one."""
     mask = np.ones((8, 8), np.uint8)
     scenes = []
     for number in range(12):
@@ -61,25 +60,36 @@ def batches(tmp_path, monkeypatch):
     return Batches(write(tmp_path, scenes), tmp_path, 64, 2, 4, shuffle=True, seed=5, repeat_threshold=1.0)
 
 
+def seen(batches):
+    """The pictures of an epoch, without those that fill its last batch."""
+    images = [image for index in range(len(batches)) for image in batches._chosen(index)[0]]
+    return images[: len(batches._order())]
+
+
 def test_an_epoch_repeats_rare_classes(batches):
-    """A class of a sixth of the pictures asks for sqrt(6) times, 2.45: of either shape 5 + 2.45, 8 pictures."""
+    """A class of a sixth of the pictures asks for sqrt(6) times, 2.45: 10 + 2 x 2.45, 15 pictures."""
     lengths, counts = set(), []
-    for batches.epoch in range(12):
+    for batches.epoch in range(60):
         lengths.add(len(batches))
-        seen = [image for index in range(len(batches)) for image in batches.images_of(index)]
-        counts.append(np.bincount(seen, minlength=12))
-    assert lengths == {4 + 4}
+        counts.append(np.bincount(seen(batches), minlength=12))
+    assert lengths == {8}
     counts = np.array(counts)
     assert counts.min() == 1
     assert set(counts[:, :2].ravel()) == {2, 3}
     assert counts[:, 2:].mean() < 1.2
-    assert (counts.sum(axis=1) == 16).all()
+    assert (counts.sum(axis=1) == 15).all()
     assert len({tuple(row) for row in counts}) > 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
+def test_times_before_are_counted(order):
+    assert repeats.times_before(np.array(order)).tolist() == [order[:at].count(one) for at, one in enumerate(order)]
 
 
 def test_a_repeated_picture_is_augmented_otherwise(batches):
     batches.augmentation = type(batches.augmentation)([{"Affine": {"rotate": [-40, 40]}}], [1.0, 1.0], 0.0)
-    rows = [(image, row.tobytes()) for index in range(len(batches)) for image, row in
-            zip(batches.images_of(index), batches[index]["images"], strict=False)]  # fmt: skip
-    assert len(set(rows)) == len(rows) == 16
+    pictures = [picture.tobytes() for batch in batches for picture in batch["images"]]
+    rows = list(zip(seen(batches), pictures, strict=False))
+    assert len(set(rows)) == len(rows) == 15
     assert len({image for image, _ in rows}) == 12

@@ -236,8 +236,7 @@ def test_resnet50_is_the_network_of_the_preset(monkeypatch):
     learned = {variable.path.split("/")[0] for variable in model.trainable_variables}
     assert not {name for name in learned if "bn" in name or name.startswith(("conv1", "stack0"))}
     assert len(learned) == 3 * (4 + 6 + 3) + 3  # three convolutions a block, one shortcut a stage
-    shapes = model.compute_output_shape((1, 96, 64, 3))
-    assert [shape[1:3] for shape in shapes] == [(24, 16), (12, 8), (6, 4), (3, 2)]
+    assert [output.shape[1:3] for output in model.outputs] == [(24, 24), (12, 12), (6, 6), (3, 3)]
 
 
 def test_a_preset_folder_with_its_own_scaling(tmp_path):
@@ -354,10 +353,6 @@ def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
     write_preset(kind, folder)
     model = backbones.build(folder, "random", 1, 64)
     assert [shape[1] for shape in model.compute_output_shape((1, 64, 64, 3))] == [16, 8, 4, 2]
-    if kind == "MiT":
-        assert model.input.shape[1:3] == (64, 64)  # no other shape, though what Keras computes says nothing
-    else:
-        assert [shape[1:3] for shape in model.compute_output_shape((1, 64, 32, 3))] == [(16, 8), (8, 4), (4, 2), (2, 1)]
     learned = [variable.trainable for variable in model.variables]
     assert {*learned} == {True, False}
     model.save_weights(tmp_path / "model.weights.h5")

@@ -349,7 +349,7 @@ def test_training_reaches_the_norms_of_the_backbone(monkeypatch):
     for training in (False, True):
         model.look(batch["images"], training=training)
         assert {bool(ops.convert_to_numpy(mean).any()) for mean in means} == {training}
-    monkeypatch.setattr(model, "look", lambda images, sizes, training: seen.append(training) or 1 / 0)
+    monkeypatch.setattr(model, "look", lambda images, training: seen.append(training) or 1 / 0)
     for training in (False, True):
         with pytest.raises(ZeroDivisionError):
             model.call(batch, training=training)

@@ -20,12 +20,12 @@ from fashionseg.__main__ import main
 from fashionseg.coco import masks
 from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import samples, shapes
+from fashionseg.data import samples
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
 from fashionseg.model import backbones, device, roi_heads
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+from fashionseg.model.mask_rcnn import JIT, Detector
 from fashionseg.predict import inference, inspect
 from fashionseg.predict.config import Predict
 from networks import USUAL, mask_rcnn
@@ -127,24 +127,6 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     in_pairs = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
     assert [result["image_id"] for result in in_pairs] == [result["image_id"] for result in results]
     np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
-
-
-def test_pictures_of_a_shape_share_a_batch_and_results_keep_their_order(trained, image, tmp_path, monkeypatch):
-    document = {"images": []}
-    for number in range(6):
-        height, width = (40, 80) if number % 2 else (60, 80)
-        document["images"].append({"id": 9 - number, "file_name": f"{number}.png", "height": height, "width": width})
-        cv2.imwrite(str(tmp_path / f"{number}.png"), np.roll(image, 7 * number, axis=1)[:height, ..., ::-1])
-    expected = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)
-    told = []
-    monkeypatch.setattr(shapes, "WORTH", 0.7)  # three of 1:2 save one and a half squares
-    monkeypatch.setattr(MaskRCNN, "use_shapes", lambda self, shapes: told.append(shapes))
-    found = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)
-    assert told == [[(32, 64)]]
-    ids = [result["image_id"] for result in found]
-    assert ids == sorted(ids, reverse=True)
-    assert ids == [result["image_id"] for result in expected]
-    np.testing.assert_allclose([r["score"] for r in found], [r["score"] for r in expected], atol=1e-4)
 
 
 def test_a_flipped_view_of_a_flipped_image_equals_the_plain_view(predictor, image):

@@ -26,9 +26,6 @@ class Tiny(keras.Model):
         self.trackers = [keras.metrics.Mean(name) for name in LOSSES]
         self.built = True
 
-    def use_shapes(self, shapes):
-        self.used_shapes = tuple(shapes)
-
     def call(self, batch):
         features = ops.mean(batch["images"], axis=1) / 255
         found = self.head(self.backbone(ops.reshape(features, (-1, self.backbone.kernel.shape[0]))))
@@ -51,7 +48,6 @@ class TinyBatches(keras.utils.PyDataset):
 
     def __init__(self, steps=4, seed=0, side=8, shift=None, **kwargs):
         super().__init__()
-        self.shapes = []
         self.records = [{"id": number} for number in range(2 * steps)]
         self.steps = steps
         self.seed = seed

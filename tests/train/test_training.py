@@ -161,18 +161,6 @@ def test_the_scale_of_a_loss_in_float16_goes_on_too(tmp_path):
     pd.testing.assert_series_equal(got, expected, rtol=1e-6, check_exact=False)
 
 
-def test_the_network_knows_the_shapes_of_its_batches(tmp_path):
-    made = []
-
-    class Narrow(TinyBatches):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.shapes = [(64, 32)]
-
-    train(tmp_path, config(epochs=1), lambda **network: made.append(Tiny(**network)) or made[-1], Narrow)
-    assert made[0].used_shapes == ((64, 32),)
-
-
 def test_what_training_leaves(undisturbed):
     names = sorted(str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file())
     metrics = [name for name in names if name.startswith("results/plots/metrics/")]

@@ -20,9 +20,9 @@ import keras
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
-from fashionseg.core import documents, pictures
+from fashionseg.core import documents
 from fashionseg.core.errors import UserError
-from fashionseg.data import augment, repeats, samples, shapes
+from fashionseg.data import augment, repeats, samples
 from fashionseg.data.config import NONE, Augment
 from fashionseg.data.labels import Labels
 from fashionseg.data.samples import MASK_SIDE, Sample, Source
@@ -33,15 +33,13 @@ Batch = dict[str, np.ndarray]
 
 
 class Pictures(keras.utils.PyDataset):
-    """The images of a COCO document, each once, for prediction: batches of images and sizes.
+    """The images of a COCO document in its order, for prediction: batches of images and sizes.
 
     document: the document or its path; images: the folder that its file_name counts from; side in pixels. An item is
     a dict of images (B, S, S, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, true
-    height and width. All pictures of a batch fit into one of `shapes`, or it has some that need the square: so a
-    network may look at less padding. It is the document that fixes which pictures share a batch, not the side. The last
-    batch of a shape is filled with pictures that came before: `images_of` names those that count. `workers` processes
-    read ahead, 0 reads in this one; neither they nor the order of calls change what an item holds. Raises UserError
-    without images.
+    height and width. Shapes are fixed: the last batch is filled with the first images again, so that of what is
+    predicted the first len(records) rows count. `workers` processes read ahead, 0 reads in this one; neither they nor
+    the order of calls change what an item holds. Raises UserError without images.
     """
 
     def __init__(
@@ -56,22 +54,12 @@ class Pictures(keras.utils.PyDataset):
         self.side = side
         self.batch_size = batch_size
         self.processes = workers
-        sizes = np.array([[record["height"], record["width"]] for record in self.records])
-        self._groups = shapes.groups(sizes, batch_size)
-        fitted = np.array([pictures.fit(*size, side) for size in sizes.tolist()])
-        narrow = [fitted[self._groups == group] for group in np.unique(self._groups) if group != shapes.SQUARE]
-        self.shapes = [shapes.shape(*of_group.T) for of_group in narrow]  # height and width, beside the square
-        self._plan: list[shapes.Rows] | None = None
+        self._plan: tuple[np.ndarray, np.ndarray] | None = None
         self._under_way: dict[int, list[Future[Any]]] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._planned())
-
-    def images_of(self, index: int) -> list[int]:
-        """Which records a batch's first rows are of; rows beyond them only fill it."""
-        rows = self._planned()[index]
-        return rows.images[: rows.count].tolist()
+        return -(-len(self._planned()[0]) // self.batch_size)
 
     def names_of(self, index: int) -> list[str]:
         """The files of a batch's images."""
@@ -95,15 +83,18 @@ class Pictures(keras.utils.PyDataset):
     def _order(self) -> np.ndarray:
         return np.arange(len(self.records))
 
-    def _planned(self) -> list[shapes.Rows]:
+    def _planned(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures of an epoch in their order, and how often each came before."""
         if self._plan is None:
-            self._plan = shapes.batches(self._order(), self._groups, self.batch_size)
+            order = self._order()
+            self._plan = order, repeats.times_before(order)
         return self._plan
 
     def _chosen(self, index: int) -> tuple[list[int], list[int]]:
         """The pictures of a batch and how often each came before in this epoch."""
-        rows = self._planned()[index]
-        return rows.images.tolist(), rows.before.tolist()
+        order, before = self._planned()
+        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(order)
+        return order[places].tolist(), before[places].tolist()
 
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
         """What reads the pictures of a batch: functions with plain arguments."""
@@ -113,8 +104,8 @@ class Pictures(keras.utils.PyDataset):
         record = self.records[image]
         return samples.read, self.images / record["file_name"], record["height"], record["width"], self.side
 
-    def _batch(self, index: int, read: list[np.ndarray]) -> Batch:
-        return padded(read, self.side)
+    def _batch(self, index: int, pictures: list[np.ndarray]) -> Batch:
+        return padded(pictures, self.side)
 
 
 class Batches(Pictures):
@@ -189,10 +180,7 @@ class Batches(Pictures):
     def _order(self) -> np.ndarray:
         if not self.shuffle:
             return super()._order()
-        counts, random = np.ones(len(self.records), int), np.random.default_rng([self.seed, self.epoch, 1])
-        for group in np.unique(self._groups):  # by itself, so that it makes as many batches each epoch
-            of_group = self._groups == group
-            counts[of_group] = repeats.counts(self._repeats[of_group], random)
+        counts = repeats.counts(self._repeats, np.random.default_rng([self.seed, self.epoch, 1]))
         images = np.repeat(np.arange(len(self.records)), counts)
         return np.random.default_rng([self.seed, self.epoch]).permutation(images)
 
@@ -234,12 +222,12 @@ class Batches(Pictures):
         return batch
 
 
-def padded(read: Sequence[np.ndarray], side: int) -> Batch:
+def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
     """Pictures (h, w, 3) of at most `side` pixels as images and sizes of a batch."""
-    images = np.full((len(read), side, side, 3), augment.GREY, np.uint8)
-    for square, picture in zip(images, read, strict=True):
+    images = np.full((len(pictures), side, side, 3), augment.GREY, np.uint8)
+    for square, picture in zip(images, pictures, strict=True):
         square[: picture.shape[0], : picture.shape[1]] = picture
-    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in read], np.int32)}
+    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
 
 
 @cache

@@ -30,3 +30,12 @@ def counts(wanted: np.ndarray, random: np.random.Generator) -> np.ndarray:
     found = np.empty(len(wanted), int)
     found[order] = np.diff(np.floor(ends + random.uniform()), prepend=0).astype(int)
     return found
+
+
+def times_before(order: np.ndarray) -> np.ndarray:
+    """How often the picture at each place of `order` stands before it."""
+    places = np.argsort(order, kind="stable")
+    _, firsts, counts = np.unique(order[places], return_index=True, return_counts=True)
+    before = np.empty(len(order), int)
+    before[places] = np.arange(len(order)) - np.repeat(firsts, counts)
+    return before

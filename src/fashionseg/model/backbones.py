@@ -3,7 +3,6 @@
 import difflib
 import re
 import textwrap
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,6 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
 WEIGHTS = ("imagenet", "random")
 STRIDES = (4, 8, 16, 32)  # of C2 to C5
-ANY_SHAPE = (None, None, 3)
 # What downloads a preset that KerasHub does not list, by the prefix of its name.
 REMOTE = {
     "kaggle://": "import kagglehub; print(kagglehub.model_download('{}'))",
@@ -60,8 +58,7 @@ def build(
     name: str | dict[str, Any], weights: str, frozen_stages: int, side: int, frozen_norm: bool = True
 ) -> keras.Model:
     """A model from images (B, side, side, 3) float32 RGB 0..255, side a multiple of 32, to the list [C2, C3, C4, C5] of
-    feature maps (B, side / stride, side / stride, C), strides 4, 8, 16, 32. Unless its input's shape says otherwise it
-    takes images of other heights and widths, too.
+    feature maps (B, side / stride, side / stride, C), strides 4, 8, 16, 32.
 
     name: one of OWN, a KerasHub preset or the folder of one, or the `description` of what this returned for such a one,
     which is plain values and needs none of the preset's files. weights: imagenet or random.
@@ -235,14 +232,15 @@ def _keras_hub(
     name: str | dict[str, Any], weights: str, side: int
 ) -> tuple[keras.Model, list[float], list[float], str | dict[str, Any]]:
     """The network, by channel the scale and offset of its input, and what makes the same network of any side."""
+    shape = side, side, 3  # some networks work at the one size that they were built for
     if isinstance(name, dict):
-        backbone, scale, offset = _described(name, side)
+        backbone, scale, offset = _described(name, shape)
         description = name
     elif name in OWN:
-        backbone, scale, offset = _resnet(name, weights)
+        backbone, scale, offset = _resnet(name, weights, shape)
         description = name
     else:
-        backbone, scale, offset = _preset(name, weights, side)
+        backbone, scale, offset = _preset(name, weights, shape)
         scale, offset = _by_channel(scale, 1.0), _by_channel(offset, 0.0)
         parts = keras.saving.serialize_keras_object(backbone)
         network = {key: parts[key] for key in ("module", "class_name", "registered_name", "config")}
@@ -250,7 +248,7 @@ def _keras_hub(
     # Names would not do: KerasHub counts the stages of a CSPNet from P2 whatever their stride, those of a MiT from P1.
     # Of several maps of a stride the last is the deepest.
     outputs = list(getattr(backbone, "pyramid_outputs", {}).values())
-    shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, side, side, 3)) if outputs else []
+    shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, *shape)) if outputs else []
     maps = {side / height: output for output, (_, height, *_) in zip(outputs, shapes, strict=True)}
     if not set(STRIDES) <= set(maps):
         strides = ", ".join(f"{stride:g}" for stride in sorted(maps)) or "none"
@@ -264,31 +262,19 @@ def _keras_hub(
     return features, scale, offset, description
 
 
-def _of_any_shape(make: Callable[[tuple[int | None, int | None, int]], keras.Model], side: int) -> keras.Model:
-    """What `make` gives for images of any shape; some networks, as MiT, work at the one size they were built for."""
-    try:
-        return make(ANY_SHAPE)
-    except Exception:  # each has its own
-        return make((side, side, 3))
-
-
-def _described(description: dict[str, Any], side: int):
+def _described(description: dict[str, Any], shape: tuple[int, int, int]):
     import keras_hub  # noqa: F401 - tells Keras of its networks
 
     network = description["network"]
-
-    def make(shape):
-        config = {**network["config"], "image_shape": shape}
-        return keras.saving.deserialize_keras_object({**network, "config": config})
-
-    return _of_any_shape(make, side), description["scale"], description["offset"]
+    resized = {**network, "config": {**network["config"], "image_shape": shape}}
+    return keras.saving.deserialize_keras_object(resized), description["scale"], description["offset"]
 
 
 def _by_channel(value: float | list[float] | None, default: float) -> list[float]:
     return np.broadcast_to(default if value is None else value, 3).tolist()
 
 
-def _resnet(name: str, weights: str):
+def _resnet(name: str, weights: str, shape: tuple[int, int, int]):
     import keras_hub  # 5 to 12 s, so only where it is needed
 
     if weights == "imagenet":
@@ -305,7 +291,7 @@ def _resnet(name: str, weights: str):
         stackwise_num_blocks=RESNETS[name.removesuffix(MATTERPORT)],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="bottleneck_block",
-        image_shape=ANY_SHAPE,
+        image_shape=shape,
     )
     if name.endswith(MATTERPORT):
         return backbone, [1.0] * 3, (-MATTERPORT_MEAN).tolist()
@@ -326,7 +312,7 @@ def _as_matterport(layer: layers.Layer) -> layers.Layer:
     return type(layer).from_config(config)
 
 
-def _preset(name: str, weights: str, side: int):
+def _preset(name: str, weights: str, shape: tuple[int, int, int]):
     import keras_hub
 
     presets = keras_hub.models.FeaturePyramidBackbone.presets
@@ -346,9 +332,7 @@ def _preset(name: str, weights: str, side: int):
         nearest = difflib.get_close_matches(name, names, 1, cutoff=0)[0]
         raise UserError(f"model.backbone is {name!r}, neither a folder nor a known name; the nearest is {nearest}.")
     try:
-        backbone = _of_any_shape(
-            lambda shape: keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape), side
-        )
+        backbone = keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape)
         converter = keras_hub.layers.ImageConverter.from_preset(name)
     except Exception as error:  # KerasHub lets the errors of many libraries through
         reason = textwrap.shorten(str(error) or type(error).__name__, 160)

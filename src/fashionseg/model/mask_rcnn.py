@@ -1,9 +1,7 @@
 """Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import keras
 from keras import KerasTensor, ops
@@ -28,9 +26,6 @@ HEADS = {
 }
 
 
-Tree = dict[str, KerasTensor]
-
-
 class MaskRCNN(keras.Model):
     """Calling it on a batch gives its losses, `fit` trains on their weighted sum; `detect` gives instances.
 
@@ -41,8 +36,6 @@ class MaskRCNN(keras.Model):
     statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
     convolution, the same numbers at inference, and learns on as kernel and bias; without an import v2_group
     normalises within each image and RoI.
-
-    With `use_shapes` a batch of tall or wide pictures costs no work on the padding beside them.
 
     A batch is a dict: images (B, S, S, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
     quarter of the bytes; sizes (B, 2) int32 true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded
@@ -91,34 +84,12 @@ class MaskRCNN(keras.Model):
             self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
             self.rpn.build(pyramid)
             self.roi_heads.build(pyramid)
-        self.shapes = []  # narrower than the images, smallest first
         self.built = True
-
-    def use_shapes(self, shapes: Sequence[tuple[int, int]]) -> None:
-        """Computes the pyramid of a batch in the smallest of these shapes (height, width in pixels, multiples of 32)
-        that all of its pictures fit into, or in the square where they fit into none.
-
-        What follows is the same but for the edge: features and answers beyond the shape are zeros, and anchors and
-        samples are those of the whole images. Call it before training or detecting, as each shape is compiled. Nothing
-        changes with a backbone that works at one size alone, nor where batch norm follows the batch.
-        """
-        if self.backbone.input.shape[1] is None and self.config.frozen_norm:
-            self.shapes = sorted(shapes, key=lambda shape: shape[0] * shape[1])
-
-    def _cut(self, compute: Callable[[KerasTensor], Tree], images: KerasTensor, sizes: KerasTensor) -> Tree:
-        """What `compute` gives for images cut to the smallest shape that holds them all."""
-        shapes = [shape for shape in self.shapes if shape != images.shape[1:3]]
-        if not shapes:
-            return compute(images)
-        fits = ops.all(ops.convert_to_tensor(shapes, "int32") >= ops.max(sizes, axis=0), axis=-1)
-        first = ops.argmax(ops.pad(fits, (0, 1), constant_values=True))  # the images themselves always do
-        parts = [partial(lambda h, w: compute(images[:, :h, :w]), *shape) for shape in shapes]
-        return ops.switch(first, [*parts, lambda: compute(images)])
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
         """The losses by name, scalars. `training` lets batch norm that is not frozen follow the batch."""
         sizes, valid = batch["sizes"], batch["classes"] > 0
-        pyramid, logits, deltas, anchors = self.look(batch["images"], sizes, training)
+        pyramid, logits, deltas, anchors = self.look(batch["images"], training)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
         images = ops.shape(batch["images"])[0]
@@ -134,41 +105,19 @@ class MaskRCNN(keras.Model):
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
         masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
         class, and with that head attributes (B, D, A) float32 probabilities."""
-        pyramid, logits, deltas, anchors = self.look(images, sizes)
+        pyramid, logits, deltas, anchors = self.look(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
 
-    def look(
-        self, images: KerasTensor, sizes: KerasTensor | None = None, training: bool = False
-    ) -> tuple[list[KerasTensor], ...]:
-        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6.
-
-        sizes (B, 2) int32, true heights and widths: with them, what is far from the pictures may be zeros, see
-        `use_shapes`.
-        """
-        whole = self.rpn.grids(*images.shape[1:3])
-
-        def compute(images):
-            pyramid = self.fpn(self.backbone(images, training=training))
-            grids = [level.shape[1:3] for level in pyramid]
-            return [list(map(_grown, values, grids, whole)) for values in (pyramid, *self.rpn(pyramid))]
-
-        pyramid, logits, deltas = compute(images) if sizes is None else self._cut(compute, images, sizes)
-        anchors = self.rpn.anchors(pyramid)
-        logits = [ops.reshape(of_level, (-1, a.shape[0])) for of_level, a in zip(logits, anchors, strict=True)]
-        deltas = [ops.reshape(of_level, (-1, *a.shape)) for of_level, a in zip(deltas, anchors, strict=True)]
-        return pyramid, logits, deltas, anchors
+    def look(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
+        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
+        pyramid = self.fpn(self.backbone(images, training=training))
+        return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> KerasTensor:
         for tracker in self.trackers:
             tracker.update_state(y_pred[tracker.name])
         return sum(self.loss_weights.get(name, 1.0) * loss for name, loss in y_pred.items())
-
-
-def _grown(values: KerasTensor, grid: tuple[int, int], whole: tuple[int, int]) -> KerasTensor:
-    """Values (B, ...) of the cells of a grid as (B, rows, columns, n) of a larger one, with zeros beyond it."""
-    cells = ops.reshape(values, (-1, *grid, math.prod(values.shape[1:]) // math.prod(grid)))
-    return ops.pad(cells, ((0, 0), (0, whole[0] - grid[0]), (0, whole[1] - grid[1]), (0, 0)))
 
 
 def _settle_keras() -> None:

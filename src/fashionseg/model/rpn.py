@@ -84,10 +84,6 @@ class RegionProposals(layers.Layer):
             for level, (feature, stride) in enumerate(zip(pyramid, self.strides, strict=True))
         ]
 
-    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Rows and columns of each level for images of this shape."""
-        return [(-(-height // stride), -(-width // stride)) for stride in self.strides]
-
     def propose(
         self,
         logits: list[KerasTensor],

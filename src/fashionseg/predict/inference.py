@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -153,20 +152,17 @@ def predict(
     """
     predictor = Predictor(folders, params)
     print(describe(predictor.views[0].detector.network.dtype_policy.name))
-    by_side = {side: Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides}
-    for view in predictor.views:
-        view.detector.network.use_shapes(by_side[view.side].shapes)
-    batches, *_ = by_side.values()  # all sides have the same pictures in a batch
-    results = [[] for _ in batches.records]
+    pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
+    records = document["images"]
+    results = []
     with ThreadPoolExecutor(workers) as pool:
-        for index in track(range(len(batches)), "predict"):
-            found = predictor.detect({side: of_side[index] for side, of_side in by_side.items()})
-            for image, detections in zip(batches.images_of(index), found, strict=False):
-                record = batches.records[image]
+        for index in track(range(len(pictures[0])), "predict"):
+            of_batch = predictor.detect({of_side.side: of_side[index] for of_side in pictures})
+            for record, detections in zip(records[index * params.batch_size :], of_batch, strict=False):
                 size = record["height"], record["width"]
                 of_image = coco_results(detections, size, predictor.labels, params, pool)
-                results[image] = [{"image_id": record["id"], **result} for result in of_image]
-    return list(chain.from_iterable(results))
+                results += [{"image_id": record["id"], **result} for result in of_image]
+    return results
 
 
 def coco_results(

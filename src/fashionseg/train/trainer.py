@@ -92,7 +92,6 @@ def train(
         files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
         keras.utils.set_random_seed(config.seed)
         model = _start(network)
-        model.use_shapes(batches.shapes)
         model.loss_weights = config.train.loss_weights
         scorer = AveragePrecision(
             model,

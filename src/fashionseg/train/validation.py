@@ -45,8 +45,9 @@ class AveragePrecision:
             batch = self.pictures[index]
             found = self.detector.predict_on_batch(batch)
             found["boxes"] = found["boxes"] / batch["sizes"][:, None, [1, 0, 1, 0]]
-            for row, image in enumerate(self.pictures.images_of(index)):
-                results += self._results({name: values[row] for name, values in found.items()}, records[image])
+            first = index * self.pictures.batch_size
+            for row, record in enumerate(records[first : first + self.pictures.batch_size]):
+                results += self._results({name: values[row] for name, values in found.items()}, record)
             after_batch(index + 1, len(self.pictures))
         scores = average_precision.summary(average_precision.evaluate_kind(self.document, results, "segm"))
         return {name: scores[name] for name in ("AP", "AP50")}
