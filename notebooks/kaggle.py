@@ -88,7 +88,9 @@ for folder in (WORKING, SCRATCH):
     Path(folder).mkdir(parents=True, exist_ok=True)
 shutil.rmtree(WORK, ignore_errors=True)
 wheels = attached("uv-*.whl")
-subprocess.run(["git", "clone", "-q", attached("fashionseg.bundle") or CODE, WORK], check=True)
+subprocess.run(
+    ["git", "-c", "advice.detachedHead=false", "clone", "-q", attached("fashionseg.bundle") or CODE, WORK], check=True
+)
 if wheels:
     ENVIRONMENT |= dict.fromkeys(("PIP_FIND_LINKS", "UV_FIND_LINKS"), str(wheels.parent))
     ENVIRONMENT |= {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
