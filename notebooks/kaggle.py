@@ -38,8 +38,9 @@ from pathlib import Path
 STARTED = time.monotonic()
 WORK = Path(SCRATCH, "fashionseg")
 STATE, LOG = Path(WORKING, "fashionseg.tar"), Path(WORKING, "run.log")
-# Kaggle's own settings are for its own packages; ours are of the lock file.
-ENVIRONMENT = {name: os.environ[name] for name in os.environ.keys() - {"LD_LIBRARY_PATH", "MPLBACKEND", "PYTHONPATH"}}
+# Kaggle's packages are not ours, and a log file is no terminal, though Jupyter says that all is in colour.
+FOREIGN = {"LD_LIBRARY_PATH", "MPLBACKEND", "PYTHONPATH", "FORCE_COLOR", "CLICOLOR_FORCE"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in FOREIGN}
 CONVOLUTION = """
 import jax, jax.numpy as np
 picture, kernel = np.ones((1, 8, 64, 64), np.float16), np.ones((8, 8, 3, 3), np.float16)
