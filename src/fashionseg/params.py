@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from ruamel.yaml import YAML
 
 from fashionseg.convert.config import Images, Split
 from fashionseg.core import files
@@ -77,6 +76,8 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
     A preset holds sections with some of their keys. Raises UserError for a key that the params file lacks and for a
     value that does not fit; then the file is as it was.
     """
+    from ruamel.yaml import YAML
+
     overlay, changed = _read(Path(preset)), []
     writer = YAML()
     writer.preserve_quotes, writer.width = True, 1000

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from fashionseg.core.errors import UserError
+
+if TYPE_CHECKING:  # every stage starts with this module, and pandas takes a second
+    import pandas as pd
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
         file.write("\n")
 
 
-def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
     with replacing(path) as beside:
         table.to_csv(beside, index=False, lineterminator="\n")
 
