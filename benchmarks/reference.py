@@ -24,10 +24,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 ROUNDS = 5
-LEAST_SECONDS = 1.0  # of a round: what is faster is done again
+MIN_SECONDS = 1.0  # of a round: what is faster is done again
 WARM = 5  # steps until torch has settled, and as many to compare its settings
 CLASSES, INSTANCES, DETECTIONS = 46, 8, 100
-LEAST_SCORE = 0.05  # torchvision's
+SCORE_THRESHOLD = 0.05  # torchvision's
 # Of background, one class and the others: untrained networks would find all classes alike, and so nothing or too much.
 CLASS_LOGITS = [3.0, 2.2, *[-6.0] * (CLASSES - 1)]
 QUANTITIES = ("wall seconds an image", "processor seconds an image", "peak gigabytes")
@@ -111,7 +111,7 @@ def work(options: argparse.Namespace) -> None:
     side = {"ours": ours, "theirs": theirs}[options.worker](options, options.tasks[0])
     for line, _ in enumerate(sys.stdin):
         wall, processor, steps = time.perf_counter(), time.process_time(), 0
-        while not steps or time.perf_counter() - wall < LEAST_SECONDS:
+        while not steps or time.perf_counter() - wall < MIN_SECONDS:
             side.once()
             steps += 1
         side.wait()
@@ -201,7 +201,7 @@ def ours(options: argparse.Namespace, task: str) -> Side:
         network.compile(keras.optimizers.SGD(1e-4, 0.9), jit_compile=JIT)
         return Side(about, lambda: network.train_on_batch(batch), lambda: None, peak)
     network.roi_heads.box_head.class_logits.bias.assign(CLASS_LOGITS)
-    detector = Detector(network, LEAST_SCORE, 0.5)
+    detector = Detector(network, SCORE_THRESHOLD, 0.5)
     detector.compile(jit_compile=JIT)
     seen = {name: batch[name] for name in ("images", "sizes")}
     return Side(about, lambda: detector.predict_on_batch(seen), lambda: None, peak)
@@ -223,7 +223,7 @@ def theirs(options: argparse.Namespace, task: str) -> Side:
         rpn_pre_nms_top_n_test=options.proposals,
         rpn_post_nms_top_n_test=options.proposals,
         box_batch_size_per_image=options.rois,
-        box_score_thresh=LEAST_SCORE,
+        box_score_thresh=SCORE_THRESHOLD,
         box_detections_per_img=DETECTIONS,
     )
     for name, parameter in network.backbone.body.named_parameters():

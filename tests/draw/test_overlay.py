@@ -25,7 +25,7 @@ def changed(picture, before):
 def test_the_fill_covers_exactly_the_mask():
     """On an image drawn at its own size: tinted inside the outline, unchanged outside of box and label."""
     image = grey(800, 600)
-    picture = overlay.overlay(image, one((100, 200, 300, 500), label=1), NAMES)
+    picture = overlay.draw(image, one((100, 200, 300, 500), label=1), NAMES)
     assert picture.shape == image.shape
     tint = np.array(overlay.colour_of(1)) * overlay.FILL + 128 * (1 - overlay.FILL)
     inside = picture[204:496, 104:296]
@@ -41,7 +41,7 @@ def test_masks_are_stretched_over_their_boxes():
     triangle = np.tril(np.ones((56, 56), np.uint8))
     instances = DrawnInstances(np.array([[0, 0, 800, 800]]), np.array([0]), [triangle])
     y, x = np.mgrid[:800, :800]
-    picture = overlay.overlay(grey(800, 800), instances, NAMES)
+    picture = overlay.draw(grey(800, 800), instances, NAMES)
     near = np.abs(y - x) < 30
     labelled = (y < 40) & (x < 200)
     border = np.minimum.reduce([y, x, 799 - y, 799 - x]) < 4
@@ -51,14 +51,14 @@ def test_masks_are_stretched_over_their_boxes():
 
 
 def test_small_pictures_are_enlarged_and_large_ones_not():
-    assert overlay.overlay(grey(320, 240), one((10, 10, 90, 90)), NAMES).shape == (640, 480, 3)
-    assert overlay.overlay(grey(64, 40), one((10, 10, 30, 30)), NAMES).shape == (768, 480, 3)
-    assert overlay.overlay(grey(1024, 700), one((10, 10, 30, 30)), NAMES).shape == (1024, 700, 3)
+    assert overlay.draw(grey(320, 240), one((10, 10, 90, 90)), NAMES).shape == (640, 480, 3)
+    assert overlay.draw(grey(64, 40), one((10, 10, 30, 30)), NAMES).shape == (768, 480, 3)
+    assert overlay.draw(grey(1024, 700), one((10, 10, 30, 30)), NAMES).shape == (1024, 700, 3)
 
 
 def test_without_instances_the_image_is_unchanged():
     nothing = DrawnInstances(np.zeros((0, 4)), np.zeros(0, int), [])
-    np.testing.assert_array_equal(overlay.overlay(grey(800, 600), nothing, NAMES), grey(800, 600))
+    np.testing.assert_array_equal(overlay.draw(grey(800, 600), nothing, NAMES), grey(800, 600))
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_without_instances_the_image_is_unchanged():
 def test_boxes_at_the_border_draw(box, score):
     """The label stays complete: it changes as many pixels as in the middle of the image."""
     label = np.count_nonzero(
-        changed(overlay.overlay(grey(800, 600), one((300, 400, 301, 401), score=score), NAMES), grey(800, 600))
+        changed(overlay.draw(grey(800, 600), one((300, 400, 301, 401), score=score), NAMES), grey(800, 600))
     )
-    picture = overlay.overlay(grey(800, 600), one(box, side=3, score=score), NAMES)
+    picture = overlay.draw(grey(800, 600), one(box, side=3, score=score), NAMES)
     assert np.count_nonzero(changed(picture, grey(800, 600))) >= 0.8 * label
 
 
@@ -116,7 +116,7 @@ def test_coco_annotations_and_batches_are_drawn_alike():
         "masks": np.stack([cv2.resize(of_coco.masks[0], (56, 56)), np.zeros((56, 56), np.uint8)])[None],
     }
     (picture,) = overlay.batch_overlays(batch, NAMES)
-    expected = overlay.overlay(grey(160, 120), DrawnInstances(of_coco.boxes, of_coco.classes, of_coco.masks), NAMES)
+    expected = overlay.draw(grey(160, 120), DrawnInstances(of_coco.boxes, of_coco.classes, of_coco.masks), NAMES)
     assert picture.shape == expected.shape
     assert changed(picture, expected).mean() < 0.03  # the outlines differ by the resolution of the mask
 
@@ -143,10 +143,10 @@ def test_side_by_side():
 def test_notes_follow_the_name():
     image, found = grey(800, 800), one((300, 300, 500, 500), label=1, score=0.5)
     noted = DrawnInstances(found.boxes, found.classes, found.masks, found.scores, notes=["mini, plain +2"])
-    plain, long = (changed(overlay.overlay(image, each, NAMES), image)[270:299].sum() for each in (found, noted))
+    plain, long = (changed(overlay.draw(image, each, NAMES), image)[270:299].sum() for each in (found, noted))
     assert long > 2 * plain
     empty = DrawnInstances(found.boxes, found.classes, found.masks, found.scores, notes=[""])
-    np.testing.assert_array_equal(overlay.overlay(image, empty, NAMES), overlay.overlay(image, found, NAMES))
+    np.testing.assert_array_equal(overlay.draw(image, empty, NAMES), overlay.draw(image, found, NAMES))
 
 
 def test_boxes_are_drawn_from_blue_to_red():

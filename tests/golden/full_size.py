@@ -97,7 +97,7 @@ def compare(folder: Path, heads: str, side: int) -> None:
     golden = dict(np.load(folder / "network.npz"))
     image = np.load(folder / "image.npy").astype("float32")[None]
     sizes = np.array([[side, side]])
-    pyramid, logits, deltas, anchors = network.look(image)
+    pyramid, logits, deltas, anchors = network.first_stage(image)
     proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
     class_logits, class_deltas, _ = network.roi_heads(pyramid, golden["proposals"][None])
     found = network.roi_heads.detect(

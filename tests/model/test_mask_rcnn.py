@@ -130,11 +130,11 @@ def xywh(boxes):
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(float)
 
 
-def greedy_detections(network, batch, least_score, nms_iou, compiled):
+def greedy_detections(network, batch, score_threshold, nms_iou, compiled):
     """The definition in plain Python: all pairs of proposal and class, best first, suppressed within their class."""
 
     def seen(images, sizes):
-        pyramid, *found = network.look(images)
+        pyramid, *found = network.first_stage(images)
         proposals, scores = network.rpn.propose(*found, sizes)
         return proposals, scores, *network.roi_heads(pyramid, proposals)
 
@@ -150,7 +150,7 @@ def greedy_detections(network, batch, least_score, nms_iou, compiled):
                 x, y = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
                 w, h = (x2 - x1) * np.exp(dw), (y2 - y1) * np.exp(dh)
                 box = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, [width, height] * 2)
-                if probabilities[roi, number] > least_score and (box[2:] - box[:2] >= 0.01).all():
+                if probabilities[roi, number] > score_threshold and (box[2:] - box[:2] >= 0.01).all():
                     margin = probabilities[roi, number] - np.delete(probabilities[roi], number).max()
                     pairs.append((probabilities[roi, number], number, box, margin))
         kept = []
@@ -229,7 +229,7 @@ def test_features_of_16_bits_leave_logits_boxes_and_losses_at_32(half, answers):
     assert {variable.dtype for variable in half.network.trainable_variables} == {"float32"}
     batch = make_batch(3)
     expected, losses = answers.step(batch), half.step(batch)
-    pyramid, *others = half.looks[0]
+    pyramid, *others = half.first_stages[0]
     assert pyramid == {half.precision.removeprefix("mixed_")}
     assert others == [{"float32"}] * 3
     for name in LOSSES[:-1] if isinstance(half.network, Shares) else LOSSES[:2]:
@@ -278,7 +278,7 @@ def test_padding_changes_no_loss(bench, compiled):
     wide = {**batch}
     for name in ("boxes", "classes", "masks"):
         wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
-    _pyramid, logits, deltas, anchors = compiled(model.look)(batch["images"])
+    _pyramid, logits, deltas, anchors = compiled(model.first_stage)(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
     first, second = (
         numpy_of(model.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, b["sizes"], uniform))
@@ -312,14 +312,14 @@ def test_every_backend_begins_with_the_same_weights_and_samples():
 def test_settings_of_other_projects_change_nothing(bench):
     """As ~/.keras/keras.json may hold them."""
     batch, model = make_batch(), bench.network
-    expected = ops.convert_to_numpy(model.look(batch["images"])[0][0])
+    expected = ops.convert_to_numpy(model.first_stage(batch["images"])[0][0])
     keras.config.set_image_data_format("channels_first")
     keras.config.set_floatx("float16")
     keras.config.set_epsilon(1e-3)
     other = network(**LINEAR)
     other.set_weights(model.get_weights())
     assert keras.config.image_data_format() == "channels_last"
-    np.testing.assert_array_equal(ops.convert_to_numpy(other.look(batch["images"])[0][0]), expected)
+    np.testing.assert_array_equal(ops.convert_to_numpy(other.first_stage(batch["images"])[0][0]), expected)
 
 
 def test_first_weights_follow_from_the_seed_alone():
@@ -337,7 +337,7 @@ def test_images_of_whole_numbers_may_be_bytes(precision, compiled):
     """A batch of them takes a quarter of the way to a GPU."""
     model = network(precision=precision)
     whole = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
-    found, expected = (compiled(model.look)(images)[0] for images in (whole, whole.astype(np.float32)))
+    found, expected = (compiled(model.first_stage)(images)[0] for images in (whole, whole.astype(np.float32)))
     for level, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(level, other)
 
@@ -347,9 +347,9 @@ def test_training_reaches_the_norms_of_the_backbone(monkeypatch):
     model, batch, seen = network(frozen_norm=False), make_batch(), []
     means = [variable for variable in model.backbone.variables if "moving_mean" in variable.path]
     for training in (False, True):
-        model.look(batch["images"], training=training)
+        model.first_stage(batch["images"], training=training)
         assert {bool(ops.convert_to_numpy(mean).any()) for mean in means} == {training}
-    monkeypatch.setattr(model, "look", lambda images, training: seen.append(training) or 1 / 0)
+    monkeypatch.setattr(model, "first_stage", lambda images, training: seen.append(training) or 1 / 0)
     for training in (False, True):
         with pytest.raises(ZeroDivisionError):
             model.call(batch, training=training)
@@ -426,7 +426,7 @@ def test_batches_of_one_size_are_traced_once(bench):
     batches[2]["sizes"][:] = 40
     for use in (bench.step, lambda batch: bench.detect(batch, 0.1)):
         use(batches[0])
-        before = len(bench.looks)
+        before = len(bench.first_stages)
         for batch in batches:
             use(batch)
-        assert len(bench.looks) == before
+        assert len(bench.first_stages) == before

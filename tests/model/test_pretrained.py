@@ -69,8 +69,8 @@ def close(values, golden):
 def test_every_step_gives_torchvisions_numbers(imported, compiled):
     network, golden, _ = imported
 
-    def look(images, sizes):
-        pyramid, logits, deltas, anchors = network.look(images)
+    def every_step(images, sizes):
+        pyramid, logits, deltas, anchors = network.first_stage(images)
         proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
         class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
         found = network.roi_heads.detect(pyramid, proposals, scores, sizes, 0.05, 0.5)
@@ -85,7 +85,7 @@ def test_every_step_gives_torchvisions_numbers(imported, compiled):
         return {**{f"P{level + 2}": pyramid[level] for level in range(5)}, **rows, **found}
 
     image = golden["image"].astype("float32")
-    found = {name: values[0] for name, values in compiled(look)(image[None], np.array([[SIDE, SIDE]])).items()}
+    found = {name: values[0] for name, values in compiled(every_step)(image[None], np.array([[SIDE, SIDE]])).items()}
     for name in ("P2", "P3", "P4", "P5", "P6", "rpn_logits", "rpn_deltas"):
         close(found[name], golden[name])
     count = len(golden["proposals"])

@@ -125,29 +125,29 @@ class Shares(MaskRCNN):
 
 
 class Adjustable(Detector):
-    """Its least score may change without compiling it anew."""
+    """Its score threshold may change without compiling it anew."""
 
     def __init__(self, network: MaskRCNN):
         super().__init__(network, 0.5, 0.5)
-        self.least_score = self.add_weight((), "zeros", trainable=False)
+        self.score_threshold = self.add_weight((), "zeros", trainable=False)
 
 
 class Bench:
     """A network whose step of Adam and whose detection are compiled once, for many tests.
 
-    `looks` has the types of pyramid, logits, deltas and anchors each time that Python builds them.
+    `first_stages` has the types of pyramid, logits, deltas and anchors each time that Python builds them.
     """
 
     def __init__(self, network: MaskRCNN, rate: float = 2e-3):
-        self.network, self.looks = network, []
-        look = network.look
+        self.network, self.first_stages = network, []
+        first_stage = network.first_stage
 
         def counted(*arguments):
-            found = look(*arguments)
-            self.looks.append([{standardize_dtype(level.dtype) for level in levels} for levels in found])
+            found = first_stage(*arguments)
+            self.first_stages.append([{standardize_dtype(level.dtype) for level in levels} for levels in found])
             return found
 
-        network.look = counted
+        network.first_stage = counted
         adam = optimizers.Adam(rate)
         network.compile(adam, jit_compile=JIT)
         network.optimizer.build(network.trainable_variables)  # else TensorFlow traces the first step twice
@@ -178,6 +178,6 @@ class Bench:
         shares = np.array([not names or name in names for name in known], np.float32)
         return self.network.train_on_batch({**batch, "shares": shares}, return_dict=True)
 
-    def detect(self, batch: dict[str, np.ndarray], least_score: float) -> dict[str, np.ndarray]:
-        self.detector.least_score.assign(least_score)
+    def detect(self, batch: dict[str, np.ndarray], score_threshold: float) -> dict[str, np.ndarray]:
+        self.detector.score_threshold.assign(score_threshold)
         return self.detector.predict_on_batch({name: batch[name] for name in ("images", "sizes")})

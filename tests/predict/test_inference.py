@@ -343,7 +343,7 @@ def test_what_is_drawn_is_what_the_network_finds(trained, image):
     for name, values in detector.predict_on_batch(batch).items():
         np.testing.assert_allclose(found["instances"][name], values, rtol=1e-4, atol=1e-4)
 
-    _, logits, deltas, anchors = network.look(batch["images"])
+    _, logits, deltas, anchors = network.first_stage(batch["images"])
     flat, moves, places = (
         np.concatenate(list(map(np.asarray, v)), a) for v, a in ((logits, 1), (deltas, 1), (anchors, 0))
     )

@@ -12,7 +12,7 @@ from fashionseg.core.errors import UserError
 # A label that every image has once: the folds get even numbers of images, and images without instances are dealt too.
 PICTURE = -1
 FREQUENT = 10  # instances a fold: attributes from here on are dealt out, and shares looked at
-LEAST_TO_VALIDATE = 2  # images: post-processing is cross-validated on them
+MIN_VALIDATION = 2  # images: post-processing is cross-validated on them
 
 
 def assign(
@@ -45,10 +45,10 @@ def assign(
 
 def check_validation(images: int, competition: Competition) -> None:
     """Raises UserError where so few validation images would end the pipeline after the training."""
-    if images < LEAST_TO_VALIDATE:
+    if images < MIN_VALIDATION:
         raise UserError(
             f"{competition.folder} has {len(competition.train_images)} usable training images, of which {images} are "
-            f"held out to validate; {LEAST_TO_VALIDATE} are the least: add pictures or lower split.folds."
+            f"held out to validate; {MIN_VALIDATION} are the least: add pictures or lower split.folds."
         )
 
 

@@ -115,7 +115,7 @@ class Batches(Pictures):
     0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each over its box,
     M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`;
     of more the largest are kept, and `dropped` counts the others in the document. `tiny` counts those that are no
-    instances at this side, being smaller than LEAST_AREA pixels. An image may have none.
+    instances at this side, being smaller than MIN_AREA pixels. An image may have none.
 
     (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation. With a
     `repeat_threshold` above 0 pictures of rare classes come more than once an epoch (`repeats`), each time augmented
@@ -161,7 +161,7 @@ class Batches(Pictures):
     def _large(self, record: dict[str, Any], of_image: list[dict[str, Any]]) -> int:
         """How many instances of an image are large enough, before augmentation."""
         scale = self.side / max(record["height"], record["width"])
-        return sum(annotation["area"] * scale**2 >= samples.LEAST_AREA for annotation in of_image)
+        return sum(annotation["area"] * scale**2 >= samples.MIN_AREA for annotation in of_image)
 
     @property
     def epoch(self) -> int:

@@ -18,7 +18,7 @@ from fashionseg.data.augment import EMPTY, Patch
 from fashionseg.data.config import Augment
 
 MASK_SIDE = 56  # of a mask cropped to its box: twice the mask head's output, as Matterport's mini masks
-LEAST_AREA = 4  # pixels; what is smaller once resized and moved is no instance
+MIN_AREA = 4  # pixels; what is smaller once resized and moved is no instance
 
 
 class Sample(NamedTuple):
@@ -70,7 +70,7 @@ def sample(
         ]
         image, patches = augment.paste(image, patches, above, pasted)
     areas = np.array([patch.area for patch in patches], int)
-    kept = [i for i in np.argsort(-areas, kind="stable")[:instances].tolist() if areas[i] >= LEAST_AREA]
+    kept = [i for i in np.argsort(-areas, kind="stable")[:instances].tolist() if areas[i] >= MIN_AREA]
     boxes = np.array([patches[i].box for i in kept], np.float32).reshape(-1, 4)
     masks = np.array([shrunk(patches[i].bitmap) for i in kept], np.uint8).reshape(-1, MASK_SIDE, MASK_SIDE)
     return Sample(image, kept, boxes, masks)

@@ -82,7 +82,7 @@ class Result:
         categories = self.labels["categories"]
         index = {category["id"]: place for place, category in enumerate(categories)}
         drawn = overlay.DrawnInstances.of_coco(self.instances, index, *self.size)
-        return overlay.overlay(image, drawn, [category["name"] for category in categories])
+        return overlay.draw(image, drawn, [category["name"] for category in categories])
 
     def save(self, path: str | Path) -> None:
         """Writes what `draw` gives as a picture file, in the format of its suffix."""

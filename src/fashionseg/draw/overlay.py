@@ -83,7 +83,7 @@ def _palette() -> list[Colour]:
     return [tuple(candidates[0, at].tolist()) for at in chosen]
 
 
-def overlay(image: np.ndarray, instances: DrawnInstances, names: Sequence[str]) -> np.ndarray:
+def draw(image: np.ndarray, instances: DrawnInstances, names: Sequence[str]) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB with its instances, large ones below small ones.
 
     Small images are enlarged by a whole factor.
@@ -123,7 +123,7 @@ def batch_overlays(batch: dict[str, np.ndarray], names: Sequence[str]) -> list[n
     pictures = []
     for row, (height, width) in enumerate(batch["sizes"]):
         image = np.clip(batch["images"][row][:height, :width].round(), 0, 255).astype(np.uint8)
-        pictures.append(overlay(image, DrawnInstances.of_batch(batch, row), names))
+        pictures.append(draw(image, DrawnInstances.of_batch(batch, row), names))
     return pictures
 
 

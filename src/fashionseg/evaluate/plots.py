@@ -75,7 +75,7 @@ def draw_overlays(
                 rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]
                 notes = [_note([attributes[id_] for id_ in shown_attributes(row, SHOWN_SCORE)]) for row in rows]
                 instances = overlay.DrawnInstances.of_coco(rows, class_index, *image.shape[:2], notes)
-                sides.append(overlay.overlay(image, instances, names))
+                sides.append(overlay.draw(image, instances, names))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
             sheet = overlay.side_by_side(*sides, ("truth", f"prediction, {caption}"))
             cv2.imwrite(str(beside / name), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])

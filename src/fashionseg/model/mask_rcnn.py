@@ -89,7 +89,7 @@ class MaskRCNN(keras.Model):
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
         """The losses by name, scalars. `training` lets batch norm that is not frozen follow the batch."""
         sizes, valid = batch["sizes"], batch["classes"] > 0
-        pyramid, logits, deltas, anchors = self.look(batch["images"], training)
+        pyramid, logits, deltas, anchors = self.first_stage(batch["images"], training)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
         images = ops.shape(batch["images"])[0]
@@ -100,16 +100,16 @@ class MaskRCNN(keras.Model):
         }
 
     def detect(
-        self, images: KerasTensor, sizes: KerasTensor, least_score: float, nms_iou: float
+        self, images: KerasTensor, sizes: KerasTensor, score_threshold: float, nms_iou: float
     ) -> dict[str, KerasTensor]:
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
         masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
         class, and with that head attributes (B, D, A) float32 probabilities."""
-        pyramid, logits, deltas, anchors = self.look(images)
+        pyramid, logits, deltas, anchors = self.first_stage(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-        return self.roi_heads.detect(pyramid, proposals, scores, sizes, least_score, nms_iou)
+        return self.roi_heads.detect(pyramid, proposals, scores, sizes, score_threshold, nms_iou)
 
-    def look(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
+    def first_stage(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
         """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
         pyramid = self.fpn(self.backbone(images, training=training))
         return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
@@ -140,12 +140,12 @@ def _policy(name: str) -> Iterator[None]:
 class Detector(keras.Model):
     """`predict` on batches of {images, sizes} gives `MaskRCNN.detect`'s instances, compiled on every backend."""
 
-    def __init__(self, network: MaskRCNN, least_score: float, nms_iou: float):
+    def __init__(self, network: MaskRCNN, score_threshold: float, nms_iou: float):
         super().__init__(autocast=False)
         self.network = network
-        self.least_score = least_score
+        self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
-        return self.network.detect(batch["images"], batch["sizes"], self.least_score, self.nms_iou)
+        return self.network.detect(batch["images"], batch["sizes"], self.score_threshold, self.nms_iou)

@@ -230,7 +230,7 @@ class RoIHeads(layers.Layer):
         proposals: KerasTensor,
         scores: KerasTensor,
         sizes: KerasTensor,
-        least_score: float,
+        score_threshold: float,
         nms_iou: float,
     ) -> dict[str, KerasTensor]:
         """Detections, best first: boxes (B, D, 4), scores (B, D), classes (B, D) int32, masks (B, D, 28, 28), margins
@@ -246,7 +246,7 @@ class RoIHeads(layers.Layer):
         keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= BOX_MIN_SIZE, axis=-1)  # (B, P * classes)
         pair_scores = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
         pair_scores = ops.reshape(pair_scores, (-1, proposals.shape[1] * self.classes))
-        pair_scores = ops.where(ops.logical_and(keep, pair_scores > least_score), pair_scores, 0.0)
+        pair_scores = ops.where(ops.logical_and(keep, pair_scores > score_threshold), pair_scores, 0.0)
 
         candidates = min(max(CANDIDATES, self.detections), pair_scores.shape[1])
         scores, pair = ops.top_k(pair_scores, candidates)  # (B, candidates)

@@ -26,15 +26,15 @@ NMS_IOU = 0.5  # of the instances
 class Steps(keras.Model):
     """All that is drawn, computed as one graph: step by step, JAX would compile for most of a minute."""
 
-    def __init__(self, network: MaskRCNN, least_score: float):
+    def __init__(self, network: MaskRCNN, score_threshold: float):
         super().__init__(autocast=False)
         self.network = network
-        self.least_score = least_score
+        self.score_threshold = score_threshold
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
         network, sizes = self.network, batch["sizes"]
-        pyramid, logits, deltas, anchors = network.look(batch["images"])
+        pyramid, logits, deltas, anchors = network.first_stage(batch["images"])
         inside = anchor_ops.inside(ops.concatenate(anchors, axis=0), sizes)
         flat = ops.where(inside, ops.concatenate(logits, axis=1), -float("inf"))
         scores, indices = ops.top_k(flat, min(BEST, flat.shape[1]))
@@ -55,7 +55,7 @@ class Steps(keras.Model):
             "probabilities": ops.softmax(class_logits, axis=-1),
             "moved": box_ops.clip(moved, sizes),
             "instances": network.roi_heads.detect(
-                pyramid, proposals, proposal_scores, sizes, self.least_score, NMS_IOU
+                pyramid, proposals, proposal_scores, sizes, self.score_threshold, NMS_IOU
             ),
         }
 
@@ -79,15 +79,15 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
 
 
 def steps(
-    network: MaskRCNN, image: np.ndarray, names: Sequence[str], least_score: float = 0.5
+    network: MaskRCNN, image: np.ndarray, names: Sequence[str], score_threshold: float = 0.5
 ) -> dict[str, np.ndarray]:
     """Pictures by name, in the order of the method, of an image (H, W, 3) uint8 RGB.
 
     Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
-    head moves the latter; the instances of at least `least_score`; the strongest channels of each pyramid level.
+    head moves the latter; the instances of at least `score_threshold`; the strongest channels of each pyramid level.
     """
     picture = pictures.resized(image, network.config.side)
-    model = Steps(network, least_score)
+    model = Steps(network, score_threshold)
     model.compile(jit_compile=JIT)
     seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
@@ -113,7 +113,7 @@ def steps(
         list(found["masks"][used] > 0.5),
         found["scores"][used],
     )
-    drawn["instances"] = overlay.overlay(picture, instances, names)
+    drawn["instances"] = overlay.draw(picture, instances, names)
 
     height, width = picture.shape[:2]
     for name, level in zip(LEVELS, pyramid, strict=True):

@@ -12,7 +12,7 @@ from fashionseg.console.device import describe
 from fashionseg.core import documents, files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
-from fashionseg.data.samples import LEAST_AREA
+from fashionseg.data.samples import MIN_AREA
 from fashionseg.model import backbones, pretrained
 from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated
@@ -80,7 +80,7 @@ def train(
         seed=config.seed,
     )
     if batches.tiny:
-        print(f"{batches.tiny} instances have less than {LEAST_AREA} pixels at this images.side: left out")
+        print(f"{batches.tiny} instances have less than {MIN_AREA} pixels at this images.side: left out")
     if batches.dropped:
         print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
     made_by = provenance.made_by(config, train_document, val_document)
