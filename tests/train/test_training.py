@@ -330,9 +330,13 @@ def test_losses_are_weighted(tmp_path):
     total = MaskRCNN.compute_loss(network, y_pred={"mask": ops.convert_to_tensor(3.0), "box_reg": 10.0})
     assert float(total) == 2 * 3 + 10
     assert [float(tracker.result()) for tracker in network.trackers] == [3, 10]
-    model = Tiny(side=64)
-    train(tmp_path, config(epochs=1, loss_weights={"mask": 0.0}), model=lambda **_: model)
-    assert model.loss_weights == {"mask": 0.0}
+    models = []
+    train(
+        tmp_path,
+        config(epochs=1, loss_weights={"mask": 0.0}),
+        lambda **values: models.append(Tiny(**values)) or models[0],
+    )
+    assert models[0].loss_weights == {"mask": 0.0}
 
 
 def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):

@@ -6,11 +6,12 @@ import sys
 import keras
 
 
-def describe(precision: str) -> str:
-    """Device, its memory where it is known, backend and precision: "NVIDIA H100, 80 GB; jax 0.10.2; mixed_bfloat16"."""
+def describe(precision: str, count: int = 1) -> str:
+    """Devices, memory of each where it is known, backend and precision: "2 x Tesla T4, 16 GB; jax 0.10.2; float32"."""
     backend = keras.backend.backend()
     name = {"jax": _jax, "tensorflow": _tensorflow}[backend]() or _processor()
-    return f"{name}; {backend} {sys.modules[backend].__version__}; {precision}"
+    devices = f"{count} x {name}" if count > 1 else name
+    return f"{devices}; {backend} {sys.modules[backend].__version__}; {precision}"
 
 
 def _jax() -> str | None:

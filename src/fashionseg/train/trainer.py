@@ -1,6 +1,7 @@
 """Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from fashionseg.data.batches import Batches
 from fashionseg.data.samples import MIN_AREA
 from fashionseg.model import backbones, pretrained
 from fashionseg.model.config import Network
-from fashionseg.model.device import accelerated
+from fashionseg.model.device import accelerated, data_parallel
 from fashionseg.model.mask_rcnn import MaskRCNN
 from fashionseg.train import provenance
 from fashionseg.train.checkpoint import checkpoints_in
@@ -42,7 +43,8 @@ def train(
     train.resume names the folder to go on from. Raises UserError while another training uses `checkpoints`, where there
     are no attributes to learn or is nothing to resume, where a loss is NaN, and at SIGTERM or Ctrl-C.
     """
-    print(describe(config.model.precision))
+    parallel = data_parallel(config.train.batch_size)
+    print(describe(config.model.precision, parallel.num_model_replicas if parallel else 1))
     if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
         raise UserError(
             f"images.side is {config.images.side} and there is no GPU here, where a training would take weeks; "
@@ -85,7 +87,7 @@ def train(
         print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
     made_by = provenance.made_by(config, train_document, val_document)
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
-    with files.locked(Path(checkpoints) / "lock"):
+    with files.locked(Path(checkpoints) / "lock"), parallel.scope() if parallel else nullcontext():
         provenance.mention_others(folder, made_by)
         if config.train.resume and not checkpoints_in(folder):
             provenance.adopt(paths.of_user(config.train.resume), folder, made_by)
