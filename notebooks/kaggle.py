@@ -8,7 +8,7 @@
 #
 # Before the first run, in the editor:
 # 1. **Add Input**: the competition *iMaterialist (Fashion) 2020 at FGVC7*.
-# 2. **Accelerator**: GPU T4 x2 (one of the two is used).
+# 2. **Accelerator**: GPU T4 x2; the training uses both.
 # 3. **Internet**: on. Without internet: on your own Linux machine with Python 3.12 run `make wheels GPU=1`, upload the
 #    folder `wheels/` as a dataset, and add it as an input. It holds all packages and the code.
 #

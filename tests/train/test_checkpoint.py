@@ -7,6 +7,7 @@ from keras import ops
 from small import Tiny, TinyBatches, fit, values
 
 from fashionseg.core.errors import UserError
+from fashionseg.model.device import data_parallel
 from fashionseg.train.checkpoint import Checkpoints, State, checkpoints_in
 
 SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [0.02, 0.01, 0.001])
@@ -51,6 +52,22 @@ def test_without_a_checkpoint_results_begin_empty(tmp_path):
     (tmp_path / "results" / "old").touch()
     assert Checkpoints(tmp_path / "none", tmp_path / "results").restore(compiled()) == State()
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow trains on one device")
+def test_a_training_of_two_devices_goes_on_on_one(tmp_path):
+    (tmp_path / "results").mkdir()
+    model, again = compiled(), compiled(seed=2)
+    with data_parallel(2).scope():
+        shared = compiled()
+        shared.fit(TinyBatches(), shuffle=False, verbose=0)
+    assert len(shared.head.kernel.value.sharding.device_set) == 2
+    Checkpoints(tmp_path / "checkpoint", tmp_path / "results").save(shared, State(1))
+    Checkpoints(tmp_path / "checkpoint", tmp_path / "results").restore(again)
+    again.fit(TinyBatches(), initial_epoch=1, epochs=2, shuffle=False, verbose=0)
+    model.fit(TinyBatches(), epochs=2, shuffle=False, verbose=0)
+    for expected, got in zip(values(model.variables), values(again.variables), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
