@@ -42,18 +42,15 @@ bench: .venv/done ## each benchmark compares two implementations in one run and 
 preset: .venv/done ## other values into params.yaml: make preset NAME=competition_r50; presets/ has them
 	@$(BIN)/python -m fashionseg preset "$$NAME"
 
-compare: .venv/done ## experiments side by side, and what this workspace changed against HEAD
-	@dvc exp show --only-changed --md
-	@dvc params diff
-	@dvc metrics diff
-	@dvc plots diff
+compare: .venv/done ## the workspace and the last commit's experiments on one page: make compare RUNS='fold-1 HEAD~2'
+	@$(BIN)/python -m fashionseg compare $(RUNS)
 
 check: .venv/done ## every fault of a submission: make check FILE=other.csv.gz; with ANSWERS=data/coco/val.json its score
 	@$(BIN)/python -m fashionseg check "$$FILE" \
 	  $(if $(ANSWERS),"$$ANSWERS",data/coco/test.json data/coco/sample_submission.csv)
 
 compare-submissions: .venv/done ## instances that differ between two submissions, by class: make compare-submissions FIRST=a.csv SECOND=b.csv
-	@$(BIN)/python -m fashionseg compare "$$FIRST" "$$SECOND" data/coco/test.json
+	@$(BIN)/python -m fashionseg compare-submissions "$$FIRST" "$$SECOND" data/coco/test.json
 
 submit: .venv/done ## the submission to Kaggle, once it is found faultless: make submit MESSAGE='forest, 12 epochs'
 	@$(BIN)/python -m fashionseg send submissions/submission.csv data/coco/test.json data/coco/sample_submission.csv \

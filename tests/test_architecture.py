@@ -30,7 +30,7 @@ ARROWS = {
     "__init__": {"core", "deploy"},
     "evaluate": {"core", "coco", "draw"},
     "submit": {"core", "coco", "download"},
-    "report": {"core"},
+    "report": {"core", "draw"},
     "params": {"core", "data", "download", "convert", "evaluate", "model", "predict", "submit", "train"},
     "__main__": {"__init__", "core", "deploy", "draw", "params", "predict", "report", "submit"},
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fashionseg
 from fashionseg import params
-from fashionseg.core import backend, documents
+from fashionseg.core import backend, documents, files
 from fashionseg.core.errors import UserError, reported
 
 
@@ -35,7 +35,19 @@ def check(path: str, document: str, sample: str | None) -> None:
         print(f"{settings.tune.formula} {score:.5f} (average: {settings.tune.average}, f1: {settings.tune.f1})")
 
 
-def compare(first: str, second: str, document: str) -> None:
+def compare(names: list[str], *, path: str = "reports/compare.html") -> None:
+    """experiments, tags or commits on one page; without names the workspace and the last commit's experiments"""
+    from fashionseg.report import compare
+
+    runs = compare.collect(names)
+    if not runs:
+        raise UserError("there is no run with scores yet; `dvc repro` or `dvc exp run` makes one.")
+    print(compare.table(runs).to_string(index=False, float_format="%.3f", na_rep="-"))
+    files.write_text(path, compare.build(runs, Path("plots/dvc.yaml")))
+    print(f"{path}: {len(runs)} runs, to be opened in a browser")
+
+
+def compare_submissions(first: str, second: str, document: str) -> None:
     """how many instances of two submissions differ, class by class"""
     from fashionseg.submit import submission
 
@@ -110,13 +122,15 @@ def summary() -> None:
     summary.show()
 
 
-# What stands on the command line: PATH? may be missing, PATHS+ are one or more. Keyword-only arguments are options.
+# What stands on the command line: PATH? may be missing, PATHS+ are one or more,
+# NAMES* any number. Keyword-only arguments are options.
 COMMANDS = {
     predict: ("models", "pictures+"),
     serve: ("models",),
     preset: ("name",),
     check: ("path", "document", "sample?"),
-    compare: ("first", "second", "document"),
+    compare: ("names*",),
+    compare_submissions: ("first", "second", "document"),
     send: ("path", "document", "sample", "message"),
     inspect: ("models", "image", "folder"),
     sheet: ("folder", "path"),
@@ -129,9 +143,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("fashionseg", description="Mask R-CNN for fashion photographs: single commands.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command, names in COMMANDS.items():
-        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        sub = commands.add_parser(command.__name__.replace("_", "-"), help=command.__doc__, description=command.__doc__)
         for name in names:
-            sub.add_argument(name.rstrip("?+"), nargs=name[-1] if name[-1] in "?+" else None)
+            sub.add_argument(name.rstrip("?+*"), nargs=name[-1] if name[-1] in "?+*" else None)
         for option in signature(command).parameters.values():
             if option.kind is Parameter.KEYWORD_ONLY:
                 sub.add_argument(

@@ -1,6 +1,6 @@
 """One HTML page of a run, all in one file: scores, plots, classes, mistakes, pictures, post-processing, data, params.
 
-It reads what the other stages left and computes no score of its own; `page.html` puts it in order. What is not there
+It reads what the other stages left and computes no score of its own; `run.html` puts it in order. What is not there
 is left out.
 """
 
@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -61,34 +62,43 @@ class Picture:
 def build(run: Run) -> str:
     """The page as text; it asks for no other file and no network. Raises UserError as `plots.read_all` does."""
     values = run.params
-    environment = Environment(
+    return (
+        environment()
+        .get_template("run.html")
+        .render(
+            first=SHOWN,
+            what=f"Mask R-CNN, {values.model.backbone}, {values.images.side} px, {values.train.epochs} epochs; "
+            f"data: {values.data.source}",
+            cards=_cards(run),
+            library=plots.library(),
+            plots=plots.read_all(run.declared),
+            scores=_scores(run),
+            classes=_classes(run),
+            mistakes=_mistakes(run),
+            pictures=_pictures(run),
+            preview=[_of_file(file, "") for file in sorted((run.results / "preview").glob("*.jpg"))[:SHOWN]],
+            aggregates=run.table("evaluate/iou_f1.csv").rename(columns={"name": "mean over"}),
+            attributes=_attributes(run.table("evaluate/attributes.csv")),
+            rule=_rule(run),
+            strategies=run.table("tune/strategies.csv").rename(columns={"value": "cross-validated score"}),
+            facts=_facts(run),
+            dropped=run.table("data/dropped.csv").rename(columns={"count": "times"}),
+            params=_params(run.params),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where the templates lie; what they put in is escaped."""
+    found = Environment(
         loader=PackageLoader("fashionseg.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
-    return environment.get_template("page.html").render(
-        first=SHOWN,
-        what=f"Mask R-CNN, {values.model.backbone}, {values.images.side} px, {values.train.epochs} epochs",
-        source=values.data.source,
-        cards=_cards(run),
-        library=plots.library(),
-        plots=plots.read_all(run.declared),
-        scores=_scores(run),
-        classes=_classes(run),
-        mistakes=_mistakes(run),
-        pictures=_pictures(run),
-        preview=[_picture(file, "") for file in sorted((run.results / "preview").glob("*.jpg"))[:SHOWN]],
-        aggregates=run.table("evaluate/iou_f1.csv").rename(columns={"name": "mean over"}),
-        attributes=_attributes(run.table("evaluate/attributes.csv")),
-        rule=_rule(run),
-        strategies=run.table("tune/strategies.csv").rename(columns={"value": "cross-validated score"}),
-        facts=_facts(run),
-        dropped=run.table("data/dropped.csv").rename(columns={"count": "times"}),
-        params=_params(run.params),
-    )
+    found.filters["number"] = number
+    return found
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -150,7 +160,7 @@ def _pictures(run: Run) -> dict[str, list[Picture]]:
     for row in table.itertuples():
         file = run.results / "evaluate/pictures" / row.file
         if file.exists():
-            shown.setdefault(row.kind, []).append(_picture(file, row.caption))
+            shown.setdefault(row.kind, []).append(_of_file(file, row.caption))
     return shown
 
 
@@ -198,14 +208,18 @@ def _shown(values: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _picture(file: Path, caption: str) -> Picture:
-    image = cv2.cvtColor(pictures.read(file), cv2.COLOR_RGB2BGR)
+def picture(image: np.ndarray, name: str, caption: str) -> Picture:
+    """Of an RGB image (H, W, 3) uint8, no higher than PICTURE_HEIGHT."""
     scale = PICTURE_HEIGHT / image.shape[0]
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])[1].tobytes()
+    data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])[1].tobytes()
     source = "data:image/jpeg;base64," + base64.b64encode(data).decode()
-    return Picture(source, image.shape[1], image.shape[0], file.stem.split("_", 2)[-1], caption)
+    return Picture(source, image.shape[1], image.shape[0], name, caption)
+
+
+def _of_file(file: Path, caption: str) -> Picture:
+    return picture(pictures.read(file), file.stem.split("_", 2)[-1], caption)
 
 
 def _named(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:

@@ -5,6 +5,9 @@ What DVC does with revisions happens here with the lines or bars of one run: eac
 
 import functools
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from fashionseg.core.errors import UserError
 
 PLOT_SIDE = 300  # what DVC's renderer fills in, pixels
 HEIGHT = 220  # on the page, of a plot that does not grow with its rows
+LINES = "lines"  # the template of plots whose runs can be laid over each other
 SERIES = "rev"  # the column by which DVC's templates choose a colour
 
 
@@ -36,16 +40,30 @@ def read_all(path: Path) -> dict[str, Plot]:
     Raises UserError for a plot without x, a column, and y, columns by file.
     """
     plots = {}
-    for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("plots", []):
-        for name, properties in entry.items() if isinstance(entry, dict) else ():
-            try:
-                plot = _filled(name, properties, path.parent)
-            except (DvcRenderError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{path}: plot '{name}' needs a template, x (a column) and y (columns by file): {error!r}."
-                ) from None
-            plots |= {name: plot} if plot else {}
+    for name, properties in _declared(path):
+        with _named(path, name):
+            sources = _sources(properties)
+            series = zip(_series(sources), [(path.parent / file, field) for file, field in sources], strict=True)
+            tables = [(label, read_table(file), field) for label, (file, field) in series]
+            plot = _filled(name, properties, tables, properties.get("title", name))
+        plots |= {name: plot} if plot else {}
     return plots
+
+
+def over_runs(path: Path, runs: dict[str, Callable[[str], pd.DataFrame]]) -> list[Plot]:
+    """The lines of a dvc.yaml's plots, each with one line a run; runs: what reads a table of the project, by name."""
+    plots = []
+    for name, properties in _declared(path):
+        with _named(path, name):
+            if Path(properties["template"]).stem != LINES:
+                continue
+            sources = _sources(properties)
+            for label, (file, field) in zip(_series(sources), sources, strict=True):
+                inside = os.path.normpath(path.parent / file)
+                tables = [(run, read(inside), field) for run, read in runs.items()]
+                title = properties.get("title", name) + f": {label}" * (len(sources) > 1)
+                plots.append(_filled(name, properties, tables, title))
+    return [plot for plot in plots if plot]
 
 
 @functools.cache
@@ -63,18 +81,37 @@ def read_table(file: Path) -> pd.DataFrame:
     return table if len(table) else pd.DataFrame()
 
 
-def _filled(name: str, properties: dict[str, Any], root: Path) -> Plot | None:
+def _declared(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("plots", []):
+        yield from entry.items() if isinstance(entry, dict) else ()
+
+
+@contextmanager
+def _named(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DvcRenderError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: plot '{name}' needs a template, x (a column) and y (columns by file): {error!r}."
+        ) from None
+
+
+def _sources(properties: dict[str, Any]) -> list[tuple[str, str]]:
+    """(file, field) of each line."""
     fields = {file: [of] if isinstance(of, str) else of for file, of in properties["y"].items()}
-    sources = [(file, field) for file, of_file in fields.items() for field in of_file]
-    x, y = properties["x"], sources[0][1] if len({field for _, field in sources}) == 1 else "value"
+    return [(file, field) for file, of_file in fields.items() for field in of_file]
+
+
+def _filled(
+    name: str, properties: dict[str, Any], tables: list[tuple[str, pd.DataFrame, str]], title: str
+) -> Plot | None:
+    """tables: name of the line, its table and its field."""
+    x, y = properties["x"], tables[0][2] if len({field for *_, field in tables}) == 1 else "value"
     tables = [
-        table.assign(**{SERIES: series, y: table[field]})
-        for series, (file, field) in zip(_series(sources), sources, strict=True)
-        if {x, field} <= set(table := read_table(root / file))
+        table.assign(**{SERIES: label, y: table[field]}) for label, table, field in tables if {x, field} <= set(table)
     ]
     if all(table[y].isna().all() for table in tables):
         return None
-    title = properties.get("title", name)
     texts = [table.to_json(orient="records", double_precision=8) for table in tables]  # with null for NaN
     rows = [row for text in texts for row in json.loads(text)]
     filled = VegaRenderer(rows, name, **({"x_label": x, "y_label": y} | properties | {"y": y}))

@@ -1,0 +1,191 @@
+"""Experiments side by side on one HTML page: what differs, scores, curves laid over each other, the same pictures.
+
+A run is an experiment, tag or commit, read from DVC's cache as it was then, or the workspace. Nothing is run, and what
+a run lacks is left out.
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from dvc.api import DVCFileSystem
+from dvc.repo import Repo
+from dvc.scm import RevError
+
+from fashionseg.core import pictures
+from fashionseg.core.errors import UserError
+from fashionseg.draw import overlay
+from fashionseg.report import page, plots
+
+WORKSPACE = "workspace"
+PICTURES = 5
+SHOWN_SCORE = 0.5  # score threshold of the instances that are drawn
+NO_PART = ("machine", "seed")  # of params: runs that differ in nothing else are of one recipe
+SCORES = {
+    "mask AP": ("evaluate", "segm", "AP"),
+    "mask AP50": ("evaluate", "segm", "AP50"),
+    "box AP": ("evaluate", "bbox", "AP"),
+    "AP IoU+F1": ("evaluate", "iou_f1", "AP"),
+    "score": ("tune", "value"),
+}
+
+
+@dataclass
+class Run:
+    """One run. params by "section.key", scores by the names of SCORES, with "minutes" of training."""
+
+    name: str
+    fs: DVCFileSystem
+    params: dict[str, str] = field(init=False)
+    scores: dict[str, float] = field(init=False)
+
+    def __post_init__(self):
+        tree = yaml.safe_load(self.fs.read_text("params.yaml"))
+        parts = {name: values if isinstance(values, dict) else {"": values} for name, values in tree.items()}
+        self.params = {f"{name}.{key}".rstrip("."): str(v) for name, part in parts.items() for key, v in part.items()}
+        metrics = {name: self.json(f"metrics/{name}.json") or {} for name in ("evaluate", "tune")}
+        self.scores = {name: value for name, path in SCORES.items() if (value := _at(metrics, path)) is not None}
+        seconds = self.table("results/train/plots/metrics/train/seconds.tsv")
+        if len(seconds):
+            self.scores["minutes"] = float(seconds["seconds"].sum()) / 60
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.fs.read_text(path)) if self.fs.exists(path) else None
+
+    def table(self, path: str) -> pd.DataFrame:
+        return plots.read_table(self._fetched(path)) if self.fs.exists(path) else pd.DataFrame()
+
+    def picture(self, path: str):
+        return pictures.read(self._fetched(path))
+
+    def _fetched(self, path: str) -> Path:
+        target = Path(self._folder.name, path)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get_file(path, str(target))
+        return target
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory:
+        return tempfile.TemporaryDirectory()
+
+    @property
+    def recipe(self) -> tuple:
+        return tuple(item for item in self.params.items() if item[0].partition(".")[0] not in NO_PART)
+
+
+def collect(names: Sequence[str] = ()) -> list[Run]:
+    """The runs of these names, else the workspace and all experiments of the last commit; without those that have no
+    scores. Raises UserError for a name that is nothing."""
+    with Repo() as repo:
+        found = {name: revision for pairs in repo.experiments.ls().values() for name, revision in pairs}
+        root = repo.root_dir
+    runs = []
+    for name in names or (WORKSPACE, *found):
+        try:
+            runs.append(Run(name, DVCFileSystem(root, rev=None if name == WORKSPACE else found.get(name, name))))
+        except RevError:
+            raise UserError(f"{name} is no experiment, tag or commit; `dvc exp show` lists the experiments.") from None
+    return [run for run in runs if run.scores]
+
+
+def table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a run: its name, the params in which runs differ, and its scores."""
+    keys = [key for key in _all(run.params for run in runs) if len({run.params.get(key) for run in runs}) > 1]
+    rows = [{"run": r.name, **{key: r.params.get(key, "-") for key in keys}, **r.scores} for r in runs]
+    return pd.DataFrame(rows)
+
+
+def recipes(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a recipe, the params but for the seed: runs, and mean and standard deviation of each score; empty where
+    no recipe has two runs."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.recipe, []).append(run)
+    if len(groups) == len(runs):
+        return pd.DataFrame()
+    keys = [key for key in _all(map(dict, groups)) if len({dict(recipe).get(key) for recipe in groups}) > 1]
+    rows = []
+    for recipe, members in groups.items():
+        scores = pd.DataFrame([member.scores for member in members])
+        spread = {f"± {name}": deviation for name, deviation in scores.std().items()}
+        values = [cell for name in scores for cell in ((name, scores[name].mean()), (f"± {name}", spread[f"± {name}"]))]
+        params = {key: dict(recipe).get(key, "-") for key in keys}
+        rows.append({"runs": ", ".join(member.name for member in members), **params, "n": len(members), **dict(values)})
+    return pd.DataFrame(rows)
+
+
+def build(runs: Sequence[Run], declared: Path) -> str:
+    """The page as text; declared: the dvc.yaml of the plots, of which the lines are drawn, one a run."""
+    sources = {run.name: run.table for run in runs}
+    return (
+        page.environment()
+        .get_template("compare.html")
+        .render(
+            what=f"{len(runs)} runs",
+            cards=[],
+            runs=table(runs),
+            recipes=recipes(runs),
+            classes=_classes(runs),
+            library=plots.library(),
+            plots=plots.over_runs(declared, sources),
+            pictures=_pictures(runs),
+        )
+    )
+
+
+def _classes(runs: Sequence[Run]) -> pd.DataFrame:
+    """Mask AP of each class by run."""
+    columns = {}
+    for run in runs:
+        of_run = run.table("results/evaluate/ap_by_class.csv")
+        if len(of_run):
+            columns[run.name] = of_run.set_index("name")["AP"]
+    return pd.DataFrame(columns).rename_axis("class").reset_index() if columns else pd.DataFrame()
+
+
+def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
+    """Validation pictures that all runs have, from few instances to many: name, then truth and what each run finds."""
+    documents = {run.name: run.json("data/coco/val.json") for run in runs}
+    runs = [run for run in runs if documents[run.name] and run.fs.exists("predictions/val.json")]
+    if not runs:
+        return []
+    truth = documents[runs[0].name]
+    common = set.intersection(*({i["file_name"] for i in documents[run.name]["images"]} for run in runs))
+    counts = pd.Series([a["image_id"] for a in truth["annotations"]], dtype=int).value_counts()
+    images = [image for image in truth["images"] if image["file_name"] in common]
+    images.sort(key=lambda image: (counts.get(image["id"], 0), image["id"]))
+    chosen = [images[(2 * place + 1) * len(images) // (2 * PICTURES)] for place in range(min(PICTURES, len(images)))]
+    rows = {image["file_name"]: [_drawn(runs[0], truth, image, truth["annotations"], "truth")] for image in chosen}
+    for run in runs:
+        ids = {image["file_name"]: image for image in documents[run.name]["images"]}
+        found = [result for result in run.json("predictions/val.json") if result["score"] >= SHOWN_SCORE]
+        for name, row in rows.items():
+            row.append(_drawn(run, documents[run.name], ids[name], found, run.name))
+    return list(rows.items())
+
+
+def _drawn(run: Run, document: dict, image: dict, annotations: list[dict], caption: str) -> page.Picture:
+    picture = run.picture(f"data/images/{image['file_name']}")
+    names = [category["name"] for category in document["categories"]]
+    index = {category["id"]: place for place, category in enumerate(document["categories"])}
+    own = [annotation for annotation in annotations if annotation["image_id"] == image["id"]]
+    instances = overlay.DrawnInstances.of_coco(own, index, *picture.shape[:2])
+    return page.picture(overlay.draw(picture, instances, names), Path(image["file_name"]).stem, caption)
+
+
+def _at(values: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _all(mappings) -> list[str]:
+    """The keys of all, in their order."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
