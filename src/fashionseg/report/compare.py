@@ -161,7 +161,8 @@ def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
     counts = pd.Series([a["image_id"] for a in truth["annotations"]], dtype=int).value_counts()
     images = [image for image in truth["images"] if image["file_name"] in common]
     images.sort(key=lambda image: (counts.get(image["id"], 0), image["id"]))
-    chosen = [images[(2 * place + 1) * len(images) // (2 * PICTURES)] for place in range(min(PICTURES, len(images)))]
+    count = min(PICTURES, len(images))
+    chosen = [images[(2 * place + 1) * len(images) // (2 * count)] for place in range(count)]
     rows = {image["file_name"]: [_drawn(runs[0], truth, image, truth["annotations"], "truth")] for image in chosen}
     for run in runs:
         ids = {image["file_name"]: image for image in documents[run.name]["images"]}

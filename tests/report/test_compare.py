@@ -1,0 +1,99 @@
+"""The page of several runs: what differs, mean and spread over seeds, a line a run, the same pictures."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.dirfs import DirFileSystem
+from outputs import NAMES, ROOT, documents, write
+from reading import read
+
+from fashionseg.report import compare
+
+DECLARED = Path("plots/dvc.yaml")
+SHORT = [name.partition(",")[0] for name in NAMES[:5]]  # as evaluate has them
+PARAMS = "seed: {seed}\nmachine:\n  workers: {seed}\ntrain:\n  epochs: {epochs}\n  drops: [0.5]\n"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[compare.Run]:
+    """Two seeds of one recipe and a recipe of one run, each in a folder of its own, read as DVC's are."""
+    monkeypatch.chdir(ROOT)
+    found = []
+    for name, seed, epochs, ap in (("first", 1, 6, 0.25), ("<i>second</i>", 2, 6, 0.5), ("long", 1, 12, 0.75)):
+        folder = tmp_path / str(len(found))
+        document, predictions = documents()
+        write(folder, document, predictions)
+        for image in document["images"]:
+            (folder / "data/images" / image["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder / image["file_name"], folder / "data/images" / image["file_name"])
+        (folder / "data/coco").mkdir()
+        (folder / "data/coco/val.json").write_text(json.dumps(document))
+        (folder / "predictions").mkdir()
+        (folder / "predictions/val.json").write_text(json.dumps(predictions[: 2 + seed]))
+        (folder / "params.yaml").write_text(PARAMS.format(seed=seed, epochs=epochs))
+        scores = json.loads((folder / "metrics/evaluate.json").read_text())
+        scores["segm"]["AP"] = ap
+        (folder / "metrics/evaluate.json").write_text(json.dumps(scores))
+        found.append(compare.Run(name, DirFileSystem(str(folder))))
+    return found
+
+
+def test_a_row_has_what_differs_and_the_scores(runs):
+    table = compare.table(runs)
+    assert [*table][:4] == ["run", "seed", "machine.workers", "train.epochs"]
+    assert "train.drops" not in table
+    assert table["train.epochs"].tolist() == ["6", "6", "12"]
+    assert table["mask AP"].tolist() == [0.25, 0.5, 0.75]
+    assert table["minutes"].tolist() == pytest.approx([183 / 60] * 3)
+
+
+def test_seeds_of_a_recipe_are_one_row_with_mean_and_spread(runs):
+    table = compare.recipes(runs)
+    assert table["runs"].tolist() == ["first, <i>second</i>", "long"]
+    assert table["train.epochs"].tolist() == ["6", "12"]
+    assert table["n"].tolist() == [2, 1]
+    assert table["mask AP"].tolist() == [0.375, 0.75]
+    assert table["± mask AP"].iloc[0] == pytest.approx(statistics.stdev([0.25, 0.5]))
+    assert compare.recipes(runs[1:]).empty
+
+
+def test_the_page_lays_runs_over_each_other(runs):
+    page = read(compare.build(runs, DECLARED))
+    assert [heading.attributes["id"] for heading in page.all("h2")] == ["runs", "curves", "pictures", "classes"]
+    charts = {
+        figure.all("figcaption")[0].children[0]: json.loads(figure.all("script")[0].text)
+        for figure in page.all("figure", class_="chart")
+    }
+    rows = charts["Mask AP on validation images during training: AP50"]["data"]["values"]
+    assert [(row["rev"], row["AP50"]) for row in rows] == [
+        (run.name, value) for run in runs for value in (0.2, 0.5, 0.4)
+    ]
+    assert not page.all("main")[0].all("i")
+    assert [cell.text for row in page.all("table")[-1].all("tr") for cell in row.all()[:1]][1:] == SHORT
+
+
+def test_pictures_are_the_same_and_each_is_of_its_run(runs):
+    pictures = compare.build(runs, DECLARED)
+    page = read(pictures)
+    shown = [(image.attributes["alt"], image.attributes["src"]) for image in page.all("img")[:-1]]
+    names = [alt.partition(": ")[::2] for alt, _ in shown]
+    assert len(names) == 3 * 4
+    assert {caption for _, caption in names} == {"truth", *(run.name for run in runs)}
+    by_name = dict(zip(names, [source for _, source in shown], strict=True))
+    assert by_name["2", "first"] == by_name["2", "long"]  # three predictions each, and the same
+    assert by_name["3", "first"] == by_name["3", "<i>second</i>"]  # nothing found
+    assert by_name["1", "truth"] != by_name["1", "first"]
+
+
+def test_what_a_run_lacks_is_left_out(runs, tmp_path):
+    for name in ("results", "predictions", "metrics/tune.json"):
+        path = tmp_path / "0" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    lacking = compare.Run("lacking", DirFileSystem(str(tmp_path / "0")))
+    assert lacking.scores.keys() & {"minutes", "score"} == set()
+    page = read(compare.build([lacking, runs[1]], DECLARED))
+    assert {image.attributes["alt"].partition(": ")[2] for image in page.all("img")[:-1]} == {"truth", "<i>second</i>"}
+    assert [heading.attributes["id"] for heading in read(compare.build([lacking], DECLARED)).all("h2")] == ["runs"]
