@@ -230,6 +230,17 @@ def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, tmp_path):
     assert "Running stage 'train'" not in (second / "working/run.log").read_text()
 
 
+def test_the_method_notebook_runs_on_what_was_trained(pipeline, tmp_path):
+    (tmp_path / "IPython").mkdir()  # stands in for Jupyter's
+    (tmp_path / "IPython/display.py").write_text("def display(picture):\n    print('drawn', picture.size)\n")
+    shutil.copy(ROOT / "notebooks/method.py", tmp_path)
+    done = run(pipeline, sys.executable, str(tmp_path / "method.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("drawn") == 10
+    assert re.search(r"\d+ proposals of 1023 anchors", done.stdout)
+    assert re.search(rf"\n{read(pipeline / 'data/coco/val.json')['images'][0]['ImageId']},\d+ \d+", done.stdout)
+
+
 @pytest.mark.parametrize("script", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 def test_a_notebook_is_what_its_script_makes(script):
     """`make notebooks` was not forgotten."""
