@@ -1,10 +1,8 @@
 """Several devices that share a batch: JAX alone, on the two that tests/conftest.py makes of a CPU."""
 
 import keras
-import numpy as np
 import pytest
 import tiny
-from keras import optimizers
 
 from fashionseg.model.device import data_parallel
 
@@ -19,21 +17,19 @@ def test_as_many_devices_as_divide_a_batch(batch_size, count):
 
 
 @two_devices
-def test_two_devices_take_the_step_of_one(monkeypatch):
+def test_losses_on_two_devices_are_those_on_one(monkeypatch):
+    """Sampling and means are over the whole batch; that gradients are, too, tests/train/test_checkpoint.py shows."""
     tiny.shrink(monkeypatch)
-    batch = tiny.make_batch()
 
-    def trained():
+    def losses():
         network = tiny.network()
-        network.compile(optimizers.SGD(0.01), jit_compile=True)
-        losses = network.train_on_batch(batch, return_dict=True)
-        return network, losses, network.get_weights()
+        network.compile(jit_compile=True)
+        return network, network.test_on_batch(tiny.make_batch(), return_dict=True)
 
-    network, losses, weights = trained()
+    network, alone = losses()
     with data_parallel(2).scope():
-        shared, shared_losses, shared_weights = trained()
-    assert len(network.fpn.trainable_variables[0].value.sharding.device_set) == 1
-    assert len(shared.fpn.trainable_variables[0].value.sharding.device_set) == 2
-    assert shared_losses == pytest.approx(losses, rel=1e-5)
-    for variable, own, other in zip(network.weights, weights, shared_weights, strict=True):
-        np.testing.assert_allclose(other, own, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+        shared, together = losses()
+    devices = [len(each.fpn.trainable_variables[0].value.sharding.device_set) for each in (network, shared)]
+    assert devices == [1, 2]
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert all(value > 0 for value in alone.values())
