@@ -62,7 +62,7 @@ def test_seeds_of_a_recipe_are_one_row_with_mean_and_spread(runs):
 
 def test_the_page_lays_runs_over_each_other(runs):
     page = read(compare.build(runs, DECLARED))
-    assert [heading.attributes["id"] for heading in page.all("h2")] == ["runs", "curves", "pictures", "classes"]
+    assert [heading.attributes["id"] for heading in page.all("h2")] == ["runs", "pictures", "curves", "classes"]
     charts = {
         figure.all("figcaption")[0].children[0]: json.loads(figure.all("script")[0].text)
         for figure in page.all("figure", class_="chart")
