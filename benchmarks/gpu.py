@@ -168,8 +168,10 @@ def predict(options: argparse.Namespace) -> None:
         Path(folder, "mask_rcnn.weights.h5").symlink_to((options.run / "models/mask_rcnn.weights.h5").resolve())
         begin = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            found = inference.predict(document, lambda side: options.run / "data/images", [Path(folder)], settings, 0)
+            target = Path(folder, "predictions.json")
+            inference.predict(document, lambda side: options.run / "data/images", [Path(folder)], settings, 0, target)
         seconds = time.perf_counter() - begin
+        found = json.loads(target.read_text())
     sides = {image["id"]: max(image["height"], image["width"]) for image in document["images"]}
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()

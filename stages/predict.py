@@ -1,10 +1,10 @@
-"""predict: instances of one subset's images as COCO results at the original size."""
+"""predict: instances of one subset's images as COCO results at the original size; a killed run goes on."""
 
 import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import backend, documents, files, pictures
+from fashionseg.core import backend, documents, pictures
 from fashionseg.core.errors import reported
 
 
@@ -19,9 +19,8 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
     def images_for(side: int) -> Path:
         return Path(images) if side <= settings.images.side else pictures.originals(originals)
 
-    results = inference.predict(truth, images_for, folders, settings.predict, settings.machine.workers)
-    files.write_json(predictions, results)
-    print(f"{len(results)} instances on {len(truth['images'])} images: {predictions}")
+    found = inference.predict(truth, images_for, folders, settings.predict, settings.machine.workers, predictions)
+    print(f"{found} instances on {len(truth['images'])} images: {predictions}")
 
 
 if __name__ == "__main__":

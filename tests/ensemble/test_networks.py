@@ -9,7 +9,7 @@ import pytest
 from dvc.cli import main
 from dvc.repo import Repo
 
-from fashionseg.core import files
+from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.ensemble import networks
 
@@ -67,7 +67,7 @@ def test_experiments_tags_and_commits_are_brought(project, monkeypatch, tmp_path
     assert found[head[:8]] == head
     assert files.read_json("models/others/commits.json") == found
     for name, x in (("one", 1), ("first", 2), (head[:8], 3)):
-        for file in networks.FILES:
+        for file in paths.NETWORK:
             assert Path("models/others", name, file).read_text() == f"x: {x}\n"
     networks.bring([], "models", "models/others")
     assert os.listdir("models/others") == ["commits.json"]

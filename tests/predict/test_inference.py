@@ -14,6 +14,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from fashionseg.__main__ import main
@@ -28,6 +29,7 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model.mask_rcnn import JIT, Detector
 from fashionseg.predict import inference, inspect
 from fashionseg.predict.config import Predict
+from fashionseg.predict.parts import Parts
 from networks import USUAL, mask_rcnn
 
 
@@ -114,6 +116,62 @@ def image():
     return cv2.resize(noise, (80, 60), interpolation=cv2.INTER_LINEAR)
 
 
+def predicted(folder, document, networks, settings, images_for=None):
+    """What `inference.predict` writes."""
+    target = folder / "predictions.json"
+    count = inference.predict(document, images_for or (lambda side: folder), networks, settings, 1, target)
+    results = files.read_json(target)
+    assert len(results) == count
+    assert not list(folder.glob(".predictions*"))
+    return results
+
+
+def test_a_killed_prediction_goes_on(trained, image, tmp_path, monkeypatch, capsys):
+    """After the last batch that was done; other params, networks or pictures begin afresh."""
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.roll(image, 9 * number, axis=1)[..., ::-1])
+    document = {"images": [{"id": n, "file_name": f"{n}.png", "height": 60, "width": 80} for n in range(5)]}
+    expected = predicted(tmp_path, document, [trained], SETTINGS)
+    add, detect, detected = Parts.add, inference.Predictor.detect, []
+
+    def dying(parts, batch, results):
+        if batch == 2:
+            raise KeyboardInterrupt
+        add(parts, batch, results)
+
+    def counted(predictor, batches):
+        detected.append(1)
+        return detect(predictor, batches)
+
+    monkeypatch.setattr(inference.Predictor, "detect", counted)
+
+    def killed():
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Parts, "add", dying)
+            predicted(tmp_path, document, [trained], SETTINGS)
+        detected.clear()
+
+    (tmp_path / "predictions.json").unlink()
+    killed()
+    assert not (tmp_path / "predictions.json").exists()
+    assert predicted(tmp_path, document, [trained], SETTINGS) == expected
+    assert len(detected) == 1
+    assert f"2 of 3 batches are taken over from {tmp_path}/.predictions.unfinished" in capsys.readouterr().out
+    killed()
+    assert predicted(tmp_path, document, [trained], replace(SETTINGS, mask_threshold=0.6)) != expected
+    assert len(detected) == 3
+    killed()
+    shutil.copy(tmp_path / "4.png", tmp_path / "0.png")
+    changed = predicted(tmp_path, document, [trained], SETTINGS)
+    assert len(detected) == 3
+    assert [r["score"] for r in changed if r["image_id"] == 0] == [r["score"] for r in expected if r["image_id"] == 4]
+
+
+def test_the_code_of_predictions_is_what_their_stage_depends_on():
+    deps = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]["predict"]["deps"]
+    assert {dep for dep in deps if dep.startswith("src/")} == {f"src/fashionseg/{name}" for name in inference.CODE}
+
+
 def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
     record = {"id": 3, "file_name": "a.png", "height": 60, "width": 80}
@@ -122,9 +180,9 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
     assert found
     assert [instance["score"] for instance in found] == sorted((i["score"] for i in found), reverse=True)
     document = {"images": [record, other, record]}
-    results = inference.predict(document, lambda side: tmp_path, [trained], replace(SETTINGS, batch_size=1), 1)
+    results = predicted(tmp_path, document, [trained], replace(SETTINGS, batch_size=1))
     assert results == [{"image_id": n, **instance} for n in (3, 4, 3) for instance in found]
-    in_pairs = inference.predict(document, lambda side: tmp_path, [trained], SETTINGS, 1)  # the last one is filled up
+    in_pairs = predicted(tmp_path, document, [trained], SETTINGS)  # the last one is filled up
     assert [result["image_id"] for result in in_pairs] == [result["image_id"] for result in results]
     np.testing.assert_allclose([r["score"] for r in in_pairs], [r["score"] for r in results], atol=1e-5)
 
@@ -163,8 +221,8 @@ def test_larger_views_read_the_original_images(trained, image, tmp_path):
     settings = replace(SETTINGS, scales=[1.5], batch_size=1)
     predictor = inference.Predictor([trained], settings)
     assert predictor.sides == {96}
-    found = inference.predict(
-        {"images": [record]}, lambda side: tmp_path / ("small" if side <= 64 else "raw"), [trained], settings, 1
+    found = predicted(
+        tmp_path, {"images": [record]}, [trained], settings, lambda side: tmp_path / ("small" if side <= 64 else "raw")
     )
     assert found == [{"image_id": 3, **one} for one in predictor(image)]
 

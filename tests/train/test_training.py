@@ -20,7 +20,7 @@ from small import settings as section
 
 from fashionseg import params
 from fashionseg.convert.config import Images
-from fashionseg.core import files
+from fashionseg.core import digests, files
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
 from fashionseg.model.config import Model, Network
@@ -237,7 +237,7 @@ def test_other_params_data_code_or_backend_begin_afresh(tmp_path, monkeypatch):
     for package in provenance.CODE:
         copy = tmp_path / package
         shutil.copytree(ROOT / "src" / "fashionseg", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        monkeypatch.setattr(provenance, "__file__", str(copy / "train" / "provenance.py"))
+        monkeypatch.setattr(digests, "PACKAGE", copy)
         assert fingerprint(config(), *documents) == same
         with next((copy / package).glob("[a-z]*.py")).open("a") as file:
             file.write("repaired = True\n")
@@ -277,7 +277,7 @@ def test_a_training_goes_on_under_other_code_where_it_is_told_to(tmp_path, monke
     copy = tmp_path / "fashionseg"
     shutil.copytree(ROOT / "src" / "fashionseg", copy, ignore=shutil.ignore_patterns("__pycache__"))
     files.write_text(copy / "model" / "losses.py", "repaired = True")
-    monkeypatch.setattr(provenance, "__file__", str(copy / "train" / "provenance.py"))
+    monkeypatch.setattr(digests, "PACKAGE", copy)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trainer, "fit", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         train(tmp_path)

@@ -12,8 +12,6 @@ from scmrepo.git import Git
 from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 
-FILES = ("mask_rcnn.json", "mask_rcnn.weights.h5")  # of models/, all that rebuilds a network
-
 
 def bring(names: Sequence[str], models: str, folder: str | Path) -> dict[str, str]:
     """Puts what `models` held in each experiment, tag or commit into `folder`/<name>; returns their commits by name.
@@ -29,7 +27,7 @@ def bring(names: Sequence[str], models: str, folder: str | Path) -> dict[str, st
             (beside / name).mkdir(parents=True)
             try:
                 with Repo(str(root), rev=commit) as repo:
-                    for file in FILES:
+                    for file in paths.NETWORK:
                         repo.dvcfs.get_file(f"{models}/{file}", str(beside / name / file))
             except (DvcException, FileNotFoundError):
                 raise UserError(

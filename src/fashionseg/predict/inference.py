@@ -1,17 +1,19 @@
 """Images in, COCO results out: networks on TTA views (test-time augmentation), masks pasted at the original size."""
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from rich.progress import track
 
 from fashionseg.coco import masks
 from fashionseg.console.device import describe
-from fashionseg.core import files, pictures, rle
+from fashionseg.core import digests, files, paths, pictures, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
@@ -19,6 +21,9 @@ from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
+from fashionseg.predict.parts import Parts
+
+CODE = ("core", "coco", "data", "model", "predict")  # packages that results hang on: those of the deps in dvc.yaml
 
 
 def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
@@ -145,24 +150,50 @@ def predict(
     folders: Sequence[Path],
     params: Predict,
     workers: int,
-) -> list[dict[str, Any]]:
-    """COCO results of every image of a COCO document, at the images' original size, best first within an image.
+    target: str | Path,
+) -> int:
+    """Writes COCO results of every image of a COCO document into `target`, at the images' original size, best first
+    within an image; returns how many.
 
-    images_for: gives the folder of the images for a view of this side in pixels.
+    images_for: gives the folder of the images for a view of this side in pixels. What a killed call had done of the
+    same is not done again. Masks of a batch are pasted while the network is at the next one.
     """
     predictor = Predictor(folders, params)
     print(describe(predictor.views[0].detector.network.dtype_policy.name))
     pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
+    parts = Parts(target, _made_by(pictures, folders, params))
+    if done := parts.count():
+        print(f"{done} of {len(pictures[0])} batches are taken over from {parts.folder}")
     records = document["images"]
-    results = []
-    with ThreadPoolExecutor(workers) as pool:
-        for index in track(range(len(pictures[0])), "predict"):
+
+    def finish(index: int, of_batch: list[Detections], pool: Executor) -> None:
+        results = []
+        for record, detections in zip(records[index * params.batch_size :], of_batch, strict=False):
+            size = record["height"], record["width"]
+            of_image = coco_results(detections, size, predictor.labels, params, pool)
+            results += [{"image_id": record["id"], **result} for result in of_image]
+        parts.add(index, results)
+
+    with ThreadPoolExecutor(max(1, workers)) as pool, ThreadPoolExecutor(1) as behind:
+        finishing = None
+        for index in track(range(done, len(pictures[0])), "predict"):
             of_batch = predictor.detect({of_side.side: of_side[index] for of_side in pictures})
-            for record, detections in zip(records[index * params.batch_size :], of_batch, strict=False):
-                size = record["height"], record["width"]
-                of_image = coco_results(detections, size, predictor.labels, params, pool)
-                results += [{"image_id": record["id"], **result} for result in of_image]
-    return results
+            if finishing:
+                finishing.result()
+            finishing = behind.submit(finish, index, of_batch, pool)
+        if finishing:
+            finishing.result()
+    return parts.join()
+
+
+def _made_by(pictures: Sequence[Pictures], folders: Sequence[Path], params: Predict) -> str:
+    """A digest of all that results hang on; of images size and time."""
+    images = [of_side.images / record["file_name"] for of_side in pictures for record in of_side.records]
+    states = [(file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None for file in images]
+    networks = [digests.of_files([folder / name for name in paths.NETWORK]) for folder in folders]
+    code = digests.of_code(CODE)
+    values = keras.backend.backend(), repr(params), pictures[0].records, list(map(str, images)), states, networks, code
+    return digests.of_text(json.dumps(values))
 
 
 def coco_results(

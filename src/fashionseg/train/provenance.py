@@ -1,9 +1,7 @@
 """What a training came from: its checkpoints are for one and the same, and go on under another only when told to."""
 
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +9,7 @@ from typing import Any
 
 import keras
 
-from fashionseg.core import files, paths
+from fashionseg.core import digests, files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.model.config import Model
 from fashionseg.train.checkpoint import checkpoints_in
@@ -27,13 +25,11 @@ def made_by(config: SimpleNamespace, *inputs: str | Path) -> dict[str, dict[str,
     sections = {name: asdict(getattr(config, name)) for name in ("images", "model", "augment", "train")}
     del sections["train"]["resume"]
     values = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
-    root = Path(__file__).parents[1]
-    code = {str(file.relative_to(root)): [file] for name in CODE for file in sorted((root / name).rglob("*.py"))}
-    named = {path: sorted(path.rglob("*")) or [path] for path in named_files(config.model).values()}
-    contents = {**{document: [Path(document)] for document in inputs}, **code, **named}
+    named = {str(path): sorted(path.rglob("*")) or [path] for path in named_files(config.model).values()}
+    contents = {**{str(document): [Path(document)] for document in inputs}, **named}
     return {
         "values": {"seed": config.seed, "backend": keras.backend.backend(), **values},
-        "files": {str(name): _digest(found) for name, found in contents.items()},
+        "files": {name: digests.of_files(found) for name, found in contents.items()} | digests.of_code(CODE),
     }
 
 
@@ -43,17 +39,8 @@ def named_files(model: Model) -> dict[str, Path]:
     return {name: path for name, path in paths_by_name.items() if path.exists()}
 
 
-def _digest(found: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in found:
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
 def fingerprint(origin: dict[str, dict[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
+    return digests.of_text(json.dumps(origin, sort_keys=True))
 
 
 def mention_others(folder: Path, origin: dict[str, dict[str, Any]]) -> None:
