@@ -21,7 +21,7 @@ from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
-from fashionseg.predict.parts import Parts
+from fashionseg.predict.parts import parts_of
 
 CODE = ("core", "coco", "data", "model", "predict")  # packages that results hang on: those of the deps in dvc.yaml
 
@@ -161,29 +161,32 @@ def predict(
     predictor = Predictor(folders, params)
     print(describe(predictor.views[0].detector.network.dtype_policy.name))
     pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
-    parts = Parts(target, _made_by(pictures, folders, params))
-    if done := parts.count():
-        print(f"{done} of {len(pictures[0])} batches are taken over from {parts.folder}")
     records = document["images"]
+    with (
+        parts_of(target, _made_by(pictures, folders, params)) as parts,
+        ThreadPoolExecutor(max(1, workers)) as pool,
+        ThreadPoolExecutor(1) as behind,
+    ):
+        if done := parts.count():
+            print(f"{done} of {len(pictures[0])} batches are taken over from {parts.folder}")
 
-    def finish(index: int, of_batch: list[Detections], pool: Executor) -> None:
-        results = []
-        for record, detections in zip(records[index * params.batch_size :], of_batch, strict=False):
-            size = record["height"], record["width"]
-            of_image = coco_results(detections, size, predictor.labels, params, pool)
-            results += [{"image_id": record["id"], **result} for result in of_image]
-        parts.add(index, results)
+        def finish(index: int, of_batch: list[Detections]) -> None:
+            results = []
+            for record, detections in zip(records[index * params.batch_size :], of_batch, strict=False):
+                size = record["height"], record["width"]
+                of_image = coco_results(detections, size, predictor.labels, params, pool)
+                results += [{"image_id": record["id"], **result} for result in of_image]
+            parts.add(index, results)
 
-    with ThreadPoolExecutor(max(1, workers)) as pool, ThreadPoolExecutor(1) as behind:
         finishing = None
         for index in track(range(done, len(pictures[0])), "predict"):
             of_batch = predictor.detect({of_side.side: of_side[index] for of_side in pictures})
             if finishing:
                 finishing.result()
-            finishing = behind.submit(finish, index, of_batch, pool)
+            finishing = behind.submit(finish, index, of_batch)
         if finishing:
             finishing.result()
-    return parts.join()
+        return parts.join()
 
 
 def _made_by(pictures: Sequence[Pictures], folders: Sequence[Path], params: Predict) -> str:
