@@ -44,7 +44,7 @@ def test_lite0_gives_pytorchs_numbers(lite0, case):
         np.testing.assert_allclose(values, golden["values"], rtol=1e-4, atol=1e-4 * np.abs(feature).max())
 
 
-def test_what_lite0_learns(lite0):
+def test_trainable_weights_of_lite0(lite0):
     """Kernels only, and those of the blocks after C3, the last of two frozen stages."""
     learned = {variable.path for variable in lite0.trainable_variables}
     assert all(path.endswith("kernel") for path in learned)
@@ -87,7 +87,7 @@ def pooled(model) -> keras.Model:
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_training_changes_what_learns_and_nothing_else(short, precision, monkeypatch):
+def test_training_changes_only_trainable_weights(short, precision, monkeypatch):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -139,7 +139,7 @@ def test_weights_and_config_round_trip(lite0, tmp_path):
         np.testing.assert_allclose(feature, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_random_weights_neither_fade_nor_explode(monkeypatch):
+def test_random_weights_keep_the_scale_of_features(monkeypatch):
     monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
     keras.utils.set_random_seed(0)
     for feature in numbers(backbones.build("efficientnet_lite0", "random", 0, 64), noise(64, 64)[None]):
@@ -154,7 +154,7 @@ def test_random_weights_neither_fade_nor_explode(monkeypatch):
     ],
     ids=lambda layer: layer.name,
 )
-def test_layer_config_is_what_was_passed(layer):
+def test_layer_config_holds_all_arguments(layer):
     config = layer.get_config()
     for field in ("filters", "side", "stride", "depthwise", "expansion", "initializer", "name", "trainable"):
         if hasattr(layer, field):
@@ -167,11 +167,11 @@ def test_layer_config_is_what_was_passed(layer):
     [
         (lambda tensors: tensors.pop("_blocks.3._bn1.running_var"), r"_blocks\.3\._depthwise_conv.*running_var"),
         (lambda tensors: tensors.update({"_bn0.weight": np.ones(31, "float32")}), "_conv_stem"),
-        (lambda tensors: tensors.update({"_blocks.16._bn0.weight": np.ones(3)}), r"_blocks\.16.*no place"),
+        (lambda tensors: tensors.update({"_blocks.16._bn0.weight": np.ones(3)}), r"_blocks\.16.*does not have"),
         (lambda tensors: tensors.update({"_conv_stem.weight": np.ones((32, 3, 5, 5))}), "_conv_stem"),
     ],
 )
-def test_every_tensor_must_have_its_place(lite0, monkeypatch, change, complaint):
+def test_every_tensor_must_match_a_layer(lite0, monkeypatch, change, complaint):
     def changed(path):
         tensors = read_state_dict(path)
         change(tensors)
@@ -347,7 +347,7 @@ def write_preset(kind, folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
+def test_keras_hub_feature_maps_by_stride(kind, drawn_by_numpy, tmp_path):
     """Not by the names of their levels: these count from P1 or P2, whatever the stride."""
     folder = str(tmp_path / "preset")
     write_preset(kind, folder)
@@ -369,7 +369,7 @@ def test_networks_of_keras_hub_by_their_strides(kind, drawn_by_numpy, tmp_path):
     assert all(np.isfinite(feature).all() and feature.std() > 0 for feature in features)
 
 
-def test_the_whole_network_on_one_of_keras_hub(drawn_by_numpy, tmp_path, monkeypatch, compiled):
+def test_the_whole_network_on_a_keras_hub_backbone(drawn_by_numpy, tmp_path, monkeypatch, compiled):
     """It takes the widths that the backbone has, its frozen stages and its norms."""
     monkeypatch.setattr(roi_heads, "DENSE", DENSE)
     write_preset("ResNet-vd", tmp_path)
@@ -387,7 +387,7 @@ def test_the_whole_network_on_one_of_keras_hub(drawn_by_numpy, tmp_path, monkeyp
     assert learned > frozen
 
 
-def test_a_network_without_these_strides_is_one_sentence(tmp_path, monkeypatch):
+def test_a_network_without_these_strides_is_refused(tmp_path, monkeypatch):
     four = {"stackwise_num_filters": [8] * 4, "stackwise_depth": [1] * 4, "stackwise_strides": [2] * 4}
     monkeypatch.setitem(KINDS, "CSPNet", {**DARKNET, **four})
     write_preset("CSPNet", tmp_path)
@@ -396,7 +396,7 @@ def test_a_network_without_these_strides_is_one_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("frozen_norm", [True, False])
-def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, drawn_by_numpy, tmp_path, monkeypatch):
+def test_norm_that_is_not_frozen_uses_batch_statistics(frozen_norm, drawn_by_numpy, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
     monkeypatch.setattr(backbones, "RESNET_FILTERS", [64, 8, 8, 8])
     model = backbones.build("resnet50", "random", 2, 64, frozen_norm)
@@ -429,6 +429,6 @@ def test_norm_that_is_not_frozen_follows_the_batch_where_it_learns(frozen_norm, 
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_folded_norm_can_only_be_frozen():
+def test_folded_norm_must_be_frozen():
     with pytest.raises(UserError, match="frozen_norm is false, but the batch norm of efficientnet_lite0 is part of"):
         backbones.build("efficientnet_lite0", "random", 0, 64, frozen_norm=False)

@@ -24,7 +24,7 @@ def test_gradients_are_those_of_keras(gradients, shape, side):
         np.testing.assert_allclose(ops.convert_to_numpy(gradient), ops.convert_to_numpy(other), rtol=1e-4, atol=1e-5)
 
 
-def test_it_comes_back_from_its_config():
+def test_config_round_trip():
     conv = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(Conv2D(4, 1, activation="relu")))
     assert isinstance(conv, Conv2D)
     assert (conv.filters, conv.kernel_size, conv.padding) == (4, (1, 1), "same")

@@ -11,7 +11,7 @@ two_devices = pytest.mark.skipif(keras.backend.backend() != "jax", reason="Tenso
 
 @pytest.mark.parametrize(("batch_size", "count"), [(1, 1), (2, 2), (3, 1), (8, 2)])
 @two_devices
-def test_as_many_devices_as_divide_a_batch(batch_size, count):
+def test_the_number_of_devices_divides_the_batch(batch_size, count):
     parallel = data_parallel(batch_size)
     assert (parallel.num_model_replicas if parallel else 1) == count
 

@@ -19,7 +19,7 @@ def drawn_by_numpy(monkeypatch):
     shrink(monkeypatch)
 
 
-def test_a_normed_stack_is_convolution_group_norm_relu(compiled):
+def test_stack_with_group_norm_by_hand(compiled):
     random = np.random.default_rng(0)
     features = random.normal(size=(2, 5, 6, 8)).astype("float32")
     stack, layers = convs.stack([48], normed=True)  # 16 groups, the largest divisor of 48 and 32
@@ -30,11 +30,11 @@ def test_a_normed_stack_is_convolution_group_norm_relu(compiled):
     assert plain.min() < 0  # no activation before the norm
     spread = np.sqrt(plain.var(axis=(1, 3), keepdims=True) + 1e-5)
     expected = ((plain - plain.mean(axis=(1, 3), keepdims=True)) / spread).reshape(2, 5, 6, 48) * gain + offset
-    found = compiled(lambda values: convs.through(stack, layers, values))(features)
+    found = compiled(lambda values: convs.apply(stack, layers, values))(features)
     np.testing.assert_allclose(found, np.maximum(expected, 0), atol=1e-4)
 
 
-def test_a_normed_pyramid_is_normed_at_every_level(compiled):
+def test_group_norm_normalises_every_pyramid_level(compiled):
     random = np.random.default_rng(0)
     maps = [random.normal(3, 2, (1, 32 >> level, 32 >> level, 8)).astype("float32") for level in range(4)]
     layer = FeaturePyramid(32, normed=True)
@@ -45,7 +45,7 @@ def test_a_normed_pyramid_is_normed_at_every_level(compiled):
 
 
 @pytest.mark.parametrize("agnostic", [True, False])
-def test_class_agnostic_masks_do_not_ask_for_the_class(agnostic, compiled):
+def test_class_agnostic_masks_ignore_the_class(agnostic, compiled):
     features = np.random.default_rng(0).normal(size=(1, 2, 14, 14, 8)).astype("float32")
     features[:, 1] = features[:, 0]
     head = MaskHead(classes=3, channels=8, class_agnostic=agnostic)
@@ -68,7 +68,7 @@ def test_anchor_ratios(compiled):
         assert deltas[level].shape == (1, 4 * len(sides), 4)
 
 
-def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
+def test_a_gpu_graph_gives_the_same_detections(compiled, monkeypatch):
     """Masks and attributes of the slots in use, whether in parts of which most are skipped or all together."""
     heads = RoIHeads(3, 8, [4, 8], 160, 40, "conv", 5)
     pyramid = [np.random.default_rng(level).normal(size=(2, 16 >> level, 16 >> level, 8)) for level in range(2)]
@@ -91,7 +91,7 @@ def test_an_accelerator_computes_the_same_at_once(compiled, monkeypatch):
         np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
 
 
-def test_an_accelerator_computes_the_same_losses(compiled, monkeypatch):
+def test_a_gpu_graph_gives_the_same_losses(compiled, monkeypatch):
     batch = make_batch()
     heads = RoIHeads(3, 8, [4, 8], 32, 40, "conv", 3)
     pyramid = [np.random.default_rng(level).normal(size=(2, 16 >> level, 16 >> level, 8)) for level in range(2)]
@@ -127,7 +127,7 @@ def test_all_options_together_train(compiled):
     assert sum("group_normalization" in name for name in names) == 2 * (8 + 4 + 4)
 
 
-def test_old_files_still_fit(tmp_path):
+def test_old_weight_files_still_load(tmp_path):
     """The names in weights.h5 from before there were options: no stack of heads v1 may add to them or rename them."""
     network = mask_rcnn(**SMALL)
     network.save_weights(tmp_path / "now.weights.h5")

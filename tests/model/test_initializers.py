@@ -43,7 +43,7 @@ def test_fans_are_those_of_keras(monkeypatch, shape, mode):
     assert limits == [pytest.approx((3 / max(1, initializers._fan(mode, shape))) ** 0.5)]
 
 
-def test_a_stream_gives_each_layer_its_own_numbers():
+def test_layers_draw_different_numbers_from_one_stream():
     def layers(*seed):
         with initializers.seeded(*seed):
             shared = initializers.RandomNormal(stddev=1.0)

@@ -65,7 +65,7 @@ def with_more(values, fill):
 
 
 @pytest.mark.parametrize("fill", [1e4, np.nan, np.inf])
-def test_unused_slots_count_in_no_way(rpn, head, masks, fill):
+def test_unused_slots_do_not_change_the_loss(rpn, head, masks, fill):
     """Neither in the sum nor in the number that it is divided by, whatever stands there."""
     flags = {name: with_more(rpn[name], False) for name in ("foreground", "used")}
     logits, deltas, target = (with_more(rpn[name], fill) for name in ("logits", "deltas", "target"))
@@ -79,7 +79,7 @@ def test_unused_slots_count_in_no_way(rpn, head, masks, fill):
     np.testing.assert_allclose(found, masks["loss"], rtol=1e-5)
 
 
-def test_nothing_used_is_no_loss(rpn, head, masks):
+def test_loss_is_zero_without_samples(rpn, head, masks):
     """An image without instances, or a batch of such."""
     none, no_head = np.zeros_like(rpn["used"]), np.zeros_like(head["used"])
     assert losses.objectness(rpn["logits"], none, none) == 0
@@ -89,7 +89,7 @@ def test_nothing_used_is_no_loss(rpn, head, masks):
     assert losses.mask(masks["logits"], masks["targets"], np.zeros_like(masks["foreground"])) == 0
 
 
-def test_sure_logits_do_not_overflow():
+def test_large_logits_do_not_overflow():
     """log(1 + exp(1000)) is 1000; the right answer costs nothing, the wrong one what it claims."""
     logits, used = np.float32([[1000, -1000]]), np.ones((1, 2), bool)
     assert losses.objectness(logits, np.array([[True, False]]), used) == 0
@@ -130,7 +130,7 @@ def agrees(gradients, compiled, function, values, step=1e-2):
 
 @pytest.mark.parametrize("spread", [2, 0], ids=["anywhere", "at 0"])  # where training begins logits are 0
 @pytest.mark.parametrize("name", ["objectness", "classifier", "mask", "attributes"])
-def test_gradients_are_those_of_the_loss(name, spread, gradients, compiled):
+def test_gradients_are_finite_differences(name, spread, gradients, compiled):
     random = np.random.default_rng(4)
     used = random.random((2, 5)) < 0.7
     foreground = used & (random.random((2, 5)) < 0.7)

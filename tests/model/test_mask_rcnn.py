@@ -68,7 +68,7 @@ RPN, BODY = {"backbone", "fpn", "rpn"}, {"backbone", "fpn"}
         ("attributes", BODY | {"box_head", "attribute_head"}, ["deltas", "class_logits"]),
     ],
 )
-def test_steps_lower_each_loss_by_the_weights_that_it_comes_from(bench, loss, reached, beside):
+def test_each_loss_trains_its_own_weights(bench, loss, reached, beside):
     """Of one sample, each step; every weight on the way to the loss moves and no other."""
     batch = make_batch()
     values = [bench.step(batch, loss)[loss] for _ in range(5)]
@@ -83,7 +83,7 @@ def test_steps_lower_each_loss_by_the_weights_that_it_comes_from(bench, loss, re
             assert (id(variable) in moved) == (part in reached and id(variable) not in silent), variable.path
 
 
-def test_it_learns_from_the_sum_of_its_losses(bench):
+def test_the_loss_is_the_sum_of_all_losses(bench):
     found = bench.step(make_batch())
     assert set(found) == {"loss", *LOSSES}
     assert found["loss"] == pytest.approx(sum(found[name] for name in LOSSES), rel=1e-5)
@@ -178,7 +178,7 @@ def test_detections_are_those_of_the_definition(answers, compiled):
 
 
 @pytest.mark.parametrize(("proposals", "detections"), [(8, 100), (400, 1200)])
-def test_more_detections_than_there_can_be_are_padding(proposals, detections, compiled):
+def test_missing_detections_are_padding(proposals, detections, compiled):
     """One class of 8 proposals makes 8 pairs; 3 classes of 400 make more than enter suppression otherwise."""
     options = {"classes": 1 if proposals == 8 else 3, "proposals": proposals, "detections": detections}
     heads = RoIHeads(options["classes"], 4, [4], 8, detections, "linear", 2)
@@ -195,14 +195,14 @@ def test_more_detections_than_there_can_be_are_padding(proposals, detections, co
         assert not found[name][:, proposals * options["classes"] :].any()
 
 
-def test_nothing_above_the_score_is_nothing_found(bench):
+def test_no_detections_above_the_score_threshold(bench):
     found = bench.detect(make_batch(), 0.99)
     assert not found["classes"].any()
     assert not found["boxes"].any()
     assert all(np.isfinite(values).all() for values in found.values())
 
 
-def test_images_without_instances_teach_the_background(bench):
+def test_images_without_instances_train_the_background(bench):
     batch = make_batch()
     for name in ("boxes", "classes", "masks"):
         batch[name] = np.zeros_like(batch[name])
@@ -222,7 +222,7 @@ def half(request, small) -> Bench:
     return bench
 
 
-def test_features_of_16_bits_leave_logits_boxes_and_losses_at_32(half, answers):
+def test_16_bit_features_keep_logits_boxes_and_losses_float32(half, answers):
     half.restart()
     for one, other in zip(parts(half.network).values(), list(parts(answers.network).values())[:5], strict=False):
         one.set_weights(other.get_weights())
@@ -236,7 +236,7 @@ def test_features_of_16_bits_leave_logits_boxes_and_losses_at_32(half, answers):
         assert losses[name] == pytest.approx(expected[name], rel=0.15), name
 
 
-def test_detections_of_16_bits_are_of_32(half):
+def test_16_bit_detections_are_float32(half):
     half.restart()
     spread(half.network)
     found = half.detect(make_batch(3), 0.2)
@@ -244,7 +244,7 @@ def test_detections_of_16_bits_are_of_32(half):
     assert (found["scores"] > 0).any()
 
 
-def test_it_learns_in_16_bits(half):
+def test_training_in_16_bits(half):
     half.restart()
     scaled = type(half.network.optimizer).__name__ == "LossScaleOptimizer"
     assert scaled == (half.precision == "mixed_float16")
@@ -258,7 +258,7 @@ def test_it_learns_in_16_bits(half):
 
 
 @pytest.mark.parametrize("half", ["mixed_bfloat16"], indirect=True)
-def test_attributes_on_the_mask_features_learn_from_foreground_alone(half):
+def test_conv_attributes_train_on_foreground_only(half):
     half.restart()
     assert isinstance(half.network.roi_heads.attribute_head, ConvAttributes)
     batch = make_batch()
@@ -299,7 +299,7 @@ FIRST_LOSSES = {
 }
 
 
-def test_every_backend_begins_with_the_same_weights_and_samples():
+def test_every_backend_starts_with_the_same_weights_and_samples():
     """Weights bit for bit; losses, which hang on what was sampled, but for rounding."""
     model = network()
     model.compile(jit_compile=JIT)
@@ -309,7 +309,7 @@ def test_every_backend_begins_with_the_same_weights_and_samples():
     assert losses == pytest.approx(FIRST_LOSSES, rel=1e-5)
 
 
-def test_settings_of_other_projects_change_nothing(bench):
+def test_keras_json_of_other_projects_changes_nothing(bench):
     """As ~/.keras/keras.json may hold them."""
     batch, model = make_batch(), bench.network
     expected = ops.convert_to_numpy(model.first_stage(batch["images"])[0][0])
@@ -322,7 +322,7 @@ def test_settings_of_other_projects_change_nothing(bench):
     np.testing.assert_array_equal(ops.convert_to_numpy(other.first_stage(batch["images"])[0][0]), expected)
 
 
-def test_first_weights_follow_from_the_seed_alone():
+def test_the_seed_fixes_initial_weights():
     """Nothing is left that a backend, or what was built before, draws."""
     keras.utils.set_random_seed(5)
     models = network(), network(), network(seed=8)
@@ -333,7 +333,7 @@ def test_first_weights_follow_from_the_seed_alone():
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_images_of_whole_numbers_may_be_bytes(precision, compiled):
+def test_uint8_images_equal_float32(precision, compiled):
     """A batch of them takes a quarter of the way to a GPU."""
     model = network(precision=precision)
     whole = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
@@ -342,7 +342,7 @@ def test_images_of_whole_numbers_may_be_bytes(precision, compiled):
         np.testing.assert_array_equal(level, other)
 
 
-def test_training_reaches_the_norms_of_the_backbone(monkeypatch):
+def test_training_flag_reaches_the_backbone_norms(monkeypatch):
     """Where they are not frozen, and in training alone."""
     model, batch, seen = network(frozen_norm=False), make_batch(), []
     means = [variable for variable in model.backbone.variables if "moving_mean" in variable.path]
@@ -419,7 +419,7 @@ def test_layers_are_serialisable(kind, config):
     assert all(getattr(again, name) == value for name, value in config.items())
 
 
-def test_batches_of_one_size_are_traced_once(bench):
+def test_one_batch_size_is_traced_once(bench):
     """However many instances, whatever their true sizes: the Python code runs to build the graph alone."""
     batches = [make_batch(seed) for seed in range(3)]
     batches[1]["classes"][:] = 0

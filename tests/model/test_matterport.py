@@ -165,7 +165,7 @@ def test_every_layer_gives_the_same_numbers(network, tensors, compiled):
         np.testing.assert_allclose(one, other.reshape(one.shape), rtol=0, atol=1e-4 * np.abs(other).max())
 
 
-def test_its_anchors_are_ours_in_another_order():
+def test_anchors_are_ours_in_another_order():
     """utils.generate_anchors: (y, x) centres at multiples of the stride, ratios of width to height, not rounded."""
     for stride, side in zip(STRIDES, (32, 64, 128, 256, 512), strict=True):
         ratios = np.array([0.5, 1, 2])
@@ -176,7 +176,7 @@ def test_its_anchors_are_ours_in_another_order():
         np.testing.assert_allclose(ours, boxes.reshape(-1, 4), atol=0.51)
 
 
-def test_names_of_the_deep_network():
+def test_layer_names_of_resnet101():
     for layer, name in [
         ("backbone.stack2_block22_3_conv", "res4w_branch2c"),
         ("backbone.stack0_block0_0_bn", "res2a_branch1"),
@@ -185,7 +185,7 @@ def test_names_of_the_deep_network():
         assert pretrained._matterport_name(layer) == name
 
 
-def test_a_damaged_file_is_read_or_a_user_error(file, tmp_path):
+def test_a_damaged_file_is_read_or_refused(file, tmp_path):
     whole = file.read_bytes()
     random = np.random.default_rng(0)
     path = tmp_path / "damaged.h5"

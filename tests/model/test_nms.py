@@ -25,7 +25,7 @@ def kept_in_torchvisions_order(compiled, boxes, scores, threshold, groups=None):
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7])
-def test_crowds(case, compiled, threshold):
+def test_crowded_boxes(case, compiled, threshold):
     found = kept_in_torchvisions_order(compiled, case["boxes"], case["scores"], threshold)
     assert found.tolist() == case[f"kept_{threshold}"].tolist()
 
@@ -35,13 +35,13 @@ def test_groups_do_not_suppress_each_other(case, compiled):
     assert found.tolist() == case["kept_groups"].tolist()
 
 
-def test_a_chain_as_long_as_the_boxes(case, compiled):
+def test_a_chain_through_all_boxes(case, compiled):
     """Each overlaps its neighbours alone: the first kept frees the third, that one the fifth, forty times over."""
     found = kept_in_torchvisions_order(compiled, case["chain"], case["chain_scores"], 0.5)
     assert found.tolist() == case["kept_chain"].tolist()
 
 
-def test_an_overlap_of_just_the_threshold_is_kept(case, compiled):
+def test_an_iou_equal_to_the_threshold_is_kept(case, compiled):
     scores = np.float32([0.9, 0.8, 0.7])
     found = kept_in_torchvisions_order(compiled, case["exact"], scores, 0.5)
     assert found.tolist() == case["kept_exact"].tolist()

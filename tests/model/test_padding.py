@@ -27,7 +27,7 @@ def test_anchors_in_the_padding(small):
         np.testing.assert_array_equal(inside, np.repeat(expected[..., None], 3, axis=2))
 
 
-def test_a_box_at_the_edge_has_an_anchor_of_the_picture(compiled):
+def test_a_box_at_the_edge_matches_an_anchor_inside(compiled):
     """Though the one that fits it best is centred in the padding, and that one is neither foreground nor background."""
     rpn = network(side=SIDE).rpn
     anchors = rpn.anchors([np.zeros((1, -(-64 // s), -(-64 // s), 8), np.float32) for s in rpn.strides])

@@ -101,7 +101,7 @@ def test_every_step_gives_torchvisions_numbers(imported, compiled):
 
 
 @pytest.mark.parametrize("imported", ["v1"], indirect=True)
-def test_losses_are_torchvisions_when_the_samples_are(imported, compiled, monkeypatch):
+def test_losses_are_torchvisions_on_the_same_samples(imported, compiled, monkeypatch):
     network, golden, _ = imported
     padded = {"uniform_rpn": golden["uniform_rpn"], "uniform_rois": np.append(golden["uniform_rois"], np.float32(0.5))}
     by_length = {len(values): values[None] for values in padded.values()}
@@ -129,7 +129,7 @@ def test_the_report_names_every_layer(imported):
     assert not report.fresh
     assert report.numbers == sum(np.prod(v.shape) for v in network.variables if "seed" not in v.path and v.ndim)
     lines = str(report).splitlines()
-    assert lines[0].endswith(f": {report.numbers:,} numbers into {len(report.loaded)} layers")
+    assert lines[0].endswith(f": {report.numbers:,} values loaded into {len(report.loaded)} layers")
     shown = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
     assert shown["backbone.stack2"] == 4 * 5  # three convolutions and a shortcut, each with its norm
     assert shown["fpn.lateral"] in (4 * 2, 4 * 5)  # with a bias in v1, with a norm in v2
@@ -144,19 +144,19 @@ def tensors(monkeypatch):
     return found
 
 
-def test_other_classes_and_ratios_begin_anew(small, tensors):
+def test_other_classes_and_ratios_are_newly_initialised(small, tensors):
     network = small(classes=3, anchor_ratios=[1.0, 2.0], attributes="linear", attribute_count=4)
     report = pretrained.load(network, GOLDEN / "network_v1.pth")
     assert list(report.skipped) == list(pretrained.MAY_DIFFER)
     assert report.fresh == ["attribute_head"]
-    assert "class_logits    begins anew: roi_heads.box_predictor.cls_score.weight makes (32, 6), (32, 4)" in str(report)
+    assert "class_logits    newly initialised: roi_heads.box_predictor.cls_score.weight has shape" in str(report)
     assert not any(np.any(values) for values in network.roi_heads.box_head.class_logits.get_weights())
     network = small(class_agnostic_masks=True)
     assert list(pretrained.load(network, GOLDEN / "network_v1.pth").skipped) == ["mask_head.logits"]
 
 
 @pytest.mark.parametrize("imported", ["v1"], indirect=True)
-def test_old_names_and_backbones_alone(imported, tensors):
+def test_old_names_and_backbones_only(imported, tensors):
     network, _, report = imported
     old = {
         "rpn.head.conv.0.0.weight": "rpn.head.conv.weight",
@@ -174,14 +174,14 @@ def test_old_names_and_backbones_alone(imported, tensors):
     alone = pretrained.load(network, report.path)
     assert set(alone.loaded) == {layer for layer in report.loaded if layer.startswith("backbone.")}
     assert alone.unused == ["fc.weight", "fc.bias"]
-    assert "  fpn.lateral              begins anew: nothing in the file" in str(alone)
+    assert "  fpn.lateral              newly initialised: not in the file" in str(alone)
 
 
 @pytest.mark.parametrize("imported", ["v1"], indirect=True)
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda t: t.update({"roi_heads.keypoint_head.0.weight": np.ones(3)}), "1 tensors without a place.*keypoint"),
+        (lambda t: t.update({"roi_heads.keypoint_head.0.weight": np.ones(3)}), "1 tensors that the network.*keypoint"),
         (
             lambda t: t.pop("backbone.body.layer3.0.bn2.running_var"),
             r"lacks backbone\.body\.layer3\.0\.bn2\.running_var",
@@ -190,28 +190,28 @@ def test_old_names_and_backbones_alone(imported, tensors):
         (lambda t: t.update({"roi_heads.box_head.fc7.weight": np.ones((9, 32))}), r"box_head\.dense\.1.*\(32, 9\)"),
     ],
 )
-def test_what_has_no_counterpart_is_an_error(imported, tensors, change, complaint):
+def test_tensors_without_counterpart_are_refused(imported, tensors, change, complaint):
     change(tensors)
     with pytest.raises(UserError, match=complaint):
         pretrained.load(imported[0], GOLDEN / "network_v1.pth")
 
 
 @pytest.mark.parametrize("imported", ["v1"], indirect=True)
-def test_leftovers_are_allowed_by_name(imported, tensors):
+def test_weights_unused_allows_tensors_by_prefix(imported, tensors):
     network, _, report = imported
     tensors |= {f"roi_heads.keypoint_head.{index}.weight": np.ones(3) for index in range(4)}
     tensors["aux"] = np.ones(2)
-    with pytest.raises(UserError, match=r"5 tensors without a place .*head\.2\.weight, \.\.\.\).*weights_unused"):
+    with pytest.raises(UserError, match=r"5 tensors that .* lacks .*head\.2\.weight, \.\.\.\).*weights_unused"):
         pretrained.load(network, report.path)
-    with pytest.raises(UserError, match=r"1 tensors without a place in the network \(aux\)"):
+    with pytest.raises(UserError, match=r"1 tensors that the network lacks \(aux\)"):
         pretrained.load(network, report.path, ["roi_heads.keypoint_head."])
     allowed = pretrained.load(network, report.path, ["roi_heads.keypoint_head.", "aux"])
-    assert "  roi_heads.keypoint_head    4 left over, as allowed" in str(allowed)
+    assert "  roi_heads.keypoint_head    4 tensors unused, as allowed" in str(allowed)
     assert len(allowed.unused) == 5
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_classifier_has_its_epsilon_with_and_without_counters(small, tensors, counted):
+def test_epsilon_of_classifiers_with_and_without_counters(small, tensors, counted):
     """Only detectors froze their norm with epsilon 0; where a variance is tiny, that would be far off."""
     body = {name.removeprefix("backbone.body."): v for name, v in tensors.items() if "body." in name}
     body["bn1.running_var"] = np.full(64, 1e-9, "float32")

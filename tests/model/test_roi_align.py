@@ -36,7 +36,7 @@ def test_one_level(case, compiled, side, aligned):
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), expected)
 
 
-def test_more_samples(case, compiled):
+def test_three_samples_per_axis(case, compiled):
     pool = compiled(lambda m, rois, levels: RoIAlign([m], [8], samples=3)(rois, levels, 2))
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), case["pooled_3_samples"])
 
@@ -136,7 +136,7 @@ def test_gradients_are_finite_differences(small, gradients, aligned):
             assert gradient[place] == pytest.approx(difference, abs=2e-5), (level, place)
 
 
-def test_two_requests_at_once_are_two_calls(compiled, gradients):
+def test_pooling_two_requests_equals_two_calls(compiled, gradients):
     """Results and the gradient that they add up to."""
     random = np.random.default_rng(12)
     maps = [random.normal(0, 1, (2, *shape, 1)).astype(np.float32) for shape in MAPS]

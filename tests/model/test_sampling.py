@@ -19,7 +19,7 @@ def drawn(compiled, shape, *keys):
     return compiled(lambda key: sampling.uniform(shape, key))(np.array(keys, "uint32"))
 
 
-def test_bits_are_those_of_numpy_on_every_backend(compiled):
+def test_bits_are_numpys_on_every_backend(compiled):
     with np.errstate(over="ignore"):
         golden = np.uint32(0x9E3779B9)
         first = spread(np.uint32(2020) + golden)
@@ -29,7 +29,7 @@ def test_bits_are_those_of_numpy_on_every_backend(compiled):
     assert found.dtype == np.float32
 
 
-def test_numbers_are_uniform_and_do_not_hang_together(compiled):
+def test_numbers_are_uniform_and_independent(compiled):
     """Over neighbouring seeds, steps and places; bounds at five standard deviations."""
     numbers = np.stack([drawn(compiled, (4, 5000), seed, step) for seed in (0, 1) for step in (0, 1, 2)])
     assert (numbers >= 0).all()
@@ -42,7 +42,7 @@ def test_numbers_are_uniform_and_do_not_hang_together(compiled):
     assert np.abs(ahead).max() < 5 / 5000**0.5
 
 
-def test_each_step_draws_others_and_a_seed_repeats_them(compiled):
+def test_steps_differ_and_a_seed_repeats_them(compiled):
     def step():
         return sampling.uniform((1, 100), generator.next())
 

@@ -40,7 +40,7 @@ def test_match_is_torchvisions(golden, match, name, rule, padding):
 
 
 @pytest.mark.parametrize(("name", "rule"), [("match_rpn", RPN), ("match_heads", HEADS)])
-def test_match_is_the_same_in_parts(golden, compiled, monkeypatch, name, rule):
+def test_match_in_parts_is_the_same(golden, compiled, monkeypatch, name, rule):
     """Three truths at a time of eight and two rows of padding, which do not divide them; one truth is there twice."""
     case = golden(name)
     truth = np.concatenate([case["truth"], case["truth"][:1]])
@@ -52,7 +52,7 @@ def test_match_is_the_same_in_parts(golden, compiled, monkeypatch, name, rule):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_every_image_has_its_own_truth(golden, match):
+def test_images_match_their_own_ground_truth(golden, match):
     case = golden("match_rpn")
     truth = np.stack([case["truth"], case["truth"][::-1]])
     first, second = match[RPN](truth, np.ones((2, 8), bool), case["candidates"])
@@ -61,7 +61,7 @@ def test_every_image_has_its_own_truth(golden, match):
 
 
 @pytest.mark.parametrize("rule", [RPN, HEADS])
-def test_without_truth_all_is_background(golden, match, rule):
+def test_without_ground_truth_all_is_background(golden, match, rule):
     boxes, valid = padded(np.zeros((0, 4)), 8)
     found = match[rule](boxes, valid, golden("match_rpn")["candidates"])
     assert (found == BACKGROUND).all()
@@ -78,7 +78,7 @@ def test_match_by_hand(match):
     assert match[RPN](*padded(apart, 2), np.float32([[0, 0, 10, 8], [0, 12, 10, 20]])).tolist() == [[0, 1]]
 
 
-def test_a_truth_without_area_attracts_nothing(match):
+def test_ground_truth_without_area_is_not_matched(match):
     """Every candidate is equally far from it, so that all would be the best."""
     truth, valid = padded(np.float32([[0, 0, 10, 10], [5, 5, 5, 5], [90, 90, 99, 99]]), 3)
     candidates = np.float32([[0, 0, 10, 5], [5, 5, 15, 15], [20, 20, 30, 30]])
@@ -95,7 +95,7 @@ def draw(compiled):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shares=st.tuples(*[st.floats(0, 1)] * 2))
-def test_samples_obey_the_rules(draw, seed, shares):
+def test_samples_are_valid(draw, seed, shares):
     """torchvision's BalancedPositiveNegativeSampler: at most POSITIVES matched ones, background for the rest."""
     random = np.random.default_rng(seed)
     foreground_share, ignored_share = shares
@@ -143,7 +143,7 @@ def test_nothing_to_sample(draw):
     assert used.all()
 
 
-def test_take_rows_of_each_image(compiled):
+def test_take_is_per_image(compiled):
     values = np.arange(2 * 5 * 3).reshape(2, 5, 3)
     indices = np.array([[4, 0, 0, 2], [1, 3, 4, 4]])
     expected = np.stack([values[0][indices[0]], values[1][indices[1]]])

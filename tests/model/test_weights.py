@@ -99,7 +99,7 @@ def test_a_file_cut_short_is_a_user_error(tmp_path, file, data):
 @pytest.mark.parametrize("file", FILES)
 @few
 @given(data=st.data())
-def test_a_damaged_file_is_read_or_a_user_error(tmp_path, file, data):
+def test_a_damaged_file_is_read_or_refused(tmp_path, file, data):
     damaged = bytearray((GOLDEN / file).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

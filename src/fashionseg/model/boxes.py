@@ -26,7 +26,7 @@ def iou(first: KerasTensor, second: KerasTensor) -> KerasTensor:
 
 
 def clip(boxes: KerasTensor, sizes: KerasTensor) -> KerasTensor:
-    """Boxes (B, ..., 4) moved inside their images; sizes (B, 2) are heights and widths in pixels."""
+    """Boxes (B, ..., 4) clipped to their images; sizes (B, 2) are heights and widths in pixels."""
     height, width = (
         ops.reshape(ops.cast(sizes[:, k], boxes.dtype), (-1,) + (1,) * (len(boxes.shape) - 2)) for k in (0, 1)
     )
@@ -40,7 +40,7 @@ def encode(boxes: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...])
     """Deltas (..., 4) dx, dy, dw, dh such that `decode(encode(boxes, anchors, w), anchors, w) == boxes`.
 
     Shapes broadcast. The parametrisation of R-CNN (Girshick et al. 2014, appendix C), scaled by `weights`.
-    Boxes of no area, as padding has, give finite numbers of no meaning.
+    Boxes without area (padding) give finite, meaningless deltas.
     """
     x, y, w, h = _centres(boxes)
     ax, ay, aw, ah = _centres(anchors)
@@ -49,7 +49,7 @@ def encode(boxes: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...])
 
 
 def decode(deltas: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...]) -> KerasTensor:
-    """Boxes (..., 4) that `deltas` (..., 4) make of `anchors`; shapes broadcast. Growth ends at MAX_LOG_SCALE."""
+    """Boxes (..., 4) from `deltas` (..., 4) of `anchors`; shapes broadcast. dw and dh are capped at MAX_LOG_SCALE."""
     dx, dy, dw, dh = (deltas[..., k] / weight for k, weight in enumerate(weights))
     ax, ay, aw, ah = _centres(anchors)
     x, y = dx * aw + ax, dy * ah + ay
@@ -59,5 +59,6 @@ def decode(deltas: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...]
 
 
 def _centres(boxes: KerasTensor) -> tuple[KerasTensor, ...]:
+    """x and y of the centre, width and height, each (...,)."""
     w, h = (ops.maximum(boxes[..., k + 2] - boxes[..., k], 1e-6) for k in (0, 1))
     return 0.5 * (boxes[..., 0] + boxes[..., 2]), 0.5 * (boxes[..., 1] + boxes[..., 3]), w, h

@@ -1,11 +1,11 @@
-"""The section `model` of params.yaml, and all that a network is built from."""
+"""The section `model` of params.yaml, and the full configuration of a network."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal
 
 from fashionseg.core.fields import Count, Range
 
-LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask", "attributes")  # the last with that head alone
+LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask", "attributes")  # the last with its head only
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Network(Model):
-    """A network: the section `model` with what data and other sections say of it; models/mask_rcnn.json holds one.
+    """The section `model` with values from the data and other sections; saved as models/mask_rcnn.json.
 
-    backbone: a name, or the description that rebuilds one without the files it came from; side of the square images in
-    pixels; classes without the background; attribute_count of the attribute head; rois sampled for the heads, an image;
-    seed of the sampling.
+    backbone: a name, or the description that rebuilds one without its files; side: of the square images, in pixels;
+    classes: without the background; attribute_count: outputs of the attribute head; rois: sampled per image for the
+    heads; seed: of initial weights and sampling.
     """
 
     backbone: str | dict[str, Any]

@@ -1,4 +1,4 @@
-"""Convolutions, and stacks of them with group normalisation (Wu and He 2018) or without any."""
+"""Convolutions, and stacks of them with or without group normalisation (Wu and He 2018)."""
 
 from math import gcd
 
@@ -7,16 +7,16 @@ from keras import KerasTensor, layers, ops
 
 from fashionseg.model import device, initializers
 
-GROUPS = 32  # at most; a divisor of the channels
+GROUPS = 32  # at most, and a divisor of the channels
 EPSILON = 1e-5
 
 
 @keras.saving.register_keras_serializable("fashionseg")
 class Conv2D(layers.Conv2D):
-    """Keras' layer with a square kernel of an odd side, 'same' and stride 1, that learns fast on CPUs.
+    """Keras' layer with an odd square kernel, padding 'same' and stride 1, whose kernel gradient is fast on CPUs.
 
-    The gradient of a kernel needs a convolution whose kernel is as large as the image: XLA takes up to ten times as
-    long for it on a CPU as for the matrix products here, TensorFlow somewhat longer. GPUs keep their own.
+    Keras' gradient is a convolution with a kernel as large as the image: on a CPU XLA takes up to ten times as long for
+    it as for the matrix products here, TensorFlow somewhat longer. GPUs use Keras' gradient.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int] = 3, **kwargs):
@@ -30,18 +30,18 @@ class Conv2D(layers.Conv2D):
         @ops.custom_gradient
         def convolution(inputs, kernel):
             def gradients(upstream):
-                turned = ops.swapaxes(ops.flip(kernel, axis=(0, 1)), 2, 3)
-                return ops.conv(upstream, turned, padding="same"), _kernel_gradient(inputs, upstream, kernel.shape)
+                flipped = ops.swapaxes(ops.flip(kernel, axis=(0, 1)), 2, 3)
+                return ops.conv(upstream, flipped, padding="same"), _kernel_gradient(inputs, upstream, kernel.shape)
 
             return convolve(inputs, kernel), gradients
 
-        return convolution(inputs, ops.copy(kernel))  # of a variable itself TensorFlow would want another signature
+        return convolution(inputs, ops.copy(kernel))  # a copy: for a variable TensorFlow wants another signature
 
 
 def _kernel_gradient(inputs, upstream, shape):
-    """Gradient (K, K, C, F) of a kernel of that `shape`, one matrix product for each of its K x K places.
+    """Gradient of a kernel of `shape` (K, K, C, F), one matrix product for each of its K x K positions.
 
-    inputs (B, H, W, C); upstream, the gradient of the output, (B, H, W, F).
+    inputs (B, H, W, C); upstream (B, H, W, F), the gradient of the output.
     """
     side, _, channels, filters = shape
     height, width = inputs.shape[1:3]
@@ -49,21 +49,21 @@ def _kernel_gradient(inputs, upstream, shape):
     padded = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     shifted = [padded[:, y : y + height, x : x + width] for y in range(side) for x in range(side)]
     upstream = ops.reshape(upstream, (-1, filters))  # (B * H * W, F)
-    places = [ops.matmul(ops.transpose(ops.reshape(cells, (-1, channels))), upstream) for cells in shifted]  # (C, F)
-    return ops.reshape(ops.stack(places), shape)
+    products = [ops.matmul(ops.transpose(ops.reshape(cells, (-1, channels))), upstream) for cells in shifted]  # (C, F)
+    return ops.reshape(ops.stack(products), shape)
 
 
 def group_norm(channels: int) -> layers.Layer:
-    """Normalises (..., H, W, channels) within each image or RoI, whatever the batch."""
+    """Normalises (..., H, W, channels) within each image or RoI, independent of the batch."""
     return layers.GroupNormalization(gcd(GROUPS, channels), epsilon=EPSILON)
 
 
-def stack(widths: list[int], normed: bool) -> tuple[list[layers.Layer], list[layers.Layer]]:
-    """Convolutions so many channels wide, each with ReLU, and their norms: none if not `normed`."""
+def stack(filters: list[int], normed: bool) -> tuple[list[layers.Layer], list[layers.Layer]]:
+    """3x3 convolutions of these numbers of filters, each with ReLU, and their group norms; no norms if not `normed`."""
     he = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     activation = None if normed else "relu"
-    convs = [Conv2D(w, activation=activation, kernel_initializer=he) for w in widths]
-    return convs, [group_norm(width) for width in widths] if normed else []
+    convs = [Conv2D(count, activation=activation, kernel_initializer=he) for count in filters]
+    return convs, [group_norm(count) for count in filters] if normed else []
 
 
 def build(convs: list[layers.Layer], norms: list[layers.Layer], shape: tuple[int | None, ...]) -> None:
@@ -74,7 +74,7 @@ def build(convs: list[layers.Layer], norms: list[layers.Layer], shape: tuple[int
             norms[index].build(shape)
 
 
-def through(convs: list[layers.Layer], norms: list[layers.Layer], features: KerasTensor) -> KerasTensor:
+def apply(convs: list[layers.Layer], norms: list[layers.Layer], features: KerasTensor) -> KerasTensor:
     for index, conv in enumerate(convs):
         features = conv(features)
         if norms:

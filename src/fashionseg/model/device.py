@@ -1,4 +1,4 @@
-"""What the network runs on."""
+"""The devices that the network runs on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ _without_branches = False
 
 
 def data_parallel(batch_size: int) -> keras.distribution.DataParallel | None:
-    """For several GPUs: each computes its share of a batch, as many of them as divide it evenly. None for one.
+    """Keras' data parallelism over as many GPUs as divide the batch evenly; None for one GPU.
 
-    Losses and steps are those of the whole batch, as on one GPU. A network made and trained within its `scope()` is
-    shared so. On TensorFlow always None: its MirroredStrategy would take means over what each GPU sampled for itself.
+    Losses and steps are those of the whole batch, as on one GPU. The network must be built and trained within its
+    `scope()`. Always None on TensorFlow: MirroredStrategy would average losses over each GPU's own samples.
     """
     devices = keras.distribution.list_devices() if keras.backend.backend() == "jax" else [""]
     count = max(number for number in range(1, len(devices) + 1) if batch_size % number == 0)
@@ -20,13 +20,13 @@ def data_parallel(batch_size: int) -> keras.distribution.DataParallel | None:
 
 
 def accelerated() -> bool:
-    """Whether there is a GPU or the like, which wants a few large pieces of work where a CPU's cache wants small."""
+    """Whether there is a GPU or TPU: these are faster with few large operations, a CPU with small ones in its cache."""
     return _without_branches or not keras.distribution.list_devices()[0].startswith("cpu")
 
 
 @contextmanager
 def without_branches() -> Iterator[None]:
-    """Graphs that are built within are a GPU's, of large pieces: no part of them is run on a condition."""
+    """Graphs traced in this context are those of a GPU: large operations without conditional branches."""
     global _without_branches
     _without_branches = True
     try:

@@ -30,7 +30,7 @@ class FeaturePyramid(layers.Layer):
             norm.build((None, None, None, self.channels))
 
     def call(self, features: list[KerasTensor]) -> list[KerasTensor]:
-        merged = _each(self.lateral, self.lateral_norms, features)
+        merged = _each(self.lateral, self.lateral_norms, features)  # (B, S / stride, S / stride, channels) each
         for level in (2, 1, 0):
             merged[level] = merged[level] + _upsample(merged[level + 1])
         pyramid = _each(self.output_convs, self.output_norms, merged)

@@ -1,4 +1,4 @@
-"""First weights, drawn by NumPy: the same on every backend, and without JAX compiling each shape that it draws."""
+"""Initial weights drawn by NumPy: the same on every backend, and JAX does not compile each shape."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ import keras
 import numpy as np
 from keras import KerasTensor, ops
 
-CUT = 2.0  # standard deviations beyond which a truncated normal is drawn again
-CUT_STDDEV = 0.87962566103423978  # of a standard normal that is cut there
+CUT = 2.0  # standard deviations at which a normal is truncated
+CUT_STDDEV = 0.87962566103423978  # standard deviation of a standard normal truncated there
 
 _random: ContextVar[np.random.Generator | None] = ContextVar("random", default=None)
 
 
 @contextmanager
 def seeded(*seed: int) -> Iterator[None]:
-    """Layers that are built herein draw one after the other from one stream; others each from their own seed."""
+    """Layers built in this context draw from one stream in turn; others each from their own seed."""
     token = _random.set(np.random.default_rng(seed))
     try:
         yield
@@ -25,28 +25,28 @@ def seeded(*seed: int) -> Iterator[None]:
         _random.reset(token)
 
 
-class _Drawn:
+class _ByNumPy:
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None, **_) -> KerasTensor:
         return ops.convert_to_tensor(_draw(self, shape), dtype)
 
 
 @keras.saving.register_keras_serializable("fashionseg")
-class RandomNormal(_Drawn, keras.initializers.RandomNormal):
-    """Keras' distribution."""
+class RandomNormal(_ByNumPy, keras.initializers.RandomNormal):
+    """Keras' distribution, drawn by NumPy."""
 
 
 @keras.saving.register_keras_serializable("fashionseg")
-class VarianceScaling(_Drawn, keras.initializers.VarianceScaling):
-    """Keras' distribution."""
+class VarianceScaling(_ByNumPy, keras.initializers.VarianceScaling):
+    """Keras' distribution, drawn by NumPy."""
 
 
 def redraw(network: keras.Model) -> None:
-    """Draws anew what the layers of another library drew at random, from the same distributions."""
-    for layer in network._flatten_layers():  # Keras has no public way to the layers within layers
+    """Draws the random weights of another library's layers again, by NumPy, from the same distributions."""
+    for layer in network._flatten_layers():  # Keras has no public API for nested layers
         for name, initializer in vars(layer).items():
             if not isinstance(initializer, keras.initializers.RandomNormal | keras.initializers.VarianceScaling):
                 continue
-            # Keras' depthwise_initializer is of what is called kernel.
+            # Keras' depthwise_initializer belongs to the variable `kernel`.
             variable = getattr(layer, name.removesuffix("_initializer").replace("depthwise", "kernel"), None)
             if variable is not None:
                 variable.assign(_draw(initializer, tuple(variable.shape)))
@@ -68,7 +68,7 @@ def _draw(initializer: keras.initializers.Initializer, shape: tuple[int, ...]) -
 
 
 def _fan(mode: str, shape: tuple[int, ...]) -> float:
-    """Units that one unit of a kernel (..., inputs, outputs) sees, or that see one."""
+    """Fan-in, fan-out or their mean, as `mode` says, of a kernel (..., inputs, outputs)."""
     cells = prod(shape[:-2])
-    inputs, outputs = (shape[0] if len(shape) == 1 else cells * shape[place] for place in (-2, -1))
+    inputs, outputs = (shape[0] if len(shape) == 1 else cells * shape[axis] for axis in (-2, -1))
     return {"fan_in": inputs, "fan_out": outputs, "fan_avg": (inputs + outputs) / 2}[mode]

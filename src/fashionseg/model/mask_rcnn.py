@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and for use (`Detector`)."""
+"""Mask R-CNN (He et al. 2017) with a feature pyramid, for training (`MaskRCNN`) and inference (`Detector`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
 
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
-# XLA is how JAX runs at all. TensorFlow does without: on CPUs it is no faster, and takes longer to start.
+# JAX always needs XLA. TensorFlow runs without: on CPUs XLA is no faster and takes longer to start.
 JIT = keras.backend.backend() == "jax"
-# model.heads: 3x3 convolutions of the RPN and their width where it is not fpn_channels, 3x3 convolutions of the box
-# head, group norm in pyramid and heads. v1 and v2 are torchvision's maskrcnn_resnet50_fpn and ..._v2, whose batch norm
-# an import folds away; v2_group is for training without such a file; matterport's batch norm is folded away as well.
+# model.heads: number of 3x3 convolutions of the RPN, their filters (None: fpn_channels), number of 3x3 convolutions of
+# the box head, group norm in pyramid and heads. v1 and v2 are torchvision's maskrcnn_resnet50_fpn and ..._v2; an import
+# folds their batch norm and Matterport's into the layers. v2_group is v2 for training without a file.
 HEADS = {
     "v1": (1, None, 0, False),
     "v2": (2, None, 4, False),
@@ -27,24 +27,23 @@ HEADS = {
 
 
 class MaskRCNN(keras.Model):
-    """Calling it on a batch gives its losses, `fit` trains on their weighted sum; `detect` gives instances.
+    """`call` returns the losses of a batch, `fit` minimises their weighted sum, `detect` returns instances.
 
-    Features may have 16 bits (config.precision); boxes, suppression, scores and losses always have 32. First weights
-    and samples follow from config.seed, the same on every backend.
+    Features may be 16-bit (config.precision); boxes, NMS, scores and losses are float32. config.seed fixes initial
+    weights and sampling, the same on every backend.
 
-    About heads v2: torchvision trains its batch norm on many GPUs. With the few images of a smaller machine the
-    statistics of a batch say little, so here nothing follows the batch: imported batch norm becomes part of its
-    convolution, the same numbers at inference, and learns on as kernel and bias; without an import v2_group
-    normalises within each image and RoI.
+    Heads v2: torchvision trains their batch norm on many GPUs. The small batches of one machine give poor statistics,
+    so imported batch norm is folded into its convolution, with the same numbers at inference, and trained on as kernel
+    and bias. Without an import, v2_group normalises within each image and RoI.
 
     A batch is a dict: images (B, S, S, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
-    quarter of the bytes; sizes (B, 2) int32 true height and width; boxes (B, N, 4) float32 x1 y1 x2 y2 in padded
-    pixels; classes (B, N) int32, 0 = no instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its box;
-    with an attribute head attributes (B, N, A) uint8 0 or 1.
+    quarter of the bytes; sizes (B, 2) int32 height and width without padding; boxes (B, N, 4) float32 x1 y1 x2 y2 in
+    padded pixels; classes (B, N) int32, 0 = no instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its
+    box; with an attribute head attributes (B, N, A) uint8 0 or 1.
     """
 
     def __init__(self, config: Network):
-        _settle_keras()
+        _configure_keras()
         super().__init__(dtype=config.precision, autocast=False)
         self.config = config
         side, channels = config.side, config.fpn_channels
@@ -77,23 +76,23 @@ class MaskRCNN(keras.Model):
         self.seed_generator = keras.random.SeedGenerator(config.seed)
         names = LOSSES[:-1] if config.attributes == "none" else LOSSES
         self.trackers = [keras.metrics.Mean(name) for name in names]
-        self.loss_weights: dict[str, float] = {}  # by name, 1 where there is none
+        self.loss_weights: dict[str, float] = {}  # by name; 1 where missing
         widths = [feature.shape[-1] for feature in self.backbone.outputs]
         pyramid = [(None, side // stride, side // stride, channels) for stride in STRIDES]
-        with initializers.seeded(config.seed, 1):  # a stream of their own: another backbone changes no head
+        with initializers.seeded(config.seed, 1):  # their own stream: they start the same with any backbone
             self.fpn.build([(None, side // s, side // s, c) for s, c in zip(STRIDES, widths, strict=False)])
             self.rpn.build(pyramid)
             self.roi_heads.build(pyramid)
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
-        """The losses by name, scalars. `training` lets batch norm that is not frozen follow the batch."""
+        """The losses by name, scalars. training: batch norm that is not frozen uses batch statistics."""
         sizes, valid = batch["sizes"], batch["classes"] > 0
         pyramid, logits, deltas, anchors = self.first_stage(batch["images"], training)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-        count = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
+        counts = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
         images = ops.shape(batch["images"])[0]
-        uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in count]
+        uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in counts]  # (B, A), (B, P + N)
         return {
             **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, sizes, uniform[0]),
             **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
@@ -103,14 +102,14 @@ class MaskRCNN(keras.Model):
         self, images: KerasTensor, sizes: KerasTensor, score_threshold: float, nms_iou: float
     ) -> dict[str, KerasTensor]:
         """Instances, best first: boxes (B, D, 4) in padded pixels, scores (B, D), classes (B, D) int32, 0 = none,
-        masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D) of the score over the next best
-        class, and with that head attributes (B, D, A) float32 probabilities."""
+        masks (B, D, 28, 28) float32 probabilities within the box, margins (B, D), score minus that of the next best
+        class, and with an attribute head attributes (B, D, A) float32 probabilities."""
         pyramid, logits, deltas, anchors = self.first_stage(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
         return self.roi_heads.detect(pyramid, proposals, scores, sizes, score_threshold, nms_iou)
 
     def first_stage(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
-        """The pyramid of images, its RPN's logits and deltas, and its anchors, each a list over P2 to P6."""
+        """Feature maps, RPN logits, RPN deltas and anchors, each a list over P2 to P6."""
         pyramid = self.fpn(self.backbone(images, training=training))
         return pyramid, *self.rpn(pyramid), self.rpn.anchors(pyramid)
 
@@ -120,8 +119,8 @@ class MaskRCNN(keras.Model):
         return sum(self.loss_weights.get(name, 1.0) * loss for name, loss in y_pred.items())
 
 
-def _settle_keras() -> None:
-    """Keras' settings as the network takes them for granted, whatever ~/.keras/keras.json holds for other projects."""
+def _configure_keras() -> None:
+    """Sets what the network relies on, whatever ~/.keras/keras.json holds for other projects."""
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
@@ -138,7 +137,7 @@ def _policy(name: str) -> Iterator[None]:
 
 
 class Detector(keras.Model):
-    """`predict` on batches of {images, sizes} gives `MaskRCNN.detect`'s instances, compiled on every backend."""
+    """`predict` on batches of {images, sizes} returns the instances of `MaskRCNN.detect`, compiled on every backend."""
 
     def __init__(self, network: MaskRCNN, score_threshold: float, nms_iou: float):
         super().__init__(autocast=False)

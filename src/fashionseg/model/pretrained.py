@@ -1,4 +1,4 @@
-"""Starts a network from the weights of other people's Mask R-CNN; a report says what went where."""
+"""Imports weights of torchvision's and Matterport's Mask R-CNN; a report lists what was loaded."""
 
 import re
 from collections import Counter
@@ -14,21 +14,21 @@ from fashionseg.core.errors import UserError
 from fashionseg.model.roi_heads import ROI_BOX_SIDE
 from fashionseg.model.weights import read_state_dict
 
-# These depend on the number of classes or of anchor ratios; they begin anew where the file has another one.
+# Layers whose shape depends on the number of classes or anchor ratios; where the file's differ, they are not loaded.
 MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head.deltas", "mask_head.logits")
-# May lie in a file without a place here: a classifier's last layer, a counter of training steps.
+# Tensors that the network does not need: a classifier's last layer, counters of training steps.
 COUNTER = "num_batches_tracked"
 UNUSED = rf"fc\.(weight|bias)|.*\.{COUNTER}"
 GROUP = r"backbone\.[^_]+|[^.]+(\.[^.]+)?|.*"  # of layers in the summary: backbone.stack2, fpn.lateral, box_head.deltas
-SHOWN = 3  # leftovers in an error
+SHOWN = 3  # unused tensors named in an error
 ADVICE = "choose the model params that this file was made with"
 
 TORCH_EPSILON = 1e-5  # of torch.nn.BatchNorm2d
-# Of FrozenBatchNorm2d in torchvision's COCO weights of version 1 (overwrite_eps in detection/_utils.py) and so in what
-# was fine-tuned from them. A file does not say which it was; BatchNorm2d alone counts its steps (and the oldest
-# classifiers, from before it did).
+# Of FrozenBatchNorm2d in torchvision's COCO weights of version 1 (overwrite_eps in detection/_utils.py) and in models
+# fine-tuned from them. A file does not name its layers, but only BatchNorm2d counts its steps (in the oldest
+# classifiers it did not yet).
 FROZEN_EPSILON = 0.0
-# Names of older torchvision, and today's (the methods _load_from_state_dict of its modules of version 2).
+# Names in older torchvision, and the current ones (_load_from_state_dict of its modules of version 2).
 OLD_NAMES = (
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
@@ -36,33 +36,34 @@ OLD_NAMES = (
 )
 
 MATTERPORT_EPSILON = 1e-3
-MATTERPORT_RPN_STD = (0.1, 0.1, 0.2, 0.2)  # its RPN's deltas are divided by these; ours and torchvision's by nothing
+MATTERPORT_RPN_STD = (0.1, 0.1, 0.2, 0.2)  # its RPN's deltas are divided by these, ours and torchvision's are not
 Y_FIRST = [1, 0, 3, 2]  # from (y, x, height, width) to (x, y, width, height) and back
 
 
 @dataclass
 class Report:
-    """What became of the layers of ours and of what the file holds."""
+    """Which layers of the network were loaded from which tensors of the file, and what is left on either side."""
 
     path: Path
     source: str
-    loaded: dict[str, list[str]] = field(default_factory=dict)  # layer: names in the file
-    numbers: int = 0  # loaded
-    skipped: dict[str, str] = field(default_factory=dict)  # layer: why it begins anew although the file has one
-    fresh: list[str] = field(default_factory=list)  # layers that the file has nothing for
-    unused: list[str] = field(default_factory=list)  # names in the file that need no place
+    loaded: dict[str, list[str]] = field(default_factory=dict)  # layer: names of its tensors in the file
+    numbers: int = 0  # values loaded
+    skipped: dict[str, str] = field(default_factory=dict)  # layer: how its shape differs from the file's
+    fresh: list[str] = field(default_factory=list)  # layers that the file lacks
+    unused: list[str] = field(default_factory=list)  # names in the file that the network does not need
 
     def __str__(self) -> str:
-        """A line for each group of layers and for all that has no counterpart."""
+        """One line per group of layers and per group without counterpart."""
         matched = Counter()
         for layer, names in self.loaded.items():
             matched[_group(layer)] += len(names)
-        lines = [f"{self.path} ({self.source}): {self.numbers:,} numbers into {len(self.loaded)} layers"]
+        lines = [f"{self.path} ({self.source}): {self.numbers:,} values loaded into {len(self.loaded)} layers"]
         lines += [f"  {group:<24}{count:>4} tensors matched" for group, count in matched.items()]
-        lines += [f"  {layer:<24} begins anew: {reason}" for layer, reason in self.skipped.items()]
-        lines += [f"  {group:<24} begins anew: nothing in the file" for group in dict.fromkeys(map(_group, self.fresh))]
-        left = Counter(COUNTER if name.endswith(COUNTER) else _group(name) for name in self.unused)
-        lines += [f"  {name:<24}{count:>4} left over, as allowed" for name, count in left.items()]
+        lines += [f"  {layer:<24} newly initialised: {reason}" for layer, reason in self.skipped.items()]
+        fresh = dict.fromkeys(map(_group, self.fresh))
+        lines += [f"  {group:<24} newly initialised: not in the file" for group in fresh]
+        unused = Counter(COUNTER if name.endswith(COUNTER) else _group(name) for name in self.unused)
+        lines += [f"  {name:<24}{count:>4} tensors unused, as allowed" for name, count in unused.items()]
         return "\n".join(lines)
 
 
@@ -71,35 +72,35 @@ def _group(layer: str) -> str:
 
 
 def load(network: keras.Model, path: str | Path, unused: Sequence[str] = ()) -> Report:
-    """Puts a file's weights into a `MaskRCNN` and says what went where.
+    """Loads a file's weights into a `MaskRCNN` and reports which layers got them.
 
-    The file is a state dict of torchvision's maskrcnn_resnet50_fpn (for model.heads v1) or maskrcnn_resnet50_fpn_v2
-    (v2), or of a ResNet of torchvision alone, as torch.save wrote it; or the .h5 of Matterport's Mask R-CNN
-    (model.heads matterport, model.backbone resnet101_matterport for mask_rcnn_coco.h5). In the heads batch norm is
-    folded into the convolution before it: at inference the layers give the numbers of the file's own network. The
-    layers of MAY_DIFFER begin anew where their shape differs. Raises UserError where anything else of the file or of
-    the network has no counterpart; names in the file may begin with those of `unused` and have none.
+    The file is a state dict saved by torch.save: of torchvision's maskrcnn_resnet50_fpn (for model.heads v1),
+    maskrcnn_resnet50_fpn_v2 (v2) or a ResNet alone; or the .h5 of Matterport's Mask R-CNN (model.heads matterport,
+    model.backbone resnet101_matterport for mask_rcnn_coco.h5). Batch norm of the heads is folded into the convolution
+    before it, which gives the same numbers at inference. Layers of MAY_DIFFER keep their initial weights where shapes
+    differ. Raises UserError for any other tensor or layer without counterpart, except tensors whose name starts with
+    one of `unused`.
 
-    What an import from Matterport cannot carry over: it rounds an RoI to its level where here and in the paper it is
-    rounded down, samples RoIs at one point a bin, and rounds no anchors.
+    Matterport differs beyond its weights: it rounds the level of an RoI where the paper and this code round down,
+    samples one point per RoI bin, and does not round anchors.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file.")
     if h5py.is_hdf5(path):
         return _matterport(_File(path, "Matterport", _h5_tensors(path), network, unused))
-    return _torchvision(_File(path, "torchvision", _today(read_state_dict(path)), network, unused))
+    return _torchvision(_File(path, "torchvision", _current_names(read_state_dict(path)), network, unused))
 
 
 class _File:
-    """The tensors of a file, each to be taken once, and the layers of ours that they go to."""
+    """The tensors of a file, each used once, and the layers of the network still to be loaded."""
 
     def __init__(
         self, path: Path, source: str, tensors: dict[str, np.ndarray], network: keras.Model, unused: Sequence[str]
     ):
         self.tensors = tensors
         self.layers = _layers(network)
-        self.may_be_left = tuple(unused)
+        self.may_be_unused = tuple(unused)
         self.report = Report(path, source)
         self.taken: list[str] = []
 
@@ -110,29 +111,29 @@ class _File:
         return self.tensors.pop(name).astype("float64")
 
     def norm(self, parts: list[str], epsilon: float) -> list[np.ndarray]:
-        """Gain, offset, mean and variance (C,) of a batch norm that have these names, for our epsilon."""
+        """Gain, offset, mean and variance (C,) of the batch norm of these tensor names, converted to our epsilon."""
         gain, offset, mean, variance = map(self.take, parts)
         return [gain * np.sqrt((variance + TORCH_EPSILON) / (variance + epsilon)), offset, mean, variance]
 
     def folded_norm(self, parts: list[str], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-        """What it does at inference as scale and shift (C,)."""
+        """Scale and shift (C,) that equal the batch norm at inference."""
         gain, offset, mean, variance = self.norm(parts, epsilon)
         scale = gain / np.sqrt(variance + TORCH_EPSILON)
         return scale, offset - mean * scale
 
-    def of(self, prefix: str) -> list[str]:
-        """The layers of ours, of such names, that nothing went to yet."""
+    def remaining(self, prefix: str) -> list[str]:
+        """The layers of this prefix that are not loaded yet."""
         return [layer for layer in self.layers if layer.startswith(prefix)]
 
-    def put(self, layer: str, *values: np.ndarray) -> None:
-        """Into a layer of ours, what was taken since the last one."""
+    def load(self, layer: str, *values: np.ndarray) -> None:
+        """Assigns values to a layer; the tensors taken since the last call are reported as their source."""
         names, self.taken = self.taken, []
         if layer not in self.layers:
             self.fail(f"holds {names[0]}")
         variables = self.layers.pop(layer)
         for variable, value in zip(variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
-                difference = f"{names[0]} makes {value.shape}, {tuple(variable.shape)} is needed"
+                difference = f"{names[0]} has shape {value.shape}, expected {tuple(variable.shape)}"
                 if layer not in MAY_DIFFER:
                     self.fail(f"does not fit {layer}: {difference}")
                 self.report.skipped[layer] = difference
@@ -144,14 +145,14 @@ class _File:
 
     def finish(self) -> Report:
         for name in self.tensors:
-            if re.fullmatch(UNUSED, name) or name.startswith(self.may_be_left):
+            if re.fullmatch(UNUSED, name) or name.startswith(self.may_be_unused):
                 self.report.unused.append(name)
-        left = [name for name in self.tensors if name not in self.report.unused]
-        if left:
-            more = ", ..." * (len(left) > SHOWN)
+        foreign = [name for name in self.tensors if name not in self.report.unused]
+        if foreign:
+            more = ", ..." * (len(foreign) > SHOWN)
             self.fail(
-                f"holds {len(left)} tensors without a place in the network ({', '.join(left[:SHOWN])}{more})",
-                f"{ADVICE}, or let model.weights_unused name what these begin with",
+                f"holds {len(foreign)} tensors that the network lacks ({', '.join(foreign[:SHOWN])}{more})",
+                f"{ADVICE}, or list prefixes of these names in model.weights_unused",
             )
         self.report.fresh = list(self.layers)
         return self.report
@@ -161,9 +162,9 @@ class _File:
 
 
 def _layers(network: keras.Model) -> dict[str, list[keras.Variable]]:
-    """Every layer with weights, under a name of its own."""
+    """The variables of every layer with weights, by the layer's name."""
     fpn, rpn, box_head, mask_head = network.fpn, network.rpn, network.roi_heads.box_head, network.roi_heads.mask_head
-    found = {
+    named = {
         **{f"backbone.{layer.name}": layer for layer in network.backbone.layers[-1].layers},
         **{f"fpn.lateral.{level}": layer for level, layer in enumerate(fpn.lateral)},
         **{f"fpn.output.{level}": layer for level, layer in enumerate(fpn.output_convs)},
@@ -180,15 +181,15 @@ def _layers(network: keras.Model) -> dict[str, list[keras.Variable]]:
         **{f"mask_head.norm.{index}": layer for index, layer in enumerate(mask_head.norms)},
         "mask_head.upsample": mask_head.upsample,
     }
-    layers = {name: layer.variables for name, layer in found.items() if layer.variables}
+    layers = {name: layer.variables for name, layer in named.items() if layer.variables}
     layers["mask_head.logits"] = [mask_head.kernel, mask_head.bias]
     if network.roi_heads.attribute_head:
         layers["attribute_head"] = network.roi_heads.attribute_head.variables
     return layers
 
 
-def _today(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By torchvision's names of today for the whole network, those of a classifier too."""
+def _current_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Tensors by the names that current torchvision gives them in the whole detector; those of a classifier too."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, new in OLD_NAMES:
@@ -200,9 +201,9 @@ def _today(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _torchvision(file: _File) -> Report:
-    detects = any(name.startswith(("rpn.", "roi_heads.")) for name in file.tensors)
-    counted = any(name.endswith(COUNTER) for name in file.tensors)
-    epsilon = FROZEN_EPSILON if detects and not counted else TORCH_EPSILON
+    is_detector = any(name.startswith(("rpn.", "roi_heads.")) for name in file.tensors)
+    has_counters = any(name.endswith(COUNTER) for name in file.tensors)
+    epsilon = FROZEN_EPSILON if is_detector and not has_counters else TORCH_EPSILON
 
     def parts(name):
         return [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
@@ -211,43 +212,43 @@ def _torchvision(file: _File) -> Report:
         kernel = file.take(f"{name}.weight").transpose(2, 3, 1, 0)  # from (out, in, height, width)
         if norm_name and f"{norm_name}.running_var" in file.tensors:
             scale, shift = file.folded_norm(parts(norm_name), epsilon)
-            file.put(layer, kernel * scale, shift)
+            file.load(layer, kernel * scale, shift)
         else:
-            file.put(layer, kernel, file.take(f"{name}.bias"))
+            file.load(layer, kernel, file.take(f"{name}.bias"))
 
-    def dense(layer, name, columns=None):
-        kernel = file.take(f"{name}.weight")  # (out, in); where it flattens, in is (channels, height, width)
-        if columns:
-            kernel = kernel.reshape(len(kernel), -1, columns, columns).transpose(0, 2, 3, 1).reshape(kernel.shape)
-        file.put(layer, kernel.T, file.take(f"{name}.bias"))
+    def dense(layer, name, side=None):
+        kernel = file.take(f"{name}.weight")  # (out, in); after flattening, in is (channels, side, side)
+        if side:
+            kernel = kernel.reshape(len(kernel), -1, side, side).transpose(0, 2, 3, 1).reshape(kernel.shape)
+        file.load(layer, kernel.T, file.take(f"{name}.bias"))
 
-    for layer in file.of("backbone."):
+    for layer in file.remaining("backbone."):
         name = _torchvision_name(layer)
         if name is None:
             file.fail(f"holds torchvision's ResNet, which has no {layer}")
         if name.endswith(("bn1", "bn2", "bn3", "downsample.1")):
-            file.put(layer, *file.norm(parts(name), epsilon))
+            file.load(layer, *file.norm(parts(name), epsilon))
         else:
-            file.put(layer, file.take(f"{name}.weight").transpose(2, 3, 1, 0))
-    if not detects:
+            file.load(layer, file.take(f"{name}.weight").transpose(2, 3, 1, 0))
+    if not is_detector:
         return file.finish()  # a classifier, or a backbone alone
-    if file.of("fpn.norm."):
+    if file.remaining("fpn.norm."):
         file.fail("has other norms than model.heads v2_group")
 
     for level in range(4):
         for layer, blocks in (("lateral", "inner_blocks"), ("output", "layer_blocks")):
             name = f"backbone.fpn.{blocks}.{level}"
             conv(f"fpn.{layer}.{level}", f"{name}.0", f"{name}.1")
-    for layer in file.of("rpn.conv."):
+    for layer in file.remaining("rpn.conv."):
         conv(layer, f"rpn.head.conv.{layer[-1]}.0")
     conv("rpn.objectness", "rpn.head.cls_logits")
     conv("rpn.deltas", "rpn.head.bbox_pred")
-    convs = file.of("box_head.conv.")
+    convs = file.remaining("box_head.conv.")
     for layer in convs:
         name = f"roi_heads.box_head.{layer[-1]}"
         conv(layer, f"{name}.0", f"{name}.1")
     if convs:
-        dense("box_head.dense.0", f"roi_heads.box_head.{len(convs) + 1}", ROI_BOX_SIDE)  # one flattens between
+        dense("box_head.dense.0", f"roi_heads.box_head.{len(convs) + 1}", ROI_BOX_SIDE)  # after a Flatten
     else:
         dense("box_head.dense.0", "roi_heads.box_head.fc6", ROI_BOX_SIDE)
         dense("box_head.dense.1", "roi_heads.box_head.fc7")
@@ -257,29 +258,29 @@ def _torchvision(file: _File) -> Report:
         name = f"roi_heads.mask_head.{index}"
         conv(f"mask_head.conv.{index}", f"{name}.0", f"{name}.1")
     upsample = file.take("roi_heads.mask_predictor.conv5_mask.weight")  # (in, out, height, width)
-    file.put(
+    file.load(
         "mask_head.upsample", upsample.transpose(2, 3, 1, 0), file.take("roi_heads.mask_predictor.conv5_mask.bias")
     )
     logits = file.take("roi_heads.mask_predictor.mask_fcn_logits.weight")
-    file.put("mask_head.logits", logits[:, :, 0, 0], file.take("roi_heads.mask_predictor.mask_fcn_logits.bias"))
+    file.load("mask_head.logits", logits[:, :, 0, 0], file.take("roi_heads.mask_predictor.mask_fcn_logits.bias"))
     return file.finish()
 
 
 def _torchvision_name(layer: str) -> str | None:
-    """Of a layer of KerasHub's ResNet, `backbone.conv1_bn` or `backbone.stack1_block0_2_conv`."""
+    """torchvision's name of a KerasHub ResNet layer such as `backbone.conv1_bn` or `backbone.stack1_block0_2_conv`."""
     if layer in ("backbone.conv1_conv", "backbone.conv1_bn"):
         return "backbone.body." + ("conv1" if layer.endswith("conv") else "bn1")
-    found = re.fullmatch(r"backbone\.stack(\d)_block(\d+)_(\d)_(conv|bn)", layer)
-    if not found:
+    match = re.fullmatch(r"backbone\.stack(\d)_block(\d+)_(\d)_(conv|bn)", layer)
+    if not match:
         return None
-    stack, block, part, kind = found.groups()
+    stack, block, part, kind = match.groups()
     if part == "0":
         return f"backbone.body.layer{int(stack) + 1}.{block}.downsample.{'01'[kind == 'bn']}"
     return f"backbone.body.layer{int(stack) + 1}.{block}.{kind}{part}"
 
 
 def _h5_tensors(path: Path) -> dict[str, np.ndarray]:
-    """By layer/weight, whatever group they lie in: rpn_model/rpn_conv_shared/kernel:0 is rpn_conv_shared/kernel."""
+    """Tensors by layer/weight without the outer group: rpn_model/rpn_conv_shared/kernel:0 is rpn_conv_shared/kernel."""
     tensors = {}
 
     def visit(name, item):
@@ -306,40 +307,40 @@ def _matterport(file: _File) -> Report:
         (kernel, bias), (scale, shift) = affine(name), file.folded_norm(parts(norm_name), MATTERPORT_EPSILON)
         return kernel * scale, bias * scale + shift
 
-    for layer in file.of("backbone."):
+    for layer in file.remaining("backbone."):
         name = _matterport_name(layer)
         if name is None:
             file.fail(f"holds Matterport's ResNet, which has no {layer}")
         if layer.endswith("_conv"):
-            file.put(layer, file.take(f"{name}/kernel"))
+            file.load(layer, file.take(f"{name}/kernel"))
         else:
-            bias = file.take(f"{name}/bias")  # of the convolution, where ours has none
+            bias = file.take(f"{name}/bias")  # of the convolution; ours has none
             norm = "bn_conv1" if name == "conv1" else name.replace("res", "bn")
             gain, offset, mean, variance = file.norm(parts(norm), MATTERPORT_EPSILON)
-            file.put(layer, gain, offset, mean - bias, variance)
-    if file.of("fpn.norm."):
+            file.load(layer, gain, offset, mean - bias, variance)
+    if file.remaining("fpn.norm."):
         file.fail("has other norms than model.heads v2_group")
     for level in range(4):
-        file.put(f"fpn.lateral.{level}", *affine(f"fpn_c{level + 2}p{level + 2}"))
-        file.put(f"fpn.output.{level}", *affine(f"fpn_p{level + 2}"))
+        file.load(f"fpn.lateral.{level}", *affine(f"fpn_c{level + 2}p{level + 2}"))
+        file.load(f"fpn.output.{level}", *affine(f"fpn_p{level + 2}"))
 
-    file.put("rpn.conv.0", *affine("rpn_conv_shared"))
-    file.put("rpn.objectness", *map(_objectness, affine("rpn_class_raw")))
-    file.put("rpn.deltas", *map(_rpn_deltas, affine("rpn_bbox_pred")))
-    kernel, bias = folded("mrcnn_class_conv1", "mrcnn_class_bn1")  # a convolution of the whole RoI: a dense layer
-    file.put("box_head.dense.0", kernel.reshape(-1, kernel.shape[-1]), bias)
+    file.load("rpn.conv.0", *affine("rpn_conv_shared"))
+    file.load("rpn.objectness", *map(_objectness, affine("rpn_class_raw")))
+    file.load("rpn.deltas", *map(_rpn_deltas, affine("rpn_bbox_pred")))
+    kernel, bias = folded("mrcnn_class_conv1", "mrcnn_class_bn1")  # over the whole RoI, so a dense layer
+    file.load("box_head.dense.0", kernel.reshape(-1, kernel.shape[-1]), bias)
     kernel, bias = folded("mrcnn_class_conv2", "mrcnn_class_bn2")
-    file.put("box_head.dense.1", kernel[0, 0], bias)
-    file.put("box_head.class_logits", *affine("mrcnn_class_logits"))
-    file.put(
+    file.load("box_head.dense.1", kernel[0, 0], bias)
+    file.load("box_head.class_logits", *affine("mrcnn_class_logits"))
+    file.load(
         "box_head.deltas",
         *(_groups(values, 4)[..., Y_FIRST].reshape(values.shape) for values in affine("mrcnn_bbox_fc")),
     )
     for index in range(4):
-        file.put(f"mask_head.conv.{index}", *folded(f"mrcnn_mask_conv{index + 1}", f"mrcnn_mask_bn{index + 1}"))
-    file.put("mask_head.upsample", *affine("mrcnn_mask_deconv"))
+        file.load(f"mask_head.conv.{index}", *folded(f"mrcnn_mask_conv{index + 1}", f"mrcnn_mask_bn{index + 1}"))
+    file.load("mask_head.upsample", *affine("mrcnn_mask_deconv"))
     kernel, bias = affine("mrcnn_mask")
-    file.put("mask_head.logits", kernel[0, 0].T, bias)
+    file.load("mask_head.logits", kernel[0, 0].T, bias)
     return file.finish()
 
 
@@ -359,11 +360,11 @@ def _rpn_deltas(values: np.ndarray) -> np.ndarray:
 
 
 def _matterport_name(layer: str) -> str | None:
-    """Of the convolution, for a layer of KerasHub's ResNet and for its norm alike: conv1, res3a_branch2b."""
+    """Matterport's name of a KerasHub ResNet convolution, or of the one before a norm: conv1, res3a_branch2b."""
     if layer in ("backbone.conv1_conv", "backbone.conv1_bn"):
         return "conv1"
-    found = re.fullmatch(r"backbone\.stack(\d)_block(\d+)_(\d)_(?:conv|bn)", layer)
-    if not found:
+    match = re.fullmatch(r"backbone\.stack(\d)_block(\d+)_(\d)_(?:conv|bn)", layer)
+    if not match:
         return None
-    stack, block, part = map(int, found.groups())
+    stack, block, part = map(int, match.groups())
     return f"res{stack + 2}{chr(ord('a') + block)}_branch" + ("1" if part == 0 else "2" + "abc"[part - 1])

@@ -10,13 +10,13 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model import device
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
-PART_BYTES = 2**23  # gathered of an image at once: what is larger leaves the cache of a CPU
+PART_BYTES = 2**23  # gathered per image at once, to stay in a CPU's cache
 
 
 def levels(rois: KerasTensor, count: int, first: int = 2) -> KerasTensor:
     """Index (...,) int32 from 0 of the pyramid level for each RoI (..., 4): Lin et al. 2017, equation 1.
 
-    The pyramid holds `count` levels from P<first> on; RoIs beyond it go to the nearest.
+    The pyramid has `count` levels from P<first> on; smaller and larger RoIs get the first and last one.
     """
     side = ops.sqrt(box_ops.areas(rois))
     level = ops.floor(CANONICAL_LEVEL + ops.log2(ops.maximum(side, 1e-6) / CANONICAL_SIDE) + 1e-6)
@@ -24,9 +24,9 @@ def levels(rois: KerasTensor, count: int, first: int = 2) -> KerasTensor:
 
 
 class RoIAlign:
-    """Pools features of regions from a pyramid: its maps (B, H_l, W_l, C) of the given strides, laid out once.
+    """Pools features of regions from a pyramid: maps (B, H_l, W_l, C) of the given strides, concatenated once.
 
-    Every bin is the mean of samples x samples bilinear samples. `aligned=False` is the original definition (as in
+    Each bin is the mean of samples x samples bilinear samples. aligned: False is the original definition (of
     torchvision's and Detectron's weights), True shifts by half a cell. Points more than one cell outside the map give
     zero, as in torchvision.
     """
@@ -40,12 +40,12 @@ class RoIAlign:
         self.table = ops.reshape(ops.concatenate(cells, axis=1), (-1, pyramid[0].shape[-1]))  # (B * cells, C)
 
     def __call__(self, rois: KerasTensor, roi_levels: KerasTensor, side: int) -> KerasTensor:
-        """Features (B, R, side, side, C), float as the pyramid, of rois (B, R, 4) x1 y1 x2 y2 in image pixels, each on
-        the level of the index in roi_levels (B, R) int32. Its gradient goes to the pyramid, as in torchvision."""
+        """Features (B, R, side, side, C), in the pyramid's dtype, of rois (B, R, 4) x1 y1 x2 y2 in image pixels, each
+        from the level of index roi_levels (B, R) int32. The gradient goes to the pyramid only, as in torchvision."""
         return self.pool([(rois, roi_levels, side)])[0]
 
     def pool(self, requests: Sequence[tuple[KerasTensor, KerasTensor, int]]) -> list[KerasTensor]:
-        """What a call gives for each of `requests`; together they need but one gradient as large as the pyramid."""
+        """Features for each of `requests`, the arguments of a call; they share one gradient of the pyramid's size."""
         indices, weights = zip(*(self._bins(*request) for request in requests), strict=True)
         pooled = _weighted_sums(self.table, ops.concatenate(indices, axis=1), ops.concatenate(weights, axis=1))
         ends = accumulate(index.shape[1] for index in indices)
@@ -55,22 +55,22 @@ class RoIAlign:
         ]
 
     def _bins(self, rois, roi_levels, side):
-        """Of each bin the rows of the table that it is made of, and their weights, both (B, R * side * side, K)."""
+        """The rows of the table that each bin sums, and their weights, both (B, R * side * side, K)."""
 
         def of_level(values, dtype):  # (B, R)
             return ops.take(ops.convert_to_tensor(values, dtype), roi_levels)
 
         cells = [height * width for height, width in self.shapes]
         images = ops.arange(ops.shape(rois)[0], dtype="int32")[:, None]
-        start = of_level([sum(cells[:k]) for k in range(len(cells))], "int32") + images * sum(cells)
+        start = of_level([sum(cells[:k]) for k in range(len(cells))], "int32") + images * sum(cells)  # (B, R)
         heights, widths = (of_level(list(lengths), "int32") for lengths in zip(*self.shapes, strict=True))
-        corners = ops.cast(rois, "float32") / of_level(list(self.strides), "float32")[..., None]
+        corners = ops.cast(rois, "float32") / of_level(list(self.strides), "float32")[..., None]  # (B, R, 4) in cells
         corners = corners - 0.5 if self.aligned else corners
         ys, y_weights = _axis(corners[..., 1], corners[..., 3], heights, side, self.samples, self.aligned)
         xs, x_weights = _axis(corners[..., 0], corners[..., 2], widths, side, self.samples, self.aligned)
 
         # Each bin is a weighted sum of the cells in its rows and columns.
-        rows = start[..., None, None] + ys * widths[..., None, None]
+        rows = start[..., None, None] + ys * widths[..., None, None]  # (B, R, side, 2 samples)
         index = rows[:, :, :, None, :, None] + xs[:, :, None, :, None, :]  # (B, R, side, side, 2 samples, 2 samples)
         weights = y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]
         bins = -1, rois.shape[1] * side * side, (2 * self.samples) ** 2
@@ -78,27 +78,27 @@ class RoIAlign:
 
 
 def _weighted_sums(table, index, weights):
-    """(B, bins, C): for each bin the sum of the rows `index` (B, bins, K) of `table` by `weights` (B, bins, K).
+    """(B, bins, C): for each bin the sum of rows `index` (B, bins, K) of `table`, weighted by `weights` (B, bins, K).
 
-    As a product of a row and a matrix a bin needs neither a tensor a corner nor one a weight, and part by part what is
-    gathered stays in the cache: a quarter of the time. The parts are a loop, or XLA would hold all of them at once.
-    Backwards one corner of all bins at a time does the same.
+    One vector-matrix product per bin allocates no tensor per corner or weight, and in parts the gathered rows stay in
+    the cache: a quarter of the time. The parts run in a loop, or XLA would hold all of them at once. The gradient loops
+    over the K corners instead.
     """
-    bins, around, channels = *index.shape[1:], table.shape[-1]
-    # XLA makes one kernel of gathering and summing; a GPU has no use for parts then.
+    bins, corners, channels = *index.shape[1:], table.shape[-1]
+    # XLA fuses gathering and summing, so a GPU needs no parts.
     whole = device.accelerated() and keras.backend.backend() == "jax"
-    step = bins if whole else min(bins, max(1, PART_BYTES // (4 * around * channels)))
+    step = bins if whole else min(bins, max(1, PART_BYTES // (4 * corners * channels)))
     parts = -(-bins // step)
 
     def split(values):  # (parts, B, step, K)
         values = ops.pad(values, ((0, 0), (0, parts * step - bins), (0, 0)))
-        return ops.swapaxes(ops.reshape(values, (-1, parts, step, around)), 0, 1)
+        return ops.swapaxes(ops.reshape(values, (-1, parts, step, corners)), 0, 1)
 
     @ops.custom_gradient
-    def pool(table, index, weights):  # all of them, as JAX wants no tensor from outside
+    def pool(table, index, weights):  # all as arguments: JAX allows no tensor from outside
         def sums(part):
             index, weights = part  # (B, step, K)
-            return ops.matmul(weights[:, :, None], ops.take(table, index, axis=0))[:, :, 0]
+            return ops.matmul(weights[:, :, None], ops.take(table, index, axis=0))[:, :, 0]  # (B, step, C)
 
         if parts == 1:
             pooled = sums((index, weights))
@@ -106,14 +106,14 @@ def _weighted_sums(table, index, weights):
             pooled = ops.swapaxes(ops.map(sums, (split(index), split(weights))), 0, 1)  # (B, parts, step, C)
             pooled = ops.reshape(pooled, (-1, parts * step, channels))[:, :bins]
 
-        def gradient(upstream):
+        def gradient(upstream):  # (B, bins, C)
             def add(corner, total):
-                spread = ops.take(weights, corner, axis=2)[..., None] * upstream
-                rows = ops.reshape(ops.take(index, corner, axis=2), (-1,))
+                spread = ops.take(weights, corner, axis=2)[..., None] * upstream  # (B, bins, C)
+                rows = ops.reshape(ops.take(index, corner, axis=2), (-1,))  # (B * bins,)
                 spread = ops.cast(ops.reshape(spread, (-1, channels)), "float32")
                 return total + ops.segment_sum(spread, rows, ops.shape(table)[0])
 
-            total = ops.fori_loop(0, around, add, ops.zeros(ops.shape(table), "float32"))
+            total = ops.fori_loop(0, corners, add, ops.zeros(ops.shape(table), "float32"))
             return ops.cast(total, table.dtype), None, None
 
         return pooled, gradient
@@ -122,10 +122,11 @@ def _weighted_sums(table, index, weights):
 
 
 def _axis(low, high, length, side, samples, aligned):
-    """Of one axis, the cells that each bin is made of and their weights, both (B, R, side, 2 samples)."""
+    """The cells along one axis that each bin sums, and their weights, both (B, R, side, 2 samples); low, high, length
+    (B, R): edges of the RoI and size of the map, in cells."""
     extent = high - low if aligned else ops.maximum(high - low, 1.0)
     steps = (ops.arange(side * samples, dtype="float32") + 0.5) / (side * samples)
-    points = low[..., None] + extent[..., None] * steps
+    points = low[..., None] + extent[..., None] * steps  # (B, R, side * samples)
     length = length[..., None]
     inside = ops.logical_and(points >= -1.0, points <= ops.cast(length, "float32"))
     points = ops.clip(points, 0.0, ops.cast(length - 1, "float32"))

@@ -1,4 +1,4 @@
-"""The heads on regions of interest: what a box holds (Fast R-CNN) and its mask (Mask R-CNN)."""
+"""The heads on regions of interest: classes and boxes (Fast R-CNN), masks (Mask R-CNN) and attributes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,22 +14,22 @@ from fashionseg.model.roi_align import RoIAlign, levels
 
 FG_IOU_THRESH = 0.5
 POSITIVE_FRACTION = 0.25  # of the sampled RoIs
-ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features; the mask that comes out is twice ROI_MASK_SIDE
-CANDIDATES = 1000  # the best of all (RoI, class) pairs that enter the last suppression
+ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features; masks have twice ROI_MASK_SIDE pixels
+CANDIDATES = 1000  # best (RoI, class) pairs that enter NMS
 BOX_MIN_SIZE = 1e-2  # pixels; thinner detections are dropped
-DENSE = 1024
-# Masks and attributes are computed in so many parts of an image's slots, or in parts of so many slots if that is more:
-# a part without an instance costs nothing, but each makes the graph larger. An accelerator computes all at once: there
-# what each part adds to the gradient of the whole pyramid costs more than empty slots do.
+DENSE = 1024  # units
+# Masks and attributes of an image are computed in at most MAX_PARTS parts of at least MIN_PART slots. A part without
+# instances costs nothing, but each enlarges the graph. A GPU computes all slots at once: there each part's gradient of
+# the whole pyramid costs more than empty slots.
 MAX_PARTS, MIN_PART = 8, 16
 
 
 @keras.saving.register_keras_serializable("fashionseg")
 class BoxHead(layers.Layer):
-    """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4), and the
-    feature (B, R, 1024) that both come from.
+    """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4), and their
+    input, features (B, R, 1024).
 
-    With `conv_widths` 3x3 convolutions so wide take the place of the first of the two; normed: each with group norm.
+    conv_widths: filters of 3x3 convolutions that replace the first dense layer; normed: with group norm.
     """
 
     def __init__(self, classes: int, conv_widths: Sequence[int] = (), normed: bool = False, **kwargs):
@@ -40,7 +40,7 @@ class BoxHead(layers.Layer):
         self.convs, self.norms = convs.stack(self.conv_widths, normed)
         uniform = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
         self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
-        # The last layers begin near zero, as in Detectron: every class equally likely, every box as proposed.
+        # The last layers start near zero, as in Detectron: every class equally likely, every box as proposed.
         near_zero = [initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
         self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
         self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=near_zero[1], dtype="float32")
@@ -54,21 +54,22 @@ class BoxHead(layers.Layer):
 
     def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = convs.through(self.convs, self.norms, hidden)
+        hidden = convs.apply(self.convs, self.norms, hidden)  # (B * R, 7, 7, C)
         hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * ROI_BOX_SIDE**2))
         for layer in self.dense:
-            hidden = layer(hidden)
+            hidden = layer(hidden)  # (B, R, 1024)
         deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.classes + 1, 4))
         return self.class_logits(hidden), deltas, hidden
 
 
 @keras.saving.register_keras_serializable("fashionseg")
 class MaskHead(layers.Layer):
-    """Four convolutions, one doubling: mask logits (B, R, 28, 28) of features (B, R, 14, 14, C) for one class an RoI.
+    """Four convolutions and one upsampling: mask logits (B, R, 28, 28) from features (B, R, 14, 14, C) for one class
+    per RoI.
 
-    The last 1x1 convolution of the paper answers for all classes; here only the filter of the RoI's own class
-    (B, R) int32, 0 background, is applied, the same numbers for a fraction of the work. class_agnostic: there is but
-    one filter, for whatever class. normed: group norm after each of the four.
+    The paper's last 1x1 convolution predicts masks of all classes; here only the filter of the RoI's class, (B, R)
+    int32, 0 = background, is applied: the same numbers for a fraction of the work. class_agnostic: one filter for all
+    classes. normed: group norm after each of the four.
     """
 
     def __init__(self, classes: int, channels: int, class_agnostic: bool = False, normed: bool = False, **kwargs):
@@ -92,16 +93,16 @@ class MaskHead(layers.Layer):
     def call(self, features: KerasTensor, classes: KerasTensor) -> KerasTensor:
         count = features.shape[1]
         hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = convs.through(self.convs, self.norms, hidden)
-        # The kernel of the doubling is as wide as its stride: one product gives each cell its 2 x 2 pixels.
+        hidden = convs.apply(self.convs, self.norms, hidden)  # (B * R, 14, 14, channels)
+        # The upsampling kernel is as large as its stride, so one product gives each cell its 2 x 2 pixels.
         kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.channels, -1))
         hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * ROI_MASK_SIDE) ** 2, self.channels))
         hidden = ops.relu(hidden + self.upsample.bias)
         filters = ops.zeros_like(classes) if self.class_agnostic else classes
-        # Products, since the gradient of ops.take is sparse, where Keras' check for float16's infinities misses some.
-        own = ops.one_hot(filters, self.kernel.shape[0], dtype=self.compute_dtype)  # (B, R, filters)
-        logits = ops.matmul(hidden, ops.matmul(own, self.kernel)[..., None])[..., 0]
-        logits = logits + ops.matmul(own, self.bias[:, None])
+        # Not ops.take: its gradient is sparse, and there Keras' check for float16 infinities misses some.
+        one_hot = ops.one_hot(filters, self.kernel.shape[0], dtype=self.compute_dtype)  # (B, R, filters)
+        logits = ops.matmul(hidden, ops.matmul(one_hot, self.kernel)[..., None])[..., 0]  # (B, R, 28 * 28)
+        logits = logits + ops.matmul(one_hot, self.bias[:, None])
         logits = ops.reshape(logits, (-1, ROI_MASK_SIDE, ROI_MASK_SIDE, 2, 2))
         logits = ops.reshape(ops.swapaxes(logits, 2, 3), (-1, count, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE))
         return ops.cast(logits, "float32")
@@ -111,8 +112,8 @@ class MaskHead(layers.Layer):
 class RoIHeads(layers.Layer):
     """Box head, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
 
-    attributes: none, linear or conv; attribute_count of the head if there is one. box_convs: 3x3 convolutions in the
-    box head; normed: group norm; class_agnostic_masks: one mask filter for all classes.
+    attributes: none, linear or conv; attribute_count: its outputs. box_convs: number of 3x3 convolutions in the box
+    head; normed: group norm; class_agnostic_masks: one mask filter for all classes.
     """
 
     def __init__(
@@ -173,10 +174,10 @@ class RoIHeads(layers.Layer):
         batch: dict[str, KerasTensor],
         uniform: KerasTensor,
     ) -> dict[str, KerasTensor]:
-        """Losses `classifier`, `box_reg`, `mask` and, with that head, `attributes` over a sample of the proposals and
-        the true boxes.
+        """Losses `classifier`, `box_reg`, `mask` and, with an attribute head, `attributes` over a sample of proposals
+        and ground truth boxes.
 
-        proposals (B, P, 4), scores (B, P) 0 where padding; `uniform` (B, P + N) decides the sample.
+        proposals (B, P, 4), scores (B, P) 0 where padding; uniform (B, P + N): random numbers for the sampling.
         """
         gt_boxes, gt_classes = batch["boxes"], batch["classes"]
         gt_valid = gt_classes > 0
@@ -193,27 +194,27 @@ class RoIHeads(layers.Layer):
         matched_idxs = ops.maximum(targets.take(matched_idxs, indices), 0)  # (B, R)
         labels = ops.where(foreground, targets.take(gt_classes, matched_idxs), 0)
         matched_boxes = targets.take(gt_boxes, matched_idxs)  # (B, R, 4)
-        # Foreground comes first in a sample: the heads for masks and attributes see these slots alone.
+        # Foreground comes first in a sample: only these slots go through the mask and attribute heads.
         first = slice(positives)
         if device.accelerated():
             box_features, mask_features = self.align(pyramid)((rois, ROI_BOX_SIDE), (rois[:, first], ROI_MASK_SIDE))
             logits, deltas, features = self.box_head(box_features)
-            of_instances = self._instance_heads(mask_features, labels[:, first], features[:, first])
+            instance_logits = self._instance_heads(mask_features, labels[:, first], features[:, first])
         else:
             logits, deltas, features = self(pyramid, rois)
-            of_instances = self._in_parts(
+            instance_logits = self._in_parts(
                 pyramid, rois[:, first], labels[:, first], features[:, first], foreground[:, first]
             )
-        mask_logits, attribute_logits = of_instances
+        mask_logits, attribute_logits = instance_logits  # (B, positives, 28, 28), (B, positives, A)
         deltas = ops.take_along_axis(deltas, labels[..., None, None], axis=2)[:, :, 0]  # (B, R, 4)
-        regression_targets = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)
+        regression_targets = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)  # (B, R, 4)
 
         mask_targets = targets.project_masks(
             targets.take(batch["masks"], matched_idxs[:, first]),
             matched_boxes[:, first],
             rois[:, first],
             2 * ROI_MASK_SIDE,
-        )
+        )  # (B, positives, 28, 28)
         values = {
             "classifier": losses.classifier(logits, labels, used),
             "box_reg": losses.box_reg(deltas, regression_targets, foreground, used),
@@ -234,16 +235,16 @@ class RoIHeads(layers.Layer):
         nms_iou: float,
     ) -> dict[str, KerasTensor]:
         """Detections, best first: boxes (B, D, 4), scores (B, D), classes (B, D) int32, masks (B, D, 28, 28), margins
-        (B, D), the score minus that of the next best class, and, with that head, attributes (B, D, A) in 0..1.
+        (B, D), the score minus that of the next best class, and, with an attribute head, attributes (B, D, A) in 0..1.
 
-        Class 0 is padding. Suppression is by class among the CANDIDATES best pairs of proposal and class, or as many
-        as there are detections if that is more.
+        Class 0 is padding. NMS is per class, among the CANDIDATES best pairs of proposal and class, or as many as there
+        are detections if that is more.
         """
         logits, deltas, features = self(pyramid, proposals)
-        probabilities = ops.softmax(logits, axis=-1)
+        probabilities = ops.softmax(logits, axis=-1)  # (B, P, classes + 1)
         boxes = box_ops.decode(deltas[:, :, 1:], proposals[:, :, None], box_ops.HEAD_WEIGHTS)
         boxes = ops.reshape(box_ops.clip(boxes, sizes), (-1, proposals.shape[1] * self.classes, 4))
-        keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= BOX_MIN_SIZE, axis=-1)  # (B, P * classes)
+        keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= BOX_MIN_SIZE, axis=-1)  # (B, P * classes), as pair_scores
         pair_scores = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
         pair_scores = ops.reshape(pair_scores, (-1, proposals.shape[1] * self.classes))
         pair_scores = ops.where(ops.logical_and(keep, pair_scores > score_threshold), pair_scores, 0.0)
@@ -252,13 +253,13 @@ class RoIHeads(layers.Layer):
         scores, pair = ops.top_k(pair_scores, candidates)  # (B, candidates)
         keep = nms(targets.take(boxes, pair), scores, nms_iou, pair % self.classes)
         scores, indices = ops.top_k(ops.where(keep, scores, 0.0), min(self.detections, candidates))
-        missing = (0, 0), (0, self.detections - indices.shape[1])  # slots that there are no pairs for
+        missing = (0, 0), (0, self.detections - indices.shape[1])  # where pairs are fewer than detections
         scores, pair = ops.pad(scores, missing), ops.pad(targets.take(pair, indices), missing)  # (B, D)
         valid, roi = scores > 0, pair // self.classes
         boxes = ops.where(valid[..., None], targets.take(boxes, pair), 0.0)  # (B, D, 4)
         classes = ops.where(valid, ops.cast(pair % self.classes, "int32") + 1, 0)
         others = ops.one_hot(classes, self.classes + 1) < 0.5  # (B, D, classes + 1)
-        next_best = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)
+        next_best = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)  # (B, D)
         mask_logits, attribute_logits = self._in_parts(pyramid, boxes, classes, targets.take(features, roi), valid)
         detections = {
             "boxes": boxes,
@@ -272,7 +273,7 @@ class RoIHeads(layers.Layer):
         return detections
 
     def _instance_heads(self, roi_features, classes, features):
-        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A), A = 0 without that head, of the RoI features
+        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A), A = 0 without an attribute head, from RoI features
         (B, R, 14, 14, C), classes (B, R) and the box head's features (B, R, F)."""
         masks = self.mask_head(roi_features, classes)
         if not self.attribute_head:
@@ -280,13 +281,13 @@ class RoIHeads(layers.Layer):
         return masks, self.attribute_head(features, roi_features)
 
     def _in_parts(self, pyramid, rois, classes, features, used):
-        """`_instance_heads` of rois (B, R, 4). The used slots (B, R) bool come first; the others give whatever they
-        give."""
+        """`_instance_heads` of rois (B, R, 4), skipping parts without used slots. used (B, R) bool: these come first;
+        the output of other slots is undefined."""
         step = max(-(-rois.shape[1] // MAX_PARTS), MIN_PART)
         attributes = self.attribute_count if self.attribute_head else 0
         align = self.align(pyramid)
 
-        def nothing(part):
+        def zeros(part):
             shape = ops.shape(rois)[0], rois[:, part].shape[1]
             return ops.zeros((*shape, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE)), ops.zeros((*shape, attributes))
 
@@ -297,5 +298,5 @@ class RoIHeads(layers.Layer):
         if device.accelerated():
             return heads(slice(None))
         parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
-        done = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(nothing, part)) for part in parts]
-        return [ops.concatenate(kind, axis=1) for kind in zip(*done, strict=True)]
+        outputs = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(zeros, part)) for part in parts]
+        return [ops.concatenate(logits, axis=1) for logits in zip(*outputs, strict=True)]

@@ -20,11 +20,11 @@ RPN_MIN_SIZE = 1e-3  # pixels; thinner proposals are dropped
 
 @keras.saving.register_keras_serializable("fashionseg")
 class RegionProposals(layers.Layer):
-    """3x3 convolutions, `convs` of them and `channels` wide, and two 1x1 over every level; anchors are `anchor_side`
-    pixels on P2, double a level, and have the `ratios` of height to width.
+    """`convs` 3x3 convolutions of `channels` filters and two 1x1 convolutions, shared by all levels. Anchors have a
+    side of `anchor_side` pixels on P2, twice that on each next level, and `ratios` of height to width.
 
-    `proposals` boxes an image: so many a level enter suppression, so many leave it altogether. Anchors centred in the
-    padding are neither learned from nor proposed.
+    proposals: boxes per level that enter NMS, and boxes per image that are kept. Anchors centred in the padding are
+    neither trained on nor proposed.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class RegionProposals(layers.Layer):
         ratios: Sequence[float] = anchor_ops.RATIOS,
         **kwargs,
     ):
-        # float32 is for the 1x1 kernels; the 3x3 convolutions have the policy in force.
+        # float32 is for the 1x1 kernels; the 3x3 convolutions follow the global dtype policy.
         super().__init__(**{"dtype": "float32", **kwargs, "autocast": False})
         self.channels = channels
         self.strides = strides
@@ -47,7 +47,7 @@ class RegionProposals(layers.Layer):
         self.ratios = list(ratios)
         normal = initializers.RandomNormal(stddev=0.01)
         count = len(ratios)
-        # The first one by itself, for the sake of files from when there was but one.
+        # The first one is an attribute of its own: weight files from when there was only one still load.
         self.conv, *self.more_convs = [
             Conv2D(channels, activation="relu", kernel_initializer=normal) for _ in range(convs)
         ]
@@ -60,8 +60,8 @@ class RegionProposals(layers.Layer):
             conv.build((*shapes[0][:-1], self.channels))
 
     def call(self, pyramid: list[KerasTensor]) -> tuple[list[KerasTensor], list[KerasTensor]]:
-        """Logits (B, A_l) and deltas (B, A_l, 4) of every level's anchors."""
-        # Both 1x1 convolutions as one product of the features in float32, so that they are read once.
+        """Logits (B, A_l) and deltas (B, A_l, 4) of the anchors of each level."""
+        # Both 1x1 convolutions as one float32 product, which reads the features once.
         both = self.objectness, self.deltas
         kernel = ops.concatenate([layer.kernel[0, 0] for layer in both], axis=-1)  # (C, ratios + 4 ratios)
         bias = ops.concatenate([layer.bias for layer in both], axis=-1)
@@ -70,9 +70,9 @@ class RegionProposals(layers.Layer):
             for conv in (self.conv, *self.more_convs):
                 hidden = conv(hidden)  # (B, H, W, C)
             count = hidden.shape[1] * hidden.shape[2] * len(self.ratios)
-            answers = ops.matmul(ops.cast(hidden, "float32"), kernel) + bias  # (B, H, W, ratios + 4 ratios)
-            logits.append(ops.reshape(answers[..., : len(self.ratios)], (-1, count)))
-            deltas.append(ops.reshape(answers[..., len(self.ratios) :], (-1, count, 4)))
+            outputs = ops.matmul(ops.cast(hidden, "float32"), kernel) + bias  # (B, H, W, ratios + 4 ratios)
+            logits.append(ops.reshape(outputs[..., : len(self.ratios)], (-1, count)))
+            deltas.append(ops.reshape(outputs[..., len(self.ratios) :], (-1, count, 4)))
         return logits, deltas
 
     def anchors(self, pyramid: list[KerasTensor]) -> list[KerasTensor]:
@@ -93,7 +93,7 @@ class RegionProposals(layers.Layer):
     ) -> tuple[KerasTensor, KerasTensor]:
         """Proposals (B, P, 4) in pixels and their scores (B, P), best first; a score of 0 is padding.
 
-        sizes (B, 2) int32, true heights and widths.
+        sizes (B, 2) int32: heights and widths without padding.
         """
         boxes, scores = [], []
         for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
@@ -101,7 +101,8 @@ class RegionProposals(layers.Layer):
             level_logits, indices = top_k(level_logits, min(self.proposals, level_logits.shape[1]))  # (B, K)
             level_deltas = targets.take(level_deltas, indices)  # (B, K, 4)
             level_anchors = ops.take(level_anchors, indices, axis=0)  # (B, K, 4)
-            level_boxes = box_ops.clip(box_ops.decode(level_deltas, level_anchors, box_ops.RPN_WEIGHTS), sizes)
+            level_boxes = box_ops.decode(level_deltas, level_anchors, box_ops.RPN_WEIGHTS)
+            level_boxes = box_ops.clip(level_boxes, sizes)  # (B, K, 4)
             keep = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= RPN_MIN_SIZE, axis=-1)  # (B, K)
             level_scores = ops.where(keep, ops.sigmoid(level_logits), 0.0)
             keep = nms(level_boxes, level_scores, RPN_NMS_THRESH)
@@ -121,17 +122,17 @@ class RegionProposals(layers.Layer):
         sizes: KerasTensor,
         uniform: KerasTensor,
     ) -> dict[str, KerasTensor]:
-        """Losses `objectness` and `rpn_box_reg` over a sample of anchors that `uniform` (B, A) decides.
+        """Losses `objectness` and `rpn_box_reg` over a sample of the anchors.
 
-        gt_boxes (B, N, 4), gt_valid (B, N) bool, sizes (B, 2) int32.
+        gt_boxes (B, N, 4), gt_valid (B, N) bool, sizes (B, 2) int32; uniform (B, A): random numbers for the sampling.
         """
         anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
         inside = anchor_ops.inside(anchors, sizes)  # (B, A)
-        candidates = ops.where(inside[..., None], anchors, 0.0)  # none outside is the best that there is for a box
+        candidates = ops.where(inside[..., None], anchors, 0.0)  # (B, A, 4); no box's best anchor lies in the padding
         matched_idxs = targets.match(
             gt_boxes, gt_valid, candidates, FG_IOU_THRESH, BG_IOU_THRESH, allow_low_quality=True
         )
-        matched_idxs = ops.where(inside, matched_idxs, targets.IGNORED)
+        matched_idxs = ops.where(inside, matched_idxs, targets.IGNORED)  # (B, A)
         indices, foreground, used = targets.sample(matched_idxs, uniform, BATCH_SIZE_PER_IMAGE, MAX_POSITIVES)  # (B, K)
         matched_boxes = targets.take(gt_boxes, ops.maximum(targets.take(matched_idxs, indices), 0))  # (B, K, 4)
         regression_targets = box_ops.encode(matched_boxes, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)

@@ -7,7 +7,7 @@ from fashionseg.model.roi_align import RoIAlign
 from fashionseg.model.top_k import top_k
 
 BACKGROUND, IGNORED = -1, -2
-PAIRS = 2**21  # IoUs of an image in memory at once: of all anchors with all ground truth they would be 80 MB
+PAIRS = 2**21  # IoUs per image in memory at once; of all anchors with all ground truth they would take 80 MB
 
 
 def match(
@@ -18,11 +18,12 @@ def match(
     bg_iou_thresh: float,
     allow_low_quality: bool,
 ) -> KerasTensor:
-    """Index (B, M) int32 of the ground truth each candidate belongs to, BACKGROUND, or IGNORED between the thresholds.
+    """(B, M) int32: index of each candidate's ground truth; BACKGROUND, or IGNORED between the thresholds.
 
-    gt_boxes (B, N, 4) with gt_valid (B, N) bool for rows that are no padding; candidates (B, M, 4) or (M, 4).
-    With `allow_low_quality` the best candidates of each ground truth belong to the one they overlap most, however
-    little (Faster R-CNN, section 3.1.2; ties included, as torchvision's Matcher). A ground truth without area has none.
+    gt_boxes (B, N, 4); gt_valid (B, N) bool, False for padding; candidates (B, M, 4) or (M, 4). With
+    `allow_low_quality` the best candidates of each ground truth are matched to the one they overlap most, however
+    little (Faster R-CNN, section 3.1.2; ties included, as in torchvision's Matcher). Ground truth without area is never
+    matched.
     """
     count, candidate_count = gt_boxes.shape[1], candidates.shape[-2]
     step = max(1, min(count, PAIRS // candidate_count))
@@ -38,7 +39,7 @@ def match(
         ious = ops.where(ops.take(gt_valid, rows, axis=1)[..., None], ious, -1.0)
         part_iou = ops.max(ious, axis=1)  # (B, M)
         part_gt = part * step + ops.cast(ops.argmax(ious, axis=1), "int32")
-        best_gt = ops.where(part_iou > best_iou, part_gt, best_gt)  # of equals the first, as argmax has it
+        best_gt = ops.where(part_iou > best_iou, part_gt, best_gt)  # ties: the first, as argmax
         if allow_low_quality:
             highest = ops.max(ious, axis=2, keepdims=True)  # (B, step, 1), over all candidates
             ties = ops.logical_and(ops.equal(ious, highest), highest > 0)
@@ -57,17 +58,16 @@ def match(
 def sample(
     matched_idxs: KerasTensor, uniform: KerasTensor, count: int, positives: int
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-    """Draws `count` of the candidates, at most `positives` foreground ones among them, the rest background.
+    """Samples `count` of the candidates, at most `positives` of them foreground, the rest background.
 
-    matched_idxs (B, M) as of `match`; uniform (B, M) random numbers in [0, 1), of which the largest are drawn. Returns
-    indices (B, count) int32, foreground (B, count) bool and used (B, count) bool. Foreground comes first, so the slots
-    from `positives` on are background in every image. Where there are too few candidates slots stay unused; of M
-    candidates no more than M are drawn.
+    matched_idxs (B, M) from `match`; uniform (B, M) random numbers in [0, 1), the largest of which are sampled. Returns
+    indices (B, count) int32, foreground (B, count) bool and used (B, count) bool. Foreground comes first, so slots from
+    `positives` on are background in every image. Slots stay unused where candidates are too few. count is at most M.
     """
     count, positives = min(count, matched_idxs.shape[1]), min(positives, matched_idxs.shape[1])
     foreground = matched_idxs >= 0
     priority = ops.where(foreground, uniform, -1.0)  # (B, M)
-    threshold = top_k(priority, positives)[0][:, -1:]  # (B, 1): the lowest that is drawn, or -1 where all are
+    threshold = top_k(priority, positives)[0][:, -1:]  # (B, 1): the lowest that is sampled, -1 where all are
     drawn = ops.logical_and(foreground, priority >= threshold)
     background = ops.equal(matched_idxs, BACKGROUND)
     priority = ops.where(drawn, 2.0 + uniform, ops.where(background, uniform, -1.0))
@@ -86,14 +86,14 @@ def take(values: KerasTensor, indices: KerasTensor) -> KerasTensor:
 def project_masks(masks: KerasTensor, boxes: KerasTensor, rois: KerasTensor, side: int) -> KerasTensor:
     """Targets (B, K, side, side) float32 in 0..1 of the mask head.
 
-    masks (B, K, M, M), each cropped to its own box of boxes (B, K, 4); rois (B, K, 4). As torchvision's
-    project_masks_on_boxes this is RoIAlign of the mask; outside its box a mask is background.
+    masks (B, K, M, M), each cropped to its box in boxes (B, K, 4); rois (B, K, 4). RoIAlign of the mask, as
+    torchvision's project_masks_on_boxes; outside its box a mask is background.
     """
     count, cells = masks.shape[1], masks.shape[2]
     grids = ops.pad(ops.cast(masks, "float32"), ((0, 0), (0, 0), (1, 1), (1, 1)))
     grids = ops.reshape(grids, (-1, cells + 2, cells + 2, 1))  # (B * K, M + 2, M + 2, 1)
     scale = cells / ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)  # (B, K, 2) cells a pixel
-    origin = ops.tile(boxes[..., :2], (1, 1, 2))
+    origin = ops.tile(boxes[..., :2], (1, 1, 2))  # (B, K, 4) x1, y1, x1, y1
     grid_rois = ops.reshape((rois - origin) * ops.tile(scale, (1, 1, 2)) + 1.0, (-1, 1, 4))  # (B * K, 1, 4) in cells
     level = ops.zeros_like(grid_rois[..., 0], dtype="int32")
     projected = RoIAlign([grids], [1], aligned=True)(grid_rois, level, side)  # (B * K, 1, side, side, 1)

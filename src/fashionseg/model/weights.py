@@ -1,4 +1,4 @@
-"""Reads state dicts that PyTorch saved, without PyTorch and without running what a pickle asks for."""
+"""Reads PyTorch state dicts without PyTorch and without running pickled code."""
 
 import collections
 import io
@@ -13,7 +13,7 @@ import numpy as np
 
 from fashionseg.core.errors import UserError
 
-# First two of the five pickles of a file from before PyTorch 1.6 (torch/serialization.py).
+# The first two of the five pickles in a file of PyTorch before 1.6 (torch/serialization.py).
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -57,8 +57,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Tensors by name, as `torch.save(model.state_dict(), path)` wrote them, in either of PyTorch's two formats;
     bfloat16 becomes float32.
 
-    Nothing of the pickle runs: any global but ordered dicts, tensors and their storages is refused. Raises UserError
-    where the file is missing, cut short, no state dict or inconsistent in its sizes.
+    Any global in the pickle except ordered dicts, tensors and storages is refused. Raises UserError where the file is
+    missing, truncated, not a state dict, or its sizes are inconsistent.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,14 +75,14 @@ def _read_legacy(path: Path) -> tuple[dict[str, _Tensor], dict[_Storage, np.ndar
     size = path.stat().st_size
     with path.open("rb") as file:
         if _unpickle(file) != LEGACY_MAGIC or _unpickle(file) != LEGACY_PROTOCOL:
-            raise _Broken("it does not begin as one does")
+            raise _Broken("it does not begin with PyTorch's magic number")
         machine = _unpickle(file)
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
             raise _Broken("it was not written on a little-endian machine")
         tensors, storages = _checked(_unpickle(file))
         keys = _unpickle(file)
         if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
-            raise _Broken("its list of storages is not the one that its tensors name")
+            raise _Broken("its list of storages differs from those of its tensors")
         elements = {}
         for storage in map(storages.get, keys):
             header = file.read(8)
@@ -91,7 +91,7 @@ def _read_legacy(path: Path) -> tuple[dict[str, _Tensor], dict[_Storage, np.ndar
                 raise _Broken(f"storage {storage.key} has {count} elements where {storage.count} were expected")
             elements[storage] = _elements(storage, file.read(min(storage.bytes, size)))
         if file.read(1):
-            raise _Broken("there is more in it after the last storage")
+            raise _Broken("there are bytes after the last storage")
     return tensors, elements
 
 
@@ -117,7 +117,7 @@ def _read_zip(path: Path) -> tuple[dict[str, _Tensor], dict[_Storage, np.ndarray
 
 
 def _entry(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """Its bytes, unless it would unpack to more than `most`."""
+    """The bytes of an entry; refuses one that unpacks to more than `most`."""
     size = archive.getinfo(name).file_size
     if size > most:
         raise _Broken(f"{name} unpacks to {size} bytes where {most} were expected")
@@ -129,7 +129,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            # What follows the strides, requires_grad and hooks, is for training.
+            # The arguments after the strides, requires_grad and hooks, are for training.
             return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, shape, strides)
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
@@ -137,8 +137,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identity: tuple) -> _Storage:
         kind, dtype, key, _, count, *view = identity
-        known = kind == "storage" and dtype in DTYPES.values() and isinstance(key, str)
-        if not known or not isinstance(count, int) or count < 0 or view not in ([], [None]):
+        valid = kind == "storage" and dtype in DTYPES.values() and isinstance(key, str)
+        if not valid or not isinstance(count, int) or count < 0 or view not in ([], [None]):
             raise _Broken(f"it names a storage as {identity!r}")
         return _Storage(dtype, key, count)
 
@@ -153,7 +153,7 @@ def _unpickle(file: io.BufferedIOBase) -> object:
 
 
 def _checked(tensors: object) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
-    """The tensors by name, and the storages that they name by key."""
+    """The tensors by name, and their storages by key."""
     if not isinstance(tensors, dict):
         raise _Broken(f"it holds a {type(tensors).__name__} where tensors by name were expected")
     storages = {}
@@ -174,10 +174,10 @@ def _elements(storage: _Storage, data: bytes) -> np.ndarray:
 
 
 def _array(name: str, tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
-    """A copy of the elements that the tensor shows of its storage; as_strided itself checks nothing."""
+    """The tensor as a copy of its part of the storage, with bounds checked: as_strided checks nothing."""
     _, offset, shape, strides = tensor
-    sound = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
-    if not sound or not all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *strides)):
+    valid = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)
+    if not valid or not all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *strides)):
         raise _Broken(f"tensor {name} has shape {shape!r}, strides {strides!r} and offset {offset!r}")
     if not math.prod(shape):
         return np.zeros(shape, elements.dtype)
