@@ -106,7 +106,7 @@ def test_a_shift_by_whole_pixels_is_exact():
     assert (moved[:, :11] == GREY).all()
 
 
-def test_seed_alone_decides():
+def test_the_seed_fixes_the_augmentation():
     image, masks = blobs()
     patches = [patch_of(mask) for mask in masks]
     for seed in range(60):  # some of the augmenters are rare
@@ -127,7 +127,7 @@ def test_seeds_differ():
     assert len(pictures) == 30
 
 
-def test_the_policy_flips_half_and_uncovers_grey():
+def test_flip_share_and_grey_fill():
     image, _ = blobs()
     moved = [augment.apply(augment.policy(STANDARD, seed), image, [])[0] for seed in range(60)]
     reds_left = sum(np.argwhere(by_colour(m, 0))[:, 1].mean() < WIDTH / 2 for m in moved)
@@ -152,7 +152,7 @@ def test_edge_cases(seed):
     assert augment.apply(augment.policy(STANDARD, seed), image, [])[1] == []
 
 
-def test_what_leaves_the_picture_has_no_pixel():
+def test_masks_that_leave_the_image_are_empty():
     image, masks = blobs()
     away = iaa.Affine(translate_percent={"x": 2.0}, backend="cv2")
     assert [patch.area for patch in augment.apply(away, image, [patch_of(masks[0])])[1]] == [0]
@@ -176,7 +176,7 @@ def by_hand(seed):
     return iaa.Sequential(steps, seed=seed)
 
 
-def test_params_name_what_imgaug_does():
+def test_params_build_imgaugs_augmenters():
     image, _ = blobs()
     for seed in range(40):
         expected = by_hand(None)
@@ -196,7 +196,7 @@ def test_params_name_what_imgaug_does():
         ({"Sequential": [{"Fliplr": 1}, {"Invert": 1}]}, lambda: iaa.Sequential([iaa.Fliplr(1), iaa.Invert(1)])),
     ],
 )
-def test_forms_of_arguments(step, expected):
+def test_argument_types(step, expected):
     image, _ = blobs()
     expected = expected()
     expected.seed_(5)
@@ -204,15 +204,15 @@ def test_forms_of_arguments(step, expected):
     np.testing.assert_array_equal(found(image=image), iaa.Sequential([expected])(image=image))
 
 
-def test_none_is_none():
+def test_no_steps_give_no_augmenter():
     assert augment.policy([], 0) is None
 
 
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([{"FlipLR": 0.5}], "'FlipLR' is no augmenter of imgaug; the nearest is Fliplr"),
-        ([{"Sometimes": {"p": 0.5, "then_list": [{"Multipli": 2}]}}], "'Multipli' is no .* nearest is Multiply"),
+        ([{"FlipLR": 0.5}], "'FlipLR' is not an augmenter of imgaug; the nearest is Fliplr"),
+        ([{"Sometimes": {"p": 0.5, "then_list": [{"Multipli": 2}]}}], "'Multipli' is not an .* nearest is Multiply"),
         ([{"Fliplr": {"q": 0.5}}], r"imgaug's Fliplr does not take \{'q': 0.5\}: .*'q'"),
         ([{"Multiply": "much"}], "imgaug's Multiply does not take 'much'"),
         ([{"Fliplr": 0.5, "Flipud": 0.5}], "should be one augmenter, as in"),
@@ -220,7 +220,7 @@ def test_none_is_none():
         ([{"Augmenter": None}], "imgaug's Augmenter does not take None"),
     ],
 )
-def test_what_imgaug_does_not_know_is_refused(steps, message):
+def test_unknown_augmenters_and_arguments_are_refused(steps, message):
     with pytest.raises(UserError, match=f"augment.imgaug: .*{message}"):
         augment.policy(steps, 0)
 
@@ -230,15 +230,15 @@ def test_what_imgaug_does_not_know_is_refused(steps, message):
     "step",
     [{"PiecewiseAffine": 0.1}, {"PerspectiveTransform": [0.1, 0.1]}, {"Resize": 0.5}],
 )
-def test_masks_are_not_left_behind(step):
+def test_augmenters_that_are_not_affine_are_refused(step):
     image, masks = blobs()
-    with pytest.raises(UserError, match="changes a picture's size or bends it"):
+    with pytest.raises(UserError, match="changes the image size or is not affine"):
         augment.apply(augment.policy([step], 3), image, [patch_of(masks[0])])
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds)
-def test_a_cut_is_numpys(seed):
+def test_cut_is_numpy_slicing(seed):
     random = np.random.default_rng(seed)
     image, masks = blobs()
     (height, width), (y, x) = random.integers(1, (HEIGHT, WIDTH)), random.integers(0, 40, 2)
@@ -253,7 +253,7 @@ def test_a_cut_is_numpys(seed):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds)
-def test_pasting_is_painting_over(seed):
+def test_paste_covers_what_is_below(seed):
     """Every pixel shows the upper of what lies there, and each mask what is seen of its object."""
     random = np.random.default_rng(seed)
     (h1, w1), (h2, w2) = random.integers(60, 160, (2, 2))

@@ -144,12 +144,12 @@ def test_annotations_follow_the_resized_picture(data):
     assert (batch["masks"][0, 0] == 1).all()
 
 
-def test_what_is_too_small_is_no_instance(data):
+def test_too_small_instances_are_dropped(data):
     np.testing.assert_array_equal(make(data)[1]["classes"][1], [3, 0, 0, 0])
     assert make(data).tiny == 1
 
 
-def test_what_is_too_small_takes_no_place(tmp_path):
+def test_too_small_instances_take_no_slot(tmp_path):
     """It is counted once, whether or not the image has more instances than are kept."""
     masks = [rectangle(64, 64, 8 * k, 0, 8 * k + 6, 20) for k in range(CAPACITY)]
     masks += [rectangle(64, 64, 60, 60, 61, 62), np.zeros((64, 64), np.uint8)]
@@ -157,14 +157,14 @@ def test_what_is_too_small_takes_no_place(tmp_path):
     assert (batches.dropped, batches.tiny) == (0, 2)
 
 
-def test_the_largest_are_kept_and_the_others_counted(data):
+def test_the_largest_instances_are_kept_and_others_counted(data):
     batches = make(data)
     heights = batches[2]["boxes"][0, :, 3] - batches[2]["boxes"][0, :, 1]
     assert heights.tolist() == [6, 5, 4, 3]
     assert batches.dropped == 2
 
 
-def test_the_last_batch_is_filled_with_the_first_images(data):
+def test_the_last_batch_is_filled_up_with_the_first_images(data):
     batches = make(data)
     np.testing.assert_array_equal(batches[2]["images"][1], batches[0]["images"][0])
     assert len(make(data, batch_size=16)) == 1
@@ -206,7 +206,7 @@ def blots(draw):
 
 @settings(max_examples=25, deadline=None)
 @given(blots())
-def test_shrunk_masks_are_covered_by_half(bitmap):
+def test_shrunk_cells_are_at_least_half_covered(bitmap):
     shares, cells = by_areas(bitmap), samples.shrunk(bitmap)
     if min(bitmap.shape) >= MASK_SIDE:
         sure = np.abs(shares - 0.5) > 0.01  # OpenCV rounds
@@ -254,7 +254,7 @@ def test_workers_change_nothing(data):
             assert equal(here[index], there[index])
 
 
-def test_augmentation_follows_the_image_not_its_place(data):
+def test_augmentation_depends_on_the_image_not_its_position(data):
     """The same picture moves alike wherever the shuffle puts it, and otherwise in the next epoch."""
     plain = make(data, batch_size=1, augmentation=STANDARD, seed=9)
     shuffled = make(data, batch_size=1, augmentation=STANDARD, seed=9, shuffle=True)
@@ -338,7 +338,7 @@ def test_copy_paste(blobs):
     assert all(equal(never[index], plain[index]) for index in range(2))
 
 
-def test_what_params_add_is_deterministic(blobs):
+def test_scale_and_copy_paste_are_deterministic(blobs):
     everything = Augment([{"Fliplr": 0.5}], [0.5, 2.0], 0.7)
     options = {"augmentation": everything, "seed": 9, "shuffle": True, "repeat_threshold": 1.0}
     one, two = (Batches(*blobs, 120, 2, CAPACITY, **options) for _ in range(2))
@@ -348,8 +348,8 @@ def test_what_params_add_is_deterministic(blobs):
     assert not equal(one[0], two[0])
 
 
-def test_wrong_augmenters_are_named_before_a_worker_runs(data):
-    with pytest.raises(UserError, match="'Flip' is no augmenter of imgaug; the nearest is"):
+def test_wrong_augmenters_are_refused_before_a_worker_runs(data):
+    with pytest.raises(UserError, match="'Flip' is not an augmenter of imgaug; the nearest is"):
         make(data, augmentation=Augment([{"Flip": 0.5}], [1.0, 1.0], 0.0), workers=2)
 
 
@@ -360,10 +360,10 @@ def test_faulty_pictures_are_named(data, tmp_path, workers):
         Batches(document, tmp_path, SIDE, 1, CAPACITY, workers=workers)[0]
 
 
-def test_a_turned_picture_is_refused(tmp_path):
+def test_a_picture_of_another_aspect_is_refused(tmp_path):
     document = write(tmp_path, SCENES[:1])
     document["images"][0].update(height=48, width=64)
-    with pytest.raises(UserError, match="no resized 48 x 64"):
+    with pytest.raises(UserError, match="not the aspect of 48 x 64"):
         Pictures(document, tmp_path, SIDE, 1)[0]
 
 
@@ -373,13 +373,13 @@ def test_a_document_without_images_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("side", [32, 128])
-def test_other_sides_resize(data, side):
+def test_another_side_resizes(data, side):
     batch = make(data, side=side)[0]
     np.testing.assert_array_equal(batch["sizes"], [[side, side * 3 // 4], [side, side]])
     np.testing.assert_allclose(batch["boxes"][0, 1], np.array([4, 5, 20, 30]) * side / SIDE, atol=1)
 
 
-def test_names_are_those_of_the_batch(data):
+def test_names_of_a_batch(data):
     batches = make(data, shuffle=True, seed=3)
     names = {(*batches[index]["sizes"][0], batches.names_of(index)[0]) for index in range(3)}
     sizes = {f"train/{number}.png": (height, width) for number, (height, width, _) in enumerate(SCENES, 10)}
@@ -387,7 +387,7 @@ def test_names_are_those_of_the_batch(data):
     assert batches.names_of(2)[1] == batches.names_of(0)[0]
 
 
-def test_pictures_alone(data, tmp_path):
+def test_batches_without_annotations(data, tmp_path):
     document, folder = data
     path = tmp_path / "test.json"
     path.write_text(json.dumps({"images": document["images"], "categories": CATEGORIES}))
@@ -428,7 +428,7 @@ class Recorder(Batches):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_fit_sees_each_epoch_in_its_order(data, workers):
+def test_fit_gets_each_epoch_in_its_order(data, workers):
     train, validation = Recorder(*data, SIDE, 2, CAPACITY, shuffle=True, workers=workers), make(data, workers=workers)
     model = Small()
     model.compile(optimizer="sgd")

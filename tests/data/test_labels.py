@@ -9,7 +9,7 @@ DOCUMENT = {
 }
 
 
-def test_places_follow_the_label_file_over_its_gaps():
+def test_indices_follow_the_label_file_across_gaps():
     labels = Labels.of(DOCUMENT)
     classes = labels.classes([45, 3, 0, 3])
     np.testing.assert_array_equal(classes, [3, 1, 2, 1])

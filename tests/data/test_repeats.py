@@ -29,7 +29,7 @@ def test_factors_are_the_papers(classes, threshold):
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.floats(1, 4), min_size=1, max_size=30), st.integers(0, 99))
-def test_counts_round_and_their_sum_is_fixed(wanted, seed):
+def test_counts_are_rounded_and_their_sum_is_fixed(wanted, seed):
     wanted = np.array(wanted)
     found = repeats.counts(wanted, np.random.default_rng(seed))
     total = math.ceil(wanted.sum() - 1e-6)
@@ -39,7 +39,7 @@ def test_counts_round_and_their_sum_is_fixed(wanted, seed):
     assert (found <= np.ceil(raised + 1e-6)).all()
 
 
-def test_counts_are_as_wanted_on_average():
+def test_mean_counts_are_the_factors():
     wanted = np.array([1.0, 1.25, 2.5, 1.0, 3.25])  # 9 in sum
     random = np.random.default_rng(0)
     mean = np.mean([repeats.counts(wanted, random) for _ in range(4000)], axis=0)
@@ -83,11 +83,11 @@ def test_an_epoch_repeats_rare_classes(batches):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_times_before_are_counted(order):
+def test_times_before_counts(order):
     assert repeats.times_before(np.array(order)).tolist() == [order[:at].count(one) for at, one in enumerate(order)]
 
 
-def test_a_repeated_picture_is_augmented_otherwise(batches):
+def test_a_repeated_image_is_augmented_differently(batches):
     batches.augmentation = type(batches.augmentation)([{"Affine": {"rotate": [-40, 40]}}], [1.0, 1.0], 0.0)
     pictures = [picture.tobytes() for batch in batches for picture in batch["images"]]
     rows = list(zip(seen(batches), pictures, strict=False))

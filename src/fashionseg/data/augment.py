@@ -1,8 +1,8 @@
-"""What changes a training picture and its masks alike: imgaug's augmenters, instances pasted from another picture.
+"""Augmentation of a training image and its masks: imgaug's augmenters, and copy-paste from another image.
 
-imgaug draws the random numbers and moves the picture. Masks do not go through it: a few points do, these give the
-affine map that was drawn, and every mask is warped within its own box, twice as fast in all as a stack of masks as
-imgaug's segmentation map (benchmarks/batches.py). So augmenters may move pictures by affine maps only.
+imgaug draws the random numbers and transforms the image. Masks do not go through imgaug: a few keypoints give the
+affine matrix that was drawn, and each mask is warped within its own box, twice as fast as a stack of masks as imgaug's
+segmentation map (benchmarks/batches.py). So augmenters may only move pixels by affine maps.
 """
 
 import difflib
@@ -17,17 +17,17 @@ from imgaug.augmentables import KeypointsOnImage
 
 from fashionseg.core.errors import UserError
 
-GREY = 127  # what lies beyond the picture, here and in the padding of a batch
+GREY = 127  # fill value outside the image, here and in the padding of a batch
 AUGMENTERS = {
     name: kind
     for name, kind in vars(iaa).items()
     if isclass(kind) and issubclass(kind, iaa.Augmenter) and name[0] != "_"
 }
-AFFINE = 0.5  # pixels that a point may be away from where three corners send it
+AFFINE = 0.5  # pixels that a keypoint may differ from the affine map of three corners
 
 
 class Patch(NamedTuple):
-    """A mask within its bounding box: bitmap (h, w) uint8 0 or 1, its first pixel at column x, row y of the picture."""
+    """A mask within its bounding box: bitmap (h, w) uint8 0 or 1, its first pixel at column x, row y of the image."""
 
     x: int
     y: int
@@ -44,7 +44,7 @@ class Patch(NamedTuple):
         return self.x, self.y, self.x + width, self.y + height
 
     def trimmed(self) -> "Patch":
-        """The same mask with no empty row or column around it; (0, 0) large where there is no pixel."""
+        """The same mask without empty rows and columns around it; of size (0, 0) where it is empty."""
         x, y, width, height = cv2.boundingRect(self.bitmap)
         return Patch(self.x + x, self.y + y, self.bitmap[y : y + height, x : x + width])
 
@@ -53,12 +53,12 @@ EMPTY = Patch(0, 0, np.zeros((1, 1), np.uint8))
 
 
 def policy(steps: Sequence[dict[str, Any]], seed: int) -> iaa.Augmenter | None:
-    """imgaug's augmenters one after the other, as params `augment.imgaug` names them, with this seed; None for none.
+    """A sequence of imgaug's augmenters from `augment.imgaug` of params.yaml, seeded; None if there are none.
 
-    One a sample, as drawing changes its state. Each of `steps` is {name: arguments}: a mapping by keyword, else the
-    first argument. Of the arguments a mapping or a list of such is augmenters again where its name begins with a
-    capital; two numbers are a range, more are a choice. What is uncovered becomes GREY. Raises UserError for what
-    imgaug does not know.
+    Build one per sample, since drawing changes its state. Each of `steps` is {name: arguments}; a mapping gives keyword
+    arguments, anything else the first argument. Within the arguments {Name: ...} is an augmenter where the name starts
+    with a capital; two numbers are a range, more a choice. Uncovered pixels become GREY. Raises UserError for names and
+    arguments that imgaug does not know.
     """
     if not steps:
         return None
@@ -74,7 +74,7 @@ def _built(step: Any) -> iaa.Augmenter:
     if name not in AUGMENTERS:
         names = {known.lower(): known for known in AUGMENTERS}
         nearest = names[difflib.get_close_matches(str(name).lower(), names, 1, cutoff=0)[0]]
-        raise UserError(f"augment.imgaug: {name!r} is no augmenter of imgaug; the nearest is {nearest}.")
+        raise UserError(f"augment.imgaug: {name!r} is not an augmenter of imgaug; the nearest is {nearest}.")
     kind = AUGMENTERS[name]
     fixed = {"cval": GREY} if "cval" in signature(kind.__init__).parameters else {}
     try:
@@ -83,7 +83,7 @@ def _built(step: Any) -> iaa.Augmenter:
         return kind(*[] if given is None else [_argument(given)], **fixed)
     except UserError:
         raise
-    except Exception as error:  # imgaug checks by assertions and whatever its arithmetic raises
+    except Exception as error:  # imgaug raises assertions and any error of its arithmetic
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"augment.imgaug: imgaug's {name} does not take {given!r}: {reason}") from None
 
@@ -102,29 +102,29 @@ def _is_augmenter(value: dict[Any, Any]) -> bool:
 
 
 def apply(augmenter: iaa.Augmenter, image: np.ndarray, patches: Sequence[Patch]) -> tuple[np.ndarray, list[Patch]]:
-    """Moves a picture (H, W, 3) uint8 and its masks by one drawing of `augmenter`, canvas unchanged.
+    """Augments an image (H, W, 3) uint8 and its masks with one draw of `augmenter`; the size stays.
 
-    Each patch comes back in its place, trimmed to its new bounding box; what left the picture has no pixel.
+    Patches keep their order and are trimmed to their new bounding boxes; one that left the image is empty.
     """
     height, width = image.shape[:2]
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 2), axis=-1).reshape(-1, 2)  # its corners are 0, 4 and 20
     points = (grid * (width, height)).astype(np.float32)
-    moved, found = augmenter(image=image, keypoints=KeypointsOnImage.from_xy_array(points, image.shape))
-    found = found.to_xy_array().astype(np.float32)
+    augmented, keypoints = augmenter(image=image, keypoints=KeypointsOnImage.from_xy_array(points, image.shape))
+    moved = keypoints.to_xy_array().astype(np.float32)
     corners = [0, 4, 20]
-    matrix = cv2.getAffineTransform(points[corners], found[corners])
-    if moved.shape != image.shape or np.abs(points @ matrix[:, :2].T + matrix[:, 2] - found).max() > AFFINE:
+    matrix = cv2.getAffineTransform(points[corners], moved[corners])
+    if augmented.shape != image.shape or np.abs(points @ matrix[:, :2].T + matrix[:, 2] - moved).max() > AFFINE:
         raise UserError(
-            "augment.imgaug has an augmenter that changes a picture's size or bends it, where masks cannot follow; "
-            "what moves pictures should do so by an affine map, as Affine, Fliplr or Crop with keep_size."
+            "augment.imgaug has an augmenter that changes the image size or is not affine, which masks cannot follow; "
+            "use affine ones, such as Affine, Fliplr or Crop with keep_size."
         )
-    return moved, [_warp(patch, matrix, height, width).trimmed() for patch in patches]
+    return augmented, [_warp(patch, matrix, height, width).trimmed() for patch in patches]
 
 
 def cut(
     image: np.ndarray, patches: Sequence[Patch], x: int, y: int, shape: tuple[int, int]
 ) -> tuple[np.ndarray, list[Patch]]:
-    """The part (height, width) = `shape` of a picture and its masks whose first pixel is column x, row y."""
+    """Crops an image and its masks to (height, width) = `shape`, from column x and row y."""
     height, width = shape
     return image[y : y + height, x : x + width], [_cut(patch, x, y, height, width) for patch in patches]
 
@@ -140,36 +140,36 @@ def _cut(patch: Patch, x: int, y: int, height: int, width: int) -> Patch:
 def paste(
     image: np.ndarray, patches: Sequence[Patch], other: np.ndarray, pasted: Sequence[Patch]
 ) -> tuple[np.ndarray, list[Patch]]:
-    """Copy-paste (Ghiasi et al. 2021): instances `pasted` of the picture `other` at their places upon a picture.
+    """Copy-paste (Ghiasi et al. 2021): instances `pasted` of the image `other`, at the same position in `image`.
 
-    Returns the picture and all patches, first its own, of which what lies below is taken away, then the pasted ones,
-    of which what is beyond the picture is.
+    Returns the image and all patches: its own without the pixels that are now covered, then the pasted ones, clipped
+    to the image.
     """
     _, pasted = cut(other, pasted, 0, 0, image.shape[:2])
-    above = np.zeros(image.shape[:2], np.uint8)
+    covered = np.zeros(image.shape[:2], np.uint8)
     for patch in pasted:
         x1, y1, x2, y2 = patch.box
-        above[y1:y2, x1:x2] |= patch.bitmap
+        covered[y1:y2, x1:x2] |= patch.bitmap
     height, width = (min(a, b) for a, b in zip(image.shape[:2], other.shape[:2], strict=True))
     image = image.copy()
-    np.copyto(image[:height, :width], other[:height, :width], where=above[:height, :width, None] > 0)
-    seen = []
+    np.copyto(image[:height, :width], other[:height, :width], where=covered[:height, :width, None] > 0)
+    visible = []
     for patch in patches:
         x1, y1, x2, y2 = patch.box
-        seen.append(patch._replace(bitmap=patch.bitmap & (1 - above[y1:y2, x1:x2])).trimmed())
-    return image, [*seen, *pasted]
+        visible.append(patch._replace(bitmap=patch.bitmap & (1 - covered[y1:y2, x1:x2])).trimmed())
+    return image, [*visible, *pasted]
 
 
 def _warp(patch: Patch, matrix: np.ndarray, height: int, width: int) -> Patch:
-    """`patch` moved by `matrix` (2, 3), which maps x, y measured from the picture's corner, not from pixel centres."""
+    """`patch` warped by `matrix` (2, 3), which maps x, y measured from the image's corner, not from pixel centres."""
     x1, y1, x2, y2 = patch.box
-    reach = matrix @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1, 1, 1, 1]])
-    left, top = np.clip(np.floor(reach.min(1)), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(reach.max(1)), 0, (width, height)).astype(int)
+    corners = matrix @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1, 1, 1, 1]])  # (2, 4)
+    left, top = np.clip(np.floor(corners.min(1)), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(1)), 0, (width, height)).astype(int)
     if right <= left or bottom <= top:
         return EMPTY
-    centred = matrix.copy()  # from index to index: of pixel centres, within the patches
+    centred = matrix.copy()  # between pixel indices of the two patches
     centred[:, 2] = matrix @ (x1 + 0.5, y1 + 0.5, 1) - (left + 0.5, top + 0.5)
-    # Edges halfway between two pixel centres stay edges: linear, then half.
+    # Bilinear, then a threshold of one half: edges between two pixel centres stay there.
     bitmap = cv2.warpAffine(patch.bitmap * 255, centred, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
     return Patch(int(left), int(top), (bitmap > 127).astype(np.uint8))

@@ -1,9 +1,8 @@
-"""Padded fixed-shape batches for Keras, read ahead by worker processes.
+"""Padded batches of fixed shape for Keras, prefetched by worker processes.
 
-Keras' own ways to read ahead are not used: `use_multiprocessing` forks a process that runs TensorFlow or JAX threads,
-anew each epoch, and Python's lock lets threads wait for one another; both were slower than none, and these workers
-faster (benchmarks/batches.py). They are started fresh by loky, import no Keras, get plain values and live as long as
-the trainer.
+Keras' own prefetching is not used: `use_multiprocessing` forks a process with TensorFlow or JAX threads in every epoch,
+and threads block each other on the GIL; both were slower than no workers, these are faster (benchmarks/batches.py).
+loky starts them without fork; they import no Keras, get plain values and live as long as the trainer.
 """
 
 import os
@@ -27,7 +26,7 @@ from fashionseg.data.config import NONE, Augment
 from fashionseg.data.labels import Labels
 from fashionseg.data.samples import MASK_SIDE, Sample, Source
 
-AHEAD = 3  # batches under way beside the one that is used
+AHEAD = 3  # batches prefetched after the current one
 
 Batch = dict[str, np.ndarray]
 
@@ -35,21 +34,21 @@ Batch = dict[str, np.ndarray]
 class Pictures(keras.utils.PyDataset):
     """The images of a COCO document in its order, for prediction: batches of images and sizes.
 
-    document: the document or its path; images: the folder that its file_name counts from; side in pixels. An item is
-    a dict of images (B, S, S, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, true
-    height and width. Shapes are fixed: the last batch is filled with the first images again, so that of what is
-    predicted the first len(records) rows count. `workers` processes read ahead, 0 reads in this one; neither they nor
-    the order of calls change what an item holds. Raises UserError without images.
+    document: the document or its path; images: the folder that file_name is relative to; side in pixels. An item is a
+    dict of images (B, S, S, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, height and
+    width without padding. Shapes are fixed: the last batch is filled up with the first images, so only the first
+    len(records) rows of predictions count. workers: processes that prefetch, 0 for none; they and the order of calls do
+    not change an item. Raises UserError without images.
     """
 
     def __init__(
         self, document: dict[str, Any] | str | Path, images: str | Path, side: int, batch_size: int, workers: int = 0
     ):
-        super().__init__(workers=1)  # of Keras' own; 1 is none
+        super().__init__(workers=1)  # Keras' own; 1 means none
         document = document if isinstance(document, dict) else documents.read(document)
         self.records = document["images"]
         if not self.records:
-            raise UserError("there is no image in the COCO document to make batches of; look at the split.")
+            raise UserError("the COCO document has no image to make batches of; check the split.")
         self.images = Path(images)
         self.side = side
         self.batch_size = batch_size
@@ -62,17 +61,16 @@ class Pictures(keras.utils.PyDataset):
         return -(-len(self._planned()[0]) // self.batch_size)
 
     def names_of(self, index: int) -> list[str]:
-        """The files of a batch's images."""
+        """The file names of a batch's images."""
         return [self.records[image]["file_name"] for image in self._chosen(index)[0]]
 
     def __getitem__(self, index: int) -> Batch:
-        read = [future.result() for future in self._started(index)] if self.processes else self._now(index)
-        return self._batch(index, read)
+        if self.processes:
+            return self._batch(index, [future.result() for future in self._prefetched(index)])
+        return self._batch(index, [task[0](*task[1:]) for task in self._tasks(index)])
 
-    def _now(self, index: int) -> list[Any]:
-        return [task[0](*task[1:]) for task in self._tasks(index)]
-
-    def _started(self, index: int) -> list[Future[Any]]:
+    def _prefetched(self, index: int) -> list[Future[Any]]:
+        """The futures of a batch; also submits the AHEAD batches after it."""
         with self._lock:
             for ahead in range(index, min(index + 1 + AHEAD, len(self))):
                 if ahead not in self._under_way:
@@ -84,20 +82,20 @@ class Pictures(keras.utils.PyDataset):
         return np.arange(len(self.records))
 
     def _planned(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pictures of an epoch in their order, and how often each came before."""
+        """The images of an epoch in order, and how often each came before."""
         if self._plan is None:
             order = self._order()
             self._plan = order, repeats.times_before(order)
         return self._plan
 
     def _chosen(self, index: int) -> tuple[list[int], list[int]]:
-        """The pictures of a batch and how often each came before in this epoch."""
+        """The images of a batch, and how often each came before in this epoch."""
         order, before = self._planned()
         places = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(order)
         return order[places].tolist(), before[places].tolist()
 
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
-        """What reads the pictures of a batch: functions with plain arguments."""
+        """The function and plain arguments that read each image of a batch."""
         return [self._task(image, before) for image, before in zip(*self._chosen(index), strict=True)]
 
     def _task(self, image: int, before: int) -> tuple[Any, ...]:
@@ -112,15 +110,14 @@ class Batches(Pictures):
     """The images of a COCO document with their instances, for training and validation.
 
     Adds to an item: boxes (B, N, 4) float32 x1 y1 x2 y2 in padded pixels, x2 = x1 + width; classes (B, N) int32,
-    0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each over its box,
-    M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`;
-    of more the largest are kept, and `dropped` counts the others in the document. `tiny` counts those that are no
-    instances at this side, being smaller than MIN_AREA pixels. An image may have none.
+    0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each cropped to its box,
+    M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`:
+    the largest are kept, `dropped` counts the others in the document. `tiny` counts instances left out because they
+    have fewer than MIN_AREA pixels at this side. An image may have none.
 
-    (seed, epoch) fixes the order where `shuffle` is set, (seed, epoch, image) the augmentation. With a
-    `repeat_threshold` above 0 pictures of rare classes come more than once an epoch (`repeats`), each time augmented
-    otherwise; the number of batches stays the same. Keras does not tell a dataset the number of the epoch: set `epoch`
-    before each.
+    (seed, epoch) fixes the order if `shuffle`, (seed, epoch, image) the augmentation. With a `repeat_threshold` above 0
+    images of rare classes come more than once per epoch (`repeats`), augmented differently each time; the number of
+    batches is the same in every epoch. Keras does not pass the epoch to a dataset: set `epoch` before each.
     """
 
     def __init__(
@@ -142,7 +139,7 @@ class Batches(Pictures):
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
         self.augmentation = augmentation
-        augment.policy(augmentation.imgaug, seed)  # what is wrong is said before a worker trips over it
+        augment.policy(augmentation.imgaug, seed)  # raises here rather than in a worker
         self.seed = seed
         self.shuffle = shuffle
         self._epoch = 0
@@ -153,19 +150,19 @@ class Batches(Pictures):
         self.labels = Labels.of(document)
         self.attributes = attributes
         large = [self._large(record, of_image) for record, of_image in zip(self.records, self._truth, strict=True)]
-        held = [{annotation["category_id"] for annotation in of_image} for of_image in self._truth]
-        self._repeats = repeats.factors(held, repeat_threshold)
+        classes = [{annotation["category_id"] for annotation in of_image} for of_image in self._truth]
+        self._repeats = repeats.factors(classes, repeat_threshold)
         self.tiny = sum(map(len, self._truth)) - sum(large)
         self.dropped = sum(max(0, count - instances) for count in large)
 
     def _large(self, record: dict[str, Any], of_image: list[dict[str, Any]]) -> int:
-        """How many instances of an image are large enough, before augmentation."""
+        """Number of instances of an image that are large enough before augmentation."""
         scale = self.side / max(record["height"], record["width"])
         return sum(annotation["area"] * scale**2 >= samples.MIN_AREA for annotation in of_image)
 
     @property
     def epoch(self) -> int:
-        """Number from 0 of the pass over the images; setting it changes order and augmentation."""
+        """The epoch, from 0; setting it changes order and augmentation."""
         return self._epoch
 
     @epoch.setter
@@ -197,22 +194,22 @@ class Batches(Pictures):
         return Source(self.images / record["file_name"], record["height"], record["width"], segmentations)
 
     def _partner(self, image: int, before: int) -> int | None:
-        """The picture whose instances are pasted upon this one, if there is one."""
+        """The image whose instances are pasted into this one, if any."""
         random = np.random.default_rng([self.seed, self.epoch, image, before, 1])
         return int(random.integers(len(self.records))) if random.random() < self.augmentation.copy_paste else None
 
-    def _batch(self, index: int, found: list[Sample]) -> Batch:
-        batch = super()._batch(index, [sample.image for sample in found])
-        shape = len(found), self.instances
+    def _batch(self, index: int, read: list[Sample]) -> Batch:
+        batch = super()._batch(index, [sample.image for sample in read])
+        shape = len(read), self.instances
         batch["boxes"] = np.zeros((*shape, 4), np.float32)
         batch["classes"] = np.zeros(shape, np.int32)
         batch["masks"] = np.zeros((*shape, MASK_SIDE, MASK_SIDE), np.uint8)
         if self.attributes:
             batch["attributes"] = np.zeros((*shape, len(self.labels.attribute_ids)), np.uint8)
-        for row, (image, before, sample) in enumerate(zip(*self._chosen(index), found, strict=True)):
+        for row, (image, before, sample) in enumerate(zip(*self._chosen(index), read, strict=True)):
             partner = self._partner(image, before)
             instances = self._truth[image] + ([] if partner is None else self._truth[partner])
-            truth = [instances[place] for place in sample.kept]
+            truth = [instances[i] for i in sample.kept]
             count = len(truth)
             batch["boxes"][row, :count] = sample.boxes
             batch["classes"][row, :count] = self.labels.classes([one["category_id"] for one in truth])
@@ -223,7 +220,7 @@ class Batches(Pictures):
 
 
 def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
-    """Pictures (h, w, 3) of at most `side` pixels as images and sizes of a batch."""
+    """A batch of images (B, side, side, 3) and sizes from pictures (h, w, 3) of at most `side` pixels."""
     images = np.full((len(pictures), side, side, 3), augment.GREY, np.uint8)
     for square, picture in zip(images, pictures, strict=True):
         square[: picture.shape[0], : picture.shape[1]] = picture

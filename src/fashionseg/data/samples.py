@@ -1,4 +1,4 @@
-"""One picture with its instances, as the network sees them. Worker processes import this, so no Keras here."""
+"""One image with its instances, as the network sees them. Worker processes import this, so no Keras here."""
 
 import os
 import signal
@@ -17,13 +17,13 @@ from fashionseg.data import augment
 from fashionseg.data.augment import EMPTY, Patch
 from fashionseg.data.config import Augment
 
-MASK_SIDE = 56  # of a mask cropped to its box: twice the mask head's output, as Matterport's mini masks
-MIN_AREA = 4  # pixels; what is smaller once resized and moved is no instance
+MASK_SIDE = 56  # pixels of a mask cropped to its box: twice the mask head's output, as Matterport's mini masks
+MIN_AREA = 4  # pixels after resizing and augmentation; smaller instances are dropped
 
 
 class Sample(NamedTuple):
-    """image (h, w, 3) uint8 RGB; kept, which of its instances these n are; boxes (n, 4) float32 x1 y1 x2 y2,
-    x2 = x1 + width; masks (n, MASK_SIDE, MASK_SIDE) uint8 0 or 1, each over its box."""
+    """image (h, w, 3) uint8 RGB; kept: indices of the n instances used; boxes (n, 4) float32 x1 y1 x2 y2,
+    x2 = x1 + width; masks (n, MASK_SIDE, MASK_SIDE) uint8 0 or 1, each cropped to its box."""
 
     image: np.ndarray
     kept: list[int]
@@ -32,20 +32,20 @@ class Sample(NamedTuple):
 
 
 def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
-    """A picture (h, w, 3) uint8 RGB whose long side is `side`; height and width are those of its COCO record.
+    """An image (h, w, 3) uint8 RGB whose long side is `side`; height and width: of its COCO record.
 
-    Raises UserError where the file cannot be decoded or has another aspect than the record.
+    Raises UserError where the file cannot be decoded or has another aspect ratio than the record.
     """
     image = pictures.read(path, side)
     scale = max(image.shape[:2]) / max(height, width)
     if max(abs(height * scale - image.shape[0]), abs(width * scale - image.shape[1])) > 1:
-        found = " x ".join(map(str, image.shape[:2]))
-        raise UserError(f"{path} is {found} pixels, which is no resized {height} x {width}; run `dvc repro convert`.")
+        size = " x ".join(map(str, image.shape[:2]))
+        raise UserError(f"{path} has {size} pixels, not the aspect of {height} x {width}; run `dvc repro convert`.")
     return pictures.resized(image, side, (height, width))
 
 
 class Source(NamedTuple):
-    """A picture's file, the size of its COCO record, and its instances as COCO run lengths at that size."""
+    """An image file, the size in its COCO record, and its instances as COCO RLE at that size."""
 
     path: Path
     height: int
@@ -56,19 +56,19 @@ class Source(NamedTuple):
 def sample(
     source: Source, side: int, instances: int, augmentation: Augment, seed: int, other: Source | None = None
 ) -> Sample:
-    """The `instances` largest of an image's instances, largest first, after the augmentation that `seed` fixes.
+    """An image and its `instances` largest instances, largest first, after the augmentation that `seed` fixes.
 
-    Run lengths are resized as runs, and no bitmap is larger than the box at the picture's size. Boxes come from the
-    masks. With `other` about half of its instances are pasted; `kept` counts on into them.
+    Masks are resized as RLE; no bitmap is larger than its box. Boxes are computed from the masks. Of `other` about half
+    of the instances are pasted; in `kept` their indices follow those of the image.
     """
     image, patches = _augmented(source, side, augmentation, seed)
     if other:
         random = np.random.default_rng([seed, 1])
-        above, pasted = _augmented(other, side, augmentation, int(random.integers(2**32)))
+        other_image, pasted = _augmented(other, side, augmentation, int(random.integers(2**32)))
         pasted = [
             patch if chosen else EMPTY for patch, chosen in zip(pasted, random.random(len(pasted)) < 0.5, strict=True)
         ]
-        image, patches = augment.paste(image, patches, above, pasted)
+        image, patches = augment.paste(image, patches, other_image, pasted)
     areas = np.array([patch.area for patch in patches], int)
     kept = [i for i in np.argsort(-areas, kind="stable")[:instances].tolist() if areas[i] >= MIN_AREA]
     boxes = np.array([patches[i].box for i in kept], np.float32).reshape(-1, 4)
@@ -77,14 +77,15 @@ def sample(
 
 
 def _augmented(source: Source, side: int, augmentation: Augment, seed: int) -> tuple[np.ndarray, list[Patch]]:
-    """A picture and its masks: resized, cropped to what `side` gives where it became larger, then imgaug's doing."""
+    """An image and its masks: resized at a random scale, cropped at random if larger than `side`, then augmented by
+    imgaug."""
     path, height, width, segmentations = source
     random = np.random.default_rng(seed)
     image = read(path, height, width, max(1, round(side * random.uniform(*augmentation.scale))))
     patches = _patches(segmentations, *image.shape[:2])
     shape = pictures.fit(height, width, side)
     if max(image.shape[:2]) > side:
-        y, x = (int(random.integers(have - want + 1)) for have, want in zip(image.shape[:2], shape, strict=True))
+        y, x = (int(random.integers(full - part + 1)) for full, part in zip(image.shape[:2], shape, strict=True))
         image, patches = augment.cut(image, patches, x, y, shape)
     if augmenter := augment.policy(augmentation.imgaug, seed):
         image, patches = augment.apply(augmenter, image, patches)
@@ -100,14 +101,14 @@ def _patches(segmentations: Sequence[dict[str, Any]], height: int, width: int) -
 
 
 def shrunk(bitmap: np.ndarray) -> np.ndarray:
-    """A mask (h, w) of 0 and 1 over the same box in MASK_SIDE x MASK_SIDE cells; a cell is 1 where half of it is."""
+    """A mask (h, w) of 0 and 1, resized to MASK_SIDE x MASK_SIDE cells; a cell is 1 where at least half of it is."""
     method = cv2.INTER_AREA if min(bitmap.shape) >= MASK_SIDE else cv2.INTER_LINEAR
     return (cv2.resize(bitmap * 255, (MASK_SIDE, MASK_SIDE), interpolation=method) > 127).astype(np.uint8)
 
 
 def prepare_worker(trainer: int) -> None:
-    """Sets up a process that reads ahead for the one of id `trainer`, and ends with it even where that was killed."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the trainer, which ends its workers
+    """Sets up a worker of the process with id `trainer`; it ends with the trainer, even if that is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the trainer handles these and ends its workers
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
