@@ -122,4 +122,4 @@ def test_a_stage_of_another_tree_is_refused(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = call(tmp_path, sys.executable, "stages/split.py", "data/raw", "data/split.csv", **env)
     assert done.returncode == 1
-    assert done.stderr.endswith("`sh stages/run split ...` runs its own.\n")
+    assert done.stderr.endswith("`sh stages/run split ...` to run its own.\n")

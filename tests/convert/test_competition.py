@@ -131,14 +131,14 @@ def test_exif_turns_are_ignored(folder):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda f: f.write("ImageId,EncodedPixels,Height,Width,ClassId"), "is no CSV"),
+        (lambda f: f.write("ImageId,EncodedPixels,Height,Width,ClassId"), "is not a valid CSV"),
         (lambda f: f.write("ImageId,Pixels,Height,Width,ClassId,AttributesIds"), "lacks the columns EncodedPixels"),
         (lambda f: (f.path / "train.csv").write_text(""), "is empty"),
         (
             lambda f: (f.path / "train.csv").write_text("ImageId,EncodedPixels,Height,Width,ClassId,AttributesIds\n"),
             "no rows",
         ),
-        (lambda f: (f.path / "train.csv").write_bytes(b"ImageId,\xff\xfe"), "no text in UTF-8"),
+        (lambda f: (f.path / "train.csv").write_bytes(b"ImageId,\xff\xfe"), "is not UTF-8 text"),
         (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
         (lambda f: [(f.path / "train.csv").unlink(), (f.path / "train.csv").mkdir()], r"train\.csv is a folder"),
         (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),
@@ -184,10 +184,10 @@ def test_an_id_in_two_cases_in_the_rows_alone(folder):
 
 def test_rows_with_unquoted_lists(folder):
     folder.rows[5] = "image002,1 3 81 4,40,30,0,115,136"
-    with pytest.raises(UserError, match=r"is no CSV.*line 7.*quotes"):
+    with pytest.raises(UserError, match=r"is not a valid CSV.*line 7.*quotes"):
         read(folder.write())
     folder.rows = ["image002,1 3 81 4,40,30,0,115,136"] * 5
-    with pytest.raises(UserError, match=r"is no CSV.*quotes"):
+    with pytest.raises(UserError, match=r"is not a valid CSV.*quotes"):
         read(folder.write())
 
 

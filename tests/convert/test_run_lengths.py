@@ -119,7 +119,7 @@ def test_a_bad_row_of_one_class_is_dropped_and_named(folder, row, reason):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda f: without(f, "EncodedPixels"), r"train\.csv lacks the columns EncodedPixels; its first line names"),
+        (lambda f: without(f, "EncodedPixels"), r"train\.csv lacks the columns EncodedPixels; its header is"),
         (lambda f: without(f, "Width"), r"has the column Height alone; expected are both of Height and Width"),
         (lambda f: without(f, "ClassId"), r"names 3 categories, but .*train\.csv has no column ClassId"),
         (

@@ -81,7 +81,7 @@ def test_what_is_missing_is_named(tmp_path):
 )
 def test_no_json_is_one_sentence(tmp_path, raw):
     (tmp_path / "a.json").write_bytes(raw)
-    with pytest.raises(UserError, match=r"a\.json is no JSON file"):
+    with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
         documents.read(tmp_path / "a.json")
 
 

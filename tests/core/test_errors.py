@@ -16,11 +16,11 @@ class ResourceExhaustedError(Exception):
         (UserError("train.csv, row 3: no class."), "error: train.csv, row 3: no class."),
         (
             OSError(28, "No space left on device", "data/raw/a.jpg"),
-            "error: No space left on device for data/raw/a.jpg; make room, then run again.",
+            "error: No space left on device for data/raw/a.jpg; free some space, then run again.",
         ),
         (
             PermissionError(13, "Permission denied", "data/raw/a.jpg"),
-            "error: Permission denied for data/raw/a.jpg; get yourself the right to it, then run again.",
+            "error: Permission denied for data/raw/a.jpg; change its permissions, then run again.",
         ),
         (ResourceExhaustedError("{{node conv}} failed"), "error: out of memory; lower train.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), "error: out of memory; lower"),

@@ -55,7 +55,7 @@ def test_unreadable_json_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"none\.json is missing; run `dvc repro`"):
         files.read_json(tmp_path / "none.json")
     (tmp_path / "half.json").write_text('{"a": ')
-    with pytest.raises(UserError, match=r"half\.json is no JSON file"):
+    with pytest.raises(UserError, match=r"half\.json is not valid JSON"):
         files.read_json(tmp_path / "half.json")
 
 

@@ -101,14 +101,14 @@ def test_damage_is_one_error_and_no_other(tmp_path, form):
                 look(path)
             except UserError as error:
                 refused = str(error)
-    assert refused.startswith(f"{path} is missing or no whole picture (cannot identify")
+    assert refused.startswith(f"{path} is missing or not a valid image (cannot identify")
 
 
 def test_a_header_of_absurd_size_is_damage_and_no_lack_of_memory(tmp_path, monkeypatch):
     content = bytearray(encoded(colours(), "BMP"))
     content[18:26] = (2**30 - 1).to_bytes(4, "little") + (2**20).to_bytes(4, "little")  # width, height
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(UserError, match=r"no whole picture .*exceeds limit"):
+    with pytest.raises(UserError, match=r"not a valid image .*exceeds limit"):
         pictures.read(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "open", lambda path: np.ones((1 << 60,), np.uint8))
     with pytest.raises(MemoryError):

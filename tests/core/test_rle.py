@@ -325,7 +325,7 @@ def test_unusual_but_valid_kaggle_strings():
 )
 def test_invalid_coco_counts(counts):
     sound = coco(np.ones((4, 5)))
-    with pytest.raises(rle.RunError, match=r"row 1: the counts are not those of 4 x 5 pixels"):
+    with pytest.raises(rle.RunError, match=r"row 1: the counts should sum to 4 x 5 pixels"):
         rle.from_coco([sound, {"size": [4, 5], "counts": counts}, sound])
 
 

@@ -118,7 +118,7 @@ def test_a_team_mate_without_the_pictures_keeps_the_list(folder, tmp_path, capsy
     folder.path.rename(tmp_path / "gone")
     data = Data("local", str(folder.path), "times", NAME)
     survey.survey(data, tmp_path / "raw.json")
-    assert "is not on this machine; it is taken to be as" in capsys.readouterr().out
+    assert "is not on this machine; it is assumed to be as listed" in capsys.readouterr().out
     assert json.loads((tmp_path / "raw.json").read_text()) == listing
     with pytest.raises(UserError, match=r"whose pictures are read in place, is not there; set data\.path"):
         read(tmp_path / "raw")
@@ -252,7 +252,7 @@ def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):
 
 def test_kaggle_asks_for_room_before_it_downloads(kaggle, tmp_path, monkeypatch):
     free(monkeypatch, 2 * len(kaggle.archive) - 1)
-    with pytest.raises(UserError, match=r"zip and what is in it need .* on the disk of .*/downloads, where 0\.0 GB"):
+    with pytest.raises(UserError, match=r"zip and its files need .* on the disk of .*/downloads, where 0\.0 GB"):
         fetch_kaggle(tmp_path)
     assert not list((tmp_path / "downloads").iterdir())
     assert not (tmp_path / "raw").exists()
@@ -273,7 +273,7 @@ def test_kaggle_needs_no_room_for_what_is_there(kaggle, tmp_path, monkeypatch):
     (tmp_path / "downloads").mkdir()
     (tmp_path / f"downloads/{NAME}.zip").write_bytes(kaggle.archive[:1000])
     free(monkeypatch, 2 * len(kaggle.archive) - 1001)
-    with pytest.raises(UserError, match="and what is in it need"):
+    with pytest.raises(UserError, match="and its files need"):
         fetch_kaggle(tmp_path)
     free(monkeypatch, 2 * len(kaggle.archive) - 1000, 2 * len(kaggle.archive) - 1000, 10**9)
     fetch_kaggle(tmp_path)
@@ -286,13 +286,13 @@ def test_room_is_counted_by_disk(tmp_path, monkeypatch):
         pytest.skip("there is no second disk")
     free(monkeypatch, 23_700_000_000)
     sources._check_room([(tmp_path, 23_700_000_000), (memory, 23_700_000_000)], "all")
-    with pytest.raises(UserError, match=r"all need 47\.4 GB on the disk of .*, where 23\.7 GB are free; make room"):
+    with pytest.raises(UserError, match=r"all need 47\.4 GB on the disk of .*, where 23\.7 GB are free; free some"):
         sources._check_room([(tmp_path, 23_700_000_000), (tmp_path, 23_700_000_000)], "all")
 
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(401, "did not accept the credentials"), (403, "accept its rules"), (404, "knows no"), (500, "500")],
+    [(401, "did not accept the credentials"), (403, "accept its rules"), (404, "has no competition"), (500, "500")],
 )
 def test_kaggle_refusals_are_sentences(kaggle, tmp_path, status, sentence):
     kaggle.status = status
@@ -328,7 +328,7 @@ def test_kaggle_archives_with_folders_around_the_files(kaggle, folder, tmp_path,
 def test_kaggle_archives_in_an_archive_are_one_sentence(kaggle, folder, tmp_path):
     shutil.rmtree(folder.path / "test")
     kaggle.archive = packed(folder.path, **{"test.zip": b""})
-    with pytest.raises(UserError, match="lacks test; unpack all that is packed in it into a folder, and name that"):
+    with pytest.raises(UserError, match="lacks test; it contains archives: unpack them all into a folder"):
         fetch_kaggle(tmp_path)
 
 

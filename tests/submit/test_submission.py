@@ -249,7 +249,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         files.write_json("wrong.json", wrong)
         with pytest.raises(UserError, match=r"wrong\.json is not a COCO document with images, categories, attributes"):
             main(["check", "s.csv", "wrong.json"])
-    with pytest.raises(UserError, match="is no JSON file"):
+    with pytest.raises(UserError, match="is not valid JSON"):
         main(["check", "s.csv", str(tmp_path)])
 
 

@@ -17,25 +17,25 @@ STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8
 
 
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
-    """pycocotools' evaluation of masks (`segm`) and of boxes (`bbox`), accumulated and summarised.
+    """pycocotools' evaluation of masks (`segm`) and boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with the truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
+    document: COCO with ground truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
     """
     check_predictions(predictions, document, COCO_KEYS)
     return {kind: evaluate_kind(document, predictions, kind) for kind in KINDS}
 
 
 def summary(evaluation: COCOeval) -> dict[str, float | None]:
-    """AP, AP50, AP75, APs, APm, APl and AR100 as COCO defines them; None without truth of that size."""
-    return {name: rounded(evaluation.stats[place]) for name, place in STATS.items()}
+    """AP, AP50, AP75, APs, APm, APl and AR100 as COCO defines them; None without ground truth of that size."""
+    return {name: rounded(evaluation.stats[index]) for name, index in STATS.items()}
 
 
 def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) -> COCOeval:
-    """As `evaluate`, of one kind and without the check."""
+    """`evaluate` for one kind, without the check."""
     with _silence():
         truth = _coco(document)
         if predictions:
-            # For a result with a box, loadRes takes the area of the box, for masks too.
+            # loadRes takes the area of a result's box where there is one, also for masks.
             kept = [{k: v for k, v in p.items() if kind == "bbox" or k != "bbox"} for p in predictions]
             results = truth.loadRes(kept)
         else:
@@ -55,7 +55,7 @@ def _coco(document: Document) -> COCO:
 
 
 def rounded(value: float) -> float | None:
-    """To five digits; None for -1, which is COCO's for what is not defined."""
+    """Rounded to five digits; None for -1, COCO's value for undefined."""
     return round(float(value), 5) if value > -1 else None
 
 

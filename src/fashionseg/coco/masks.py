@@ -1,4 +1,4 @@
-"""Soft masks, the probabilities of a mask over its box: packed as text, and pasted into an image as runs."""
+"""Soft masks, the mask head's probabilities over a box: packed as text, and pasted into an image as RLE."""
 
 import base64
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from fashionseg.core import rle
 
-PACKED_STEPS = 63  # of a packed probability, six bits; 0.5 lies halfway between two steps, so rounding has no bias
+PACKED_STEPS = 63  # six bits per probability; 0.5 lies halfway between two steps, so rounding has no bias
 CERTAIN = 1 / (1 + np.exp(-1.0))  # probability of logit 1, the offset of Segment Anything's stability score
 
 
@@ -19,7 +19,7 @@ def pack(mask: np.ndarray) -> str:
 
 
 def unpack(text: str) -> np.ndarray:
-    """The soft mask (M, M) float32 of a text of `pack`, rounded to the nearest step."""
+    """The soft mask (M, M) float32 that `pack` packed, rounded to the nearest step."""
     png = np.frombuffer(base64.b64decode(text), np.uint8)
     return cv2.imdecode(png, cv2.IMREAD_GRAYSCALE).astype(np.float32) / PACKED_STEPS
 
@@ -31,12 +31,11 @@ def stability(mask: np.ndarray) -> float:
 
 
 def paste(mask: np.ndarray, bbox: Sequence[float], height: int, width: int, threshold: float) -> tuple[rle.Runs, float]:
-    """The mask, as runs, of a soft mask (M, M) in its bbox (x, y, width, height) of an image of height x width pixels,
-    and the mean probability within it, 0 where it is empty.
+    """The mask (RLE) where a soft mask (M, M), resized to its bbox (x, y, width, height) in an image of height x width
+    pixels, exceeds the threshold; and the mean probability within it, 0 if it is empty.
 
-    As torchvision's paste_masks_in_image, without a bitmap of the whole image: the soft mask gets a border of one cell,
-    the box grows with it and is rounded down to whole pixels, the soft mask is resized bilinearly and compared with the
-    threshold.
+    As torchvision's paste_masks_in_image, without a bitmap of the whole image: the soft mask is padded by one cell, the
+    box enlarged alike and rounded down to whole pixels, and the soft mask resized bilinearly.
     """
     side = mask.shape[0]
     padded = np.zeros((side + 2, side + 2), np.float32)

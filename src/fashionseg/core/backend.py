@@ -1,4 +1,4 @@
-"""Starts Keras on one of the backends that the network runs on, whatever other projects left in the shell."""
+"""Starts Keras on a supported backend, whatever the shell's environment holds for other projects."""
 
 import os
 import sys
@@ -7,15 +7,13 @@ from importlib.util import find_spec
 from fashionseg.core.errors import UserError
 
 BACKENDS = ("tensorflow", "jax")
-# What Keras reads from the environment when it is imported, beside the backend: fewer epochs, another kind of variable.
+# Other environment variables that Keras reads on import: they limit epochs and steps or change the variables' type.
 FOREIGN = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
 
 
 def choose(backend: str) -> None:
-    """Imports Keras with `backend`, or with what the variable KERAS_BACKEND names, before anything else imports it.
-
-    Raises UserError where that is not among BACKENDS or does not start.
-    """
+    """Imports Keras with the backend of KERAS_BACKEND or, if that is not set, with `backend`; call it before any other
+    import of Keras. Raises UserError where the backend is not one of BACKENDS or does not start."""
     name = os.environ.get("KERAS_BACKEND") or backend
     if name not in BACKENDS:
         raise UserError(f"KERAS_BACKEND is {name}, but the network runs on tensorflow or jax; `unset KERAS_BACKEND`.")
@@ -25,15 +23,15 @@ def choose(backend: str) -> None:
         os.environ.pop(variable, None)
     try:
         import keras  # noqa: F401
-    except Exception as error:  # of Keras, of the backend, or of what ~/.keras/keras.json holds
+    except Exception as error:  # from Keras, the backend or ~/.keras/keras.json
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"Keras does not start on {name} ({reason}); is it installed, and is ~/.keras/keras.json sound?"
+            f"Keras does not start on {name} ({reason}); is it installed, and is ~/.keras/keras.json valid?"
         ) from error
 
 
 def available() -> str:
-    """The backend that Keras runs on already, else the first of BACKENDS that is installed."""
+    """The backend of Keras if it is imported, else the first of BACKENDS that is installed."""
     if "keras" in sys.modules:
         return sys.modules["keras"].backend.backend()
     return next(filter(find_spec, BACKENDS), BACKENDS[0])

@@ -1,4 +1,4 @@
-"""The forms of the JSON files that stages read, checked where they are read."""
+"""The schemas of the JSON files that stages read, checked on reading."""
 
 from dataclasses import dataclass
 from itertools import cycle
@@ -12,9 +12,9 @@ from fashionseg.core.errors import UserError
 
 @dataclass(frozen=True)
 class Nullable:
-    """A form, or null."""
+    """A schema, or null."""
 
-    form: Any
+    schema: Any
 
 
 NAMED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -33,7 +33,7 @@ ANNOTATION = {
 }
 COCO = {**LABELS, "images": [IMAGE], "annotations?": [ANNOTATION]}
 COCO_IMAGES = {"images": [IMAGE]}
-COCO_SOURCE = {  # of any origin: its masks may be polygons, and its reader looks at them
+COCO_SOURCE = {  # COCO from elsewhere: masks may be polygons and are checked where they are converted
     **LABELS,
     "images": [IMAGE],
     "annotations": [{"id?": int, "image_id": int, "category_id": int, "iscrowd?": int, "attribute_ids?": [int]}],
@@ -53,21 +53,21 @@ PREDICTIONS = [
 ]
 
 
-def read(path: str | Path, form: Any = COCO) -> Any:
-    """A JSON file of a form; raises UserError where it differs from it, as `files.read_json` does, and where an
-    annotation of a COCO document is of an image, a category or an attribute that the document lacks.
+def read(path: str | Path, schema: Any = COCO) -> Any:
+    """Reads a JSON file and checks it against a schema. Raises UserError where it differs, as `files.read_json`, and
+    where an annotation of a COCO document has an image, category or attribute id that the document lacks.
 
-    A COCO document's annotations are its instances alone, see `apart`.
+    A COCO document is returned with its crowd regions separated, see `apart`.
     """
     value = files.read_json(path)
-    if fault := mismatch(value, form) or (_foreign(value) if form is COCO else ""):
+    if fault := mismatch(value, schema) or (_foreign(value) if schema is COCO else ""):
         raise UserError(f"{path}: {fault}; get it again, or run `dvc repro` if that wrote it.")
-    return apart(value) if form is COCO else value
+    return apart(value) if schema is COCO else value
 
 
 def apart(document: dict[str, Any]) -> dict[str, Any]:
-    """A COCO document with its crowd regions (iscrowd 1) as `crowds`, apart from `annotations`: they are no instances,
-    only COCO's AP asks for them, to pass over predictions within."""
+    """A COCO document with its crowd regions (iscrowd 1) moved from `annotations` to `crowds`: they are not instances
+    and only used by COCO's AP, which ignores predictions within them."""
     crowds = [annotation for annotation in document.get("annotations", []) if annotation.get("iscrowd", 0) == 1]
     if not crowds:
         return document
@@ -75,37 +75,37 @@ def apart(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "annotations": instances, "crowds": crowds}
 
 
-def mismatch(value: Any, form: Any) -> str:
-    """Where a JSON value first differs from a form and how, '' for nowhere.
+def mismatch(value: Any, schema: Any) -> str:
+    """Where and how a JSON value first differs from a schema; '' if it matches.
 
-    A form is a type (float takes whole numbers, too), {key: form} where 'key?' may be missing, {str: form} for any
-    keys, [form] for a list of any length, (form, form, ...) for one of that length, or a Nullable.
+    A schema is a type (float also takes whole numbers), {key: schema} where 'key?' may be missing, {str: schema} for
+    any keys, [schema] for a list of any length, (schema, schema, ...) for one of that length, or a Nullable.
     """
-    fault = _mismatch(value, form)
+    fault = _mismatch(value, schema)
     return fault.removeprefix(".") if fault[:1] in ("", ".", "[") else f"it{fault}"
 
 
-def _mismatch(value: Any, form: Any) -> str:
-    if isinstance(form, Nullable):
-        return "" if value is None else _mismatch(value, form.form)
-    if isinstance(form, dict):
+def _mismatch(value: Any, schema: Any) -> str:
+    if isinstance(schema, Nullable):
+        return "" if value is None else _mismatch(value, schema.schema)
+    if isinstance(schema, dict):
         if not isinstance(value, dict):
             return _fault("an object", value)
-        for key, of_key in (dict.fromkeys(value, form[str]) if str in form else form).items():
-            name = key if str in form else key.removesuffix("?")
+        for key, of_key in (dict.fromkeys(value, schema[str]) if str in schema else schema).items():
+            name = key if str in schema else key.removesuffix("?")
             if name not in value:
                 if name == key:
                     return f" has no '{name}'"
             elif fault := _mismatch(value[name], of_key):
                 return f".{name}{fault}"
-    elif isinstance(form, list | tuple):
-        if not isinstance(value, list) or (isinstance(form, tuple) and len(value) != len(form)):
-            return _fault(f"a list of {len(form)}" if isinstance(form, tuple) else "a list", value)
-        for number, (item, of_item) in enumerate(zip(value, cycle(form), strict=False)):
+    elif isinstance(schema, list | tuple):
+        if not isinstance(value, list) or (isinstance(schema, tuple) and len(value) != len(schema)):
+            return _fault(f"a list of {len(schema)}" if isinstance(schema, tuple) else "a list", value)
+        for number, (item, of_item) in enumerate(zip(value, cycle(schema), strict=False)):
             if fault := _mismatch(item, of_item):
                 return f"[{number}]{fault}"
-    elif not (type(value) in (int, float) and abs(value) < inf if form is float else type(value) is form):
-        return _fault(NAMED[form], value)
+    elif not (type(value) in (int, float) and abs(value) < inf if schema is float else type(value) is schema):
+        return _fault(NAMED[schema], value)
     return ""
 
 
@@ -114,13 +114,13 @@ def _fault(expected: str, value: Any) -> str:
 
 
 def _foreign(document: dict[str, Any]) -> str:
-    known = {
+    ids_of = {
         name: {row["id"] for row in document.get(kind, [])}
         for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
     }
     for number, annotation in enumerate(document.get("annotations", [])):
-        for name, ids in known.items():
-            found = annotation.get(name, [])
-            if foreign := set(found if isinstance(found, list) else [found]) - ids:
+        for name, ids in ids_of.items():
+            used = annotation.get(name, [])
+            if foreign := set(used if isinstance(used, list) else [used]) - ids:
                 return f"annotations[{number}].{name} has {min(foreign)}, which the document lacks"
     return ""

@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: one sentence, no traceback."""
+"""User errors as one sentence without traceback."""
 
 import errno
 import re
@@ -9,30 +9,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# What TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) call it.
+# As TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) word it.
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|[Oo]ut of memory")
-# What a disk may refuse, and what to do.
+# Errors of the file system, and what to do.
 DISK = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get yourself the right to it"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
 }
 
 
 class UserError(Exception):
-    """A mistake the user can mend; the message is the whole report: file, row or key, what was expected, what to do."""
+    """An error the user can fix; the message says all: file, row or key, what was expected, what to do."""
 
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, a disk's refusal, or that the memory is full, as one line and ends the process with status 1.
+    """Prints a UserError, a file system error or out of memory as one line and exits with status 1.
 
-    So is a stage that runs beside other sources than the installed ones: what it leaves would be put down to its own.
+    Also refuses a stage of another checkout than the imported sources: DVC would record the wrong dependencies.
     """
     try:
         script = Path(sys.argv[0]).resolve()
         if script.parent.name == "stages" and script.parents[1] != ROOT:
             raise UserError(
-                f"{script} is about to run the sources in {ROOT}; `sh stages/run {script.stem} ...` runs its own."
+                f"{script} would run the sources in {ROOT}; use `sh stages/run {script.stem} ...` to run its own."
             )
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The kinds of values that params.yaml holds, as annotations of a section's dataclass."""
+"""Value ranges of params.yaml, as annotations in the dataclasses of its sections."""
 
 from math import inf
 from typing import Annotated, NamedTuple

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # every stage starts with this module, and pandas takes a sec
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path`, to be written as a file or a folder, and renames it on success.
 
-    An error removes what was written and leaves the old contents of `path` as they were; after a kill the
-    leftovers stay under a name that nothing reads and the next run removes.
+    An error removes what was written and leaves the old contents of `path`; after a kill the partial file stays under
+    a name that nothing reads, and the next run removes it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,13 @@ def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises UserError where the file is missing or no JSON; `documents.read` checks what it holds, too."""
+    """Raises UserError where the file is missing or not valid JSON; `documents.read` also checks its schema."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # other programs write a byte order mark
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
-    except (ValueError, RecursionError, OSError) as error:  # also for bytes that are no text
-        raise UserError(f"{path} is no JSON file: {error}.") from None
+    except (ValueError, RecursionError, OSError) as error:  # ValueError also for bytes that are not UTF-8
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
 
 
 @contextmanager

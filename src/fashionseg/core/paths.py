@@ -1,4 +1,4 @@
-"""Paths that a user writes into params.yaml, and the kinds of folders that they may name."""
+"""Paths that a user writes into params.yaml, and the layout of the folders."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ ANNOTATIONS = "annotations"  # of a folder in COCO's layout
 
 
 def in_coco(folder: str | Path) -> bool:
-    """Whether a folder is in COCO's layout; else it is a competition with a train.csv."""
+    """Whether a folder has COCO's layout, else it is a competition with a train.csv."""
     return Path(folder, ANNOTATIONS).is_dir() and not Path(folder, "train.csv").exists()
 
 
 def project() -> Path:
-    """The folder that the user works in: of a queued or --temp experiment the one that its checkout lies in."""
+    """The user's project folder, also from within the checkout of a queued or --temp experiment."""
     for folder in Path.cwd().parents:
         if folder.parts[-len(EXPERIMENTS) :] == EXPERIMENTS:
             return folder.parents[len(EXPERIMENTS) - 1]
@@ -21,7 +21,7 @@ def project() -> Path:
 
 
 def of_user(path: str) -> Path:
-    """A file or folder that params name: `~` is the home folder, a relative path counts from here or, where a checkout
-    lacks it since Git does not track it, from `project`."""
+    """A file or folder from params: `~` is the home folder; a relative path is relative to the working directory or, if
+    missing there because Git does not track it, to `project`."""
     path = Path(path).expanduser()
     return path if path.exists() else project() / path

@@ -1,4 +1,4 @@
-"""The only place that reads pictures: one rule for depth, mode, orientation and damage, whatever the format."""
+"""The only place that reads images: the same rules for bit depth, mode, orientation and errors in all formats."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from fashionseg.core.errors import UserError
 IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
 
-# The competition's largest picture has two thirds of this; a header that tells twice as many pixels is damaged.
+# The competition's largest image has two thirds of this; Pillow refuses headers with more than twice as many pixels.
 Image.MAX_IMAGE_PIXELS = 2**27
 
 
 def originals(raw: str | Path) -> Path:
-    """The folder of train/ and test/: `raw` itself, or what it names as read in place.
+    """The folder of train/ and test/: `raw` itself, or the local folder that it names.
 
     Raises UserError where that folder is not on this machine.
     """
@@ -31,13 +31,13 @@ def originals(raw: str | Path) -> Path:
 
 
 def find(folder: str | Path) -> list[Path]:
-    """The pictures of a folder by their names, sorted; folders, hidden files and links to nothing are none."""
+    """The images in a folder by suffix, sorted; without folders, hidden files and broken links."""
     entries = sorted(Path(folder).iterdir())
     return [path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
 
 
 def below(folder: str | Path) -> list[Path]:
-    """The pictures of a folder and of those in it, however deep."""
+    """The images in a folder and all folders below it."""
     folders = [Path(folder), *(path for path in sorted(Path(folder).rglob("*")) if path.is_dir())]
     return [picture for each in folders for picture in find(each)]
 
@@ -52,13 +52,13 @@ def size(path: str | Path) -> tuple[int, int]:
 
 
 def read(path: str | Path, side: int | None = None, upright: bool = False) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB in stored pixel order: EXIF turns are ignored, as masks ignore them. `upright`:
-    turned as EXIF says and as viewers show it, for a photograph that has no masks.
+    """An image (H, W, 3) uint8 RGB in stored pixel order: the EXIF orientation is ignored, as masks ignore it. upright:
+    apply it, as viewers do, for photographs without masks.
 
-    Of 16 bits the upper 8 count, as OpenCV has it, alpha is left out, and of several pictures in a file the first is
-    read. `side`: the long side at which it will be looked at; a JPEG may then be decoded at 1/2, 1/4 or 1/8, never
-    below twice that: as good, and 2 to 6 times as fast. Raises UserError where the file is missing, damaged or no
-    picture, or has pixels of 32 bits, whose scale it does not tell.
+    Of 16 bits the upper 8 are kept, as in OpenCV; alpha is dropped; of several frames the first is read. side: the long
+    side that the image will be resized to; a JPEG may then be decoded at 1/2, 1/4 or 1/8 but not below twice `side`: as
+    good, and 2 to 6 times as fast. Raises UserError where the file is missing, damaged or not an image, or has 32-bit
+    pixels, whose range is unknown.
     """
     try:
         with Image.open(path) as image:
@@ -77,25 +77,25 @@ def read(path: str | Path, side: int | None = None, upright: bool = False) -> np
 
 
 def _unreadable(path: str | Path, error: Exception) -> UserError:
-    """Any Exception is one: each decoder of Pillow has its own, as AVIF RuntimeError and PNG SyntaxError."""
+    """The UserError for any Exception: Pillow's decoders raise different ones, AVIF RuntimeError, PNG SyntaxError."""
     if isinstance(error, MemoryError):
         raise error  # which says nothing about the picture
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return UserError(
-        f"{path} is missing or no whole picture ({reason}); get it again, or run `dvc repro convert` if that wrote it."
+        f"{path} is missing or not a valid image ({reason}); get it again, or run `dvc repro convert` if that wrote it."
     )
 
 
 def fit(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the long side at `side` and the aspect kept to the nearest pixel."""
+    """Height and width with the long side at `side`, the aspect ratio kept to the nearest pixel."""
     long = max(height, width)
     return max(1, (2 * height * side + long) // (2 * long)), max(1, (2 * width * side + long) // (2 * long))
 
 
 def resized(image: np.ndarray, side: int, whole: tuple[int, int] | None = None) -> np.ndarray:
-    """A picture (H, W, 3) uint8 whose long side becomes `side`; small ones grow.
+    """Resizes an image (H, W, 3) uint8, up or down, so that its long side is `side`.
 
-    `whole`: the height and width whose aspect it gets, where `image` was decoded smaller than it is.
+    whole: height and width that give the aspect ratio, where `image` was decoded at a smaller size.
     """
     height, width = fit(*(whole or image.shape[:2]), side)
     if (height, width) == image.shape[:2]:

@@ -1,4 +1,4 @@
-"""Binary masks as run lengths (RLE): read, written, resized and combined without making bitmaps.
+"""Binary masks as run lengths (RLE): read, written, resized and combined without bitmaps.
 
 Kaggle's EncodedPixels are pairs `start length`. Pixels count from 1, down the first column, then down the next:
 
@@ -13,9 +13,9 @@ Kaggle's EncodedPixels are pairs `start length`. Pixels count from 1, down the f
 A `Runs` holds N masks in flat NumPy arrays, with starts from 0: here starts [1, 6] and lengths [2, 1]. COCO counts the
 same pixels as gap, run, gap, run, ..., gap: [1, 2, 3, 1, 2], which `to_coco` compresses to text.
 
-Cost: every operation works on whole arrays and takes time and memory by the number of runs (times columns, where a run
-spans several), not by the number of pixels; set operations and unordered runs sort, R log R. Only `encode` and `decode`
-touch every pixel. Two layouts do all the work:
+Cost: every operation works on whole arrays; time and memory grow with the number of runs R (times columns, where a run
+spans several), not with the number of pixels; set operations and unordered runs are sorted, R log R. Only `encode` and
+`decode` touch every pixel. Two layouts do all the work:
 - one line: all masks end to end. A set operation sorts the ends of the runs; `_from_line` merges runs that touch.
 - columns: runs cut at the ends of the columns. Resizing and pasting are arithmetic on the ends of each piece.
 """
@@ -59,7 +59,7 @@ class Runs:
         return len(self.heights)
 
     def __getitem__(self, chosen: int | slice | np.ndarray) -> "Runs":
-        """Some of the masks: an index, a slice, an array of indices or of bools."""
+        """Masks by index, slice, or array of indices or bools."""
         rows = np.atleast_1d(np.arange(len(self))[chosen])
         counts = np.diff(self.offsets)[rows]
         which, place = _ragged(counts)
@@ -86,12 +86,12 @@ class Runs:
         return boxes
 
     def to_kaggle(self) -> list[str]:
-        """EncodedPixels, one string a mask; the inverse of `from_kaggle`."""
+        """EncodedPixels, one string per mask; the inverse of `from_kaggle`."""
         words = list(map(str, np.stack([self.starts + 1, self.lengths], axis=1).ravel().tolist()))
         return [" ".join(words[begin:end]) for begin, end in itertools.pairwise((2 * self.offsets).tolist())]
 
     def to_coco(self) -> list[Coco]:
-        """COCO's compressed run lengths, one {"size": [height, width], "counts": str} a mask, as pycocotools writes."""
+        """COCO's compressed RLE, one {"size": [height, width], "counts": str} per mask, as pycocotools writes it."""
         pixels = self.heights * self.widths
         edges = np.stack([self.starts, self.starts + self.lengths], axis=1).ravel()
         limits = np.stack([np.zeros_like(pixels), pixels], axis=1).ravel()
@@ -174,7 +174,7 @@ def check_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequenc
 
 
 def from_coco(rles: Sequence[Coco]) -> Runs:
-    """Masks of COCO's run lengths, compressed (str or bytes) or not (lists). Raises RunError for invalid counts."""
+    """Masks of COCO RLE, compressed (str or bytes) or not (lists). Raises RunError for invalid counts."""
     heights, widths = np.array([rle["size"] for rle in rles], np.int64).reshape(-1, 2).T
     compressed = (_compress([rle])[0] if isinstance(rle["counts"], list) else rle for rle in rles)
     texts = [rle["counts"].encode() if isinstance(rle["counts"], str) else rle["counts"] for rle in compressed]
@@ -183,11 +183,11 @@ def from_coco(rles: Sequence[Coco]) -> Runs:
     covered = np.diff(line[_offsets(np.bincount(rows, minlength=len(rles)))])
     wrong = covered != heights * widths
     wrong[rows[counts < 0]] = True
-    wrong |= np.array([text[-1:] >= b"P" for text in texts], bool)  # the last letter says that more follow
+    wrong |= np.array([text[-1:] >= b"P" for text in texts], bool)  # truncated: more letters should follow the last
     if wrong.any():
         row = int(wrong.argmax())
         size = f"{heights[row]} x {widths[row]}"
-        raise RunError(row, f"the counts are not those of {size} pixels, their sum is {covered[row]}")
+        raise RunError(row, f"the counts should sum to {size} pixels, their sum is {covered[row]}")
     runs = place % 2 == 1
     begins = (line[:-1] + rows)[runs]
     return _from_line(begins, begins + counts[runs], heights, widths)
@@ -216,13 +216,13 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
 
 
 def _ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(sum of counts,) the row of each element and its position there, where row i has counts[i] elements."""
+    """(sum of counts,) row of each element, and its position in the row, where row i has counts[i] elements."""
     rows = np.repeat(np.arange(len(counts)), counts)
     return rows, np.arange(len(rows)) - _offsets(counts)[rows]
 
 
 def _bases(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """(N + 1,) start of each mask on the line; one pixel lies between two masks, so that their runs never touch."""
+    """(N + 1,) start of each mask on the line; with one pixel between masks, so that their runs never touch."""
     return _offsets(heights * widths + 1)
 
 
@@ -248,7 +248,7 @@ def _from_line(begins: np.ndarray, ends: np.ndarray, heights: np.ndarray, widths
 
 
 def _columns(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs cut at the ends of the columns, in order: mask, column, first row and row after the last of each piece."""
+    """Runs cut into pieces at the ends of columns, in order: mask, column, first row and row after the last of each."""
     rows = runs.rows
     heights = runs.heights[rows]
     first, top = np.divmod(runs.starts, heights)
@@ -272,7 +272,7 @@ def _from_columns(
 
 
 def _combine(first: Runs, second: Runs, kept: list[bool]) -> Runs:
-    """A set operation on mask i of both; kept: whether pixels stay of neither, the first alone, the second, both."""
+    """A set operation on masks i of both; kept: whether to keep pixels in neither, only first, only second, both."""
     if not (np.array_equal(first.heights, second.heights) and np.array_equal(first.widths, second.widths)):
         raise ValueError(f"masks differ in number or size. Received: {len(first)} and {len(second)} masks")
     edges = np.concatenate([*_line(first), *_line(second)])
@@ -286,9 +286,9 @@ def _combine(first: Runs, second: Runs, kept: list[bool]) -> Runs:
 def _first_showing(edges: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """(K, R) the first of `new` pixels that shows pixel `edges` of `old` pixels or a later one; runs in order of masks.
 
-    Pixel j of n shows pixel floor((j + 1/2) m / n) of m. Pillow adds up float64 steps; where the exact value is a whole
-    number, its sum may be a little lower and round down. One in five of the competition's sizes has such pixels, so
-    this adds up the same steps.
+    Pixel j of n shows pixel floor((j + 1/2) m / n) of m. Pillow accumulates float64 steps; where the exact value is an
+    integer, its sum may be slightly less and round down. One in five of the competition's sizes has such pixels, so
+    this accumulates the same steps.
     """
     first = np.empty_like(edges)
     changes = np.flatnonzero((old[1:] != old[:-1]) | (new[1:] != new[:-1])) + 1
@@ -334,7 +334,7 @@ def _pairs(strings, heights, widths) -> tuple[np.ndarray, np.ndarray, dict[int, 
 
 
 def _numbers(text: str) -> np.ndarray | None:
-    """The whole numbers of a text, int64 (clipped), or None where anything else stands between the spaces."""
+    """The integers in a text, int64 (clipped), or None if it holds anything but integers and spaces."""
     foreign = text.encode("ascii", "replace").translate(None, b"0123456789 ")
     if foreign.strip(b"-") or (foreign and re.search(r"\S-|-(?!\d)", text)):
         return None
@@ -342,14 +342,14 @@ def _numbers(text: str) -> np.ndarray | None:
 
 
 def _compress(rles: list[Coco]) -> list[Coco]:
-    """COCO's counts (lists or arrays) as compressed text."""
+    """COCO RLE with counts (lists or arrays) compressed to text."""
     rles = [{"size": rle["size"], "counts": np.asarray(rle["counts"], np.int64)} for rle in rles]
     compressed = coco_mask.frPyObjects(rles, 0, 0) if rles else []  # the sizes are in the dictionaries
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in compressed]
 
 
 def _decompress(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All counts of COCO's compressed texts, the index of the text of each, and its position there.
+    """All counts in COCO's compressed texts, the index of each count's text, and its position in the text.
 
     A letter carries five bits, low bits first; bit 32 says that more letters follow. From the fourth count on the text
     holds the difference to the count two before (pycocotools' rleToString).

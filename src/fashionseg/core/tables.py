@@ -1,4 +1,4 @@
-"""The only reader of CSV files, the competition's and the pipeline's: as text, so that an id NA stays one."""
+"""The only reader of CSV files, the competition's and the pipeline's. Cells stay text, so that an id NA is not NaN."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from fashionseg.core.errors import UserError
 
 
 def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV's cells as text, '' for an empty one, and `row`, the line each row stands on; lines without any value are
-    left out. Raises UserError where it is missing, no CSV, without one of `columns` or without rows."""
+    """A CSV's cells as text, '' if empty, and a column `row`, the line number; lines without any value are left out.
+    Raises UserError where it is missing, not a CSV, lacks one of `columns` or has no rows."""
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
@@ -23,16 +23,16 @@ def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         raise UserError(f"{path} is empty; it should start with {','.join(columns)}.") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         hint = "every row needs as many fields as the header, lists of ids in quotes"
-        raise UserError(f"{path} is no CSV: {' '.join(str(error).split())}; {hint}.") from None
+        raise UserError(f"{path} is not a valid CSV: {' '.join(str(error).split())}; {hint}.") from None
     table = table.fillna("").assign(row=np.arange(len(table)) + 2)
     table = table[(table.drop(columns="row") != "").any(axis=1)].reset_index(drop=True)
     _explain_other_layouts(path, table)
     if lacking := [name for name in columns if name not in table]:
-        found = ", ".join(map(str, table.columns[:-1]))
-        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its first line names {found}.")
+        header = ", ".join(map(str, table.columns[:-1]))
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its header is {header}.")
     if table.empty:
         raise UserError(f"{path} has no rows below its header.")
     return table
@@ -47,5 +47,5 @@ def _explain_other_layouts(path: str | Path, table: pd.DataFrame) -> None:
         .any()
     ):
         raise UserError(
-            f"{path} groups the instances of an image into lists; one row an instance is expected: explode the lists."
+            f"{path} groups the instances of an image into lists; expected is one row per instance: explode the lists."
         )

@@ -1,4 +1,4 @@
-"""The only mapping between ids of the label file, which may have gaps, and the network's class and attribute indices."""
+"""The only mapping between ids of the label file, which may have gaps, and class and attribute indices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

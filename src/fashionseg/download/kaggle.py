@@ -1,4 +1,4 @@
-"""Kaggle's official client; whatever goes wrong with it becomes one sentence."""
+"""Kaggle's official client, with its errors as one sentence."""
 
 import contextlib
 import io as streams
@@ -15,13 +15,13 @@ CREDENTIALS = (
 
 @contextlib.contextmanager
 def signed_in(competition: str, failure: str) -> Iterator[Any]:
-    """The client, `KaggleApi`. Raises UserError without valid credentials, where Kaggle refuses the competition, and,
-    with the sentence `failure` about {error}, where the connection breaks."""
-    from requests.exceptions import HTTPError, RequestException  # with the client: half a second that only this needs
+    """The client, `KaggleApi`. Raises UserError without valid credentials, where Kaggle refuses the competition, and
+    where the connection breaks: the message is then `failure`, which contains {error}."""
+    from requests.exceptions import HTTPError, RequestException  # half a second, so only where it is needed
 
     try:
-        with contextlib.redirect_stdout(streams.StringIO()):  # its page of help; ours is one sentence
-            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in, too
+        with contextlib.redirect_stdout(streams.StringIO()):  # drops the client's page of help
+            from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in as well
 
             api = KaggleApi()
             api.authenticate()
@@ -35,10 +35,10 @@ def signed_in(competition: str, failure: str) -> Iterator[Any]:
 
 
 def _refusal(status: int, competition: str) -> str:
-    """What a status of Kaggle's answer means, and what to do."""
+    """The message for an HTTP status."""
     page = f"https://www.kaggle.com/competitions/{competition}"
     return {
         401: f"Kaggle did not accept the credentials (401); {CREDENTIALS}.",
         403: f"Kaggle refuses {competition} to this account (403); accept its rules at {page}/rules and run again.",
-        404: f"Kaggle knows no competition '{competition}' (404); data.competition is the last part of its address.",
+        404: f"Kaggle has no competition '{competition}' (404); data.competition is the last part of its address.",
     }.get(status, f"Kaggle answered with status {status}; see {page} and run again later.")

@@ -1,4 +1,4 @@
-"""The competition's files: drawn, the tables of a folder that is read in place, or Kaggle's archive."""
+"""The competition's files: the drawn demo, the tables of a local folder, or Kaggle's archive."""
 
 import shutil
 import zipfile
@@ -18,16 +18,16 @@ from fashionseg.download.survey import FILES, FOLDERS, NEEDED, tables
 from fashionseg_demo import competition
 
 DEMO_IMAGES = 250
-BLOCK = 4096  # bytes that a file system hands out at least
+BLOCK = 4096  # bytes, the smallest block of common file systems
 
 
 def fetch(data: Data, seed: int, listing: str | Path, folder: str | Path, cache: str | Path = "downloads") -> None:
-    """Puts the competition's files into `folder`, all or none, from where `data.source` says.
+    """Puts the competition's files from `data.source` into `folder`, all or none.
 
-    Of a folder that `listing` names (`survey` wrote it) the tables are copied, with the listing; the pictures stay
-    where they are: `pictures.originals` finds them. A broken download from Kaggle stays in `cache` and goes on from
-    there the next time. Raises UserError where the source is missing, incomplete or closed, and, before it writes
-    anything, where there is too little room.
+    Of a local folder, which `survey` wrote into `listing`, only the tables and the listing are copied; pictures are
+    read where they are (`pictures.originals`). An interrupted download from Kaggle stays in `cache` and is resumed the
+    next time. Raises UserError where the source is missing, incomplete or not accessible, and where the disk is too
+    small, before anything is written.
     """
     folder = Path(folder)
     if data.source == "demo":
@@ -38,14 +38,14 @@ def fetch(data: Data, seed: int, listing: str | Path, folder: str | Path, cache:
             beside.mkdir()
             for name in tables(paths.of_user(place)):
                 (beside / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(paths.of_user(place) / name, beside / name)  # no link: DVC makes these read-only
+                shutil.copyfile(paths.of_user(place) / name, beside / name)  # DVC would make a linked file read-only
             shutil.copyfile(listing, beside / pictures.IN_PLACE)
     else:
         _unzip(_download(data.competition, Path(cache), folder), folder)
 
 
 def _download(competition: str, cache: Path, folder: Path) -> Path:
-    """The competition's archive in `cache`, downloaded or completed by the official client."""
+    """The competition's archive in `cache`, downloaded or resumed by the official client."""
     for needed in (cache, folder.parent):
         needed.mkdir(parents=True, exist_ok=True)
     broken = f"the download from Kaggle broke off ({{error}}); run again, it goes on from {cache}/."
@@ -55,18 +55,18 @@ def _download(competition: str, cache: Path, folder: Path) -> Path:
 
         def write_where_it_fits(response: Any, *settings: Any) -> None:
             size = int(response.headers.get("Content-Length", 0))
-            here = archive.stat().st_size if archive.exists() else 0
-            # JPEG does not shrink in an archive: unpacked it takes that room once more.
-            _check_room([(cache, size - here), (folder.parent, size)], f"{archive} and what is in it")
+            partial = archive.stat().st_size if archive.exists() else 0
+            # JPEG is not compressed further in an archive: unpacked it takes the same space again.
+            _check_room([(cache, size - partial), (folder.parent, size)], f"{archive} and its files")
             write(response, *settings)
 
-        api.download_file = write_where_it_fits  # the client asks the server for the size here and nowhere before
+        api.download_file = write_where_it_fits  # the client gets the size from the server only here
         api.competition_download_files(competition, path=str(cache), quiet=False)
     return archive
 
 
 def _check_room(needs: list[tuple[Path, int]], what: str) -> None:
-    """Raises UserError where these bytes, each to be written below a folder, do not fit; folders may share a disk."""
+    """Raises UserError where the given bytes do not fit into their folders, which may share a disk."""
     by_disk = Counter()
     for folder, size in needs:
         by_disk[folder.stat().st_dev] += size
@@ -75,7 +75,7 @@ def _check_room(needs: list[tuple[Path, int]], what: str) -> None:
         if needed > free:
             raise UserError(
                 f"{what} need {needed / 1e9:.1f} GB on the disk of {folder.resolve()}, where {free / 1e9:.1f} GB are "
-                "free; make room there, or move the project to a larger disk, and run again."
+                "free; free some space, or move the project to a larger disk, and run again."
             )
 
 
@@ -93,12 +93,12 @@ def _unzip(archive: Path, folder: Path) -> None:
             for member in members:
                 zipped.extract(member, beside)
                 progress.advance(task, member.file_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: packed in unknown ways
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: password or method
         raise UserError(f"{archive} is broken ({error}); delete it and run again.") from None
 
 
 def _members(zipped: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """The competition's files in an archive, named as they are to be unpacked: without the folders around train.csv."""
+    """The competition's files in an archive, with names to unpack to: without the folders around train.csv."""
     packed = [member for member in zipped.infolist() if not member.is_dir()]
     roots = [m.filename.removesuffix(FILES[0]) for m in packed if Path(m.filename).name == FILES[0]]
     root = min(roots, key=len, default="")
@@ -107,9 +107,9 @@ def _members(zipped: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
         member.filename = member.filename.removeprefix(root)
     tops = {member.filename.partition("/")[0] for member in members}
     if lacking := [name for name in (*NEEDED, *FOLDERS) if name not in tops]:
-        within = [name for name in tops if name.endswith(".zip")]
-        hint = "unpack all that is packed in it into a folder, and name that: data.source local, data.path"
+        has_archives = any(name.endswith(".zip") for name in tops)
+        hint = "it contains archives: unpack them all into a folder, then set data.source to local and data.path to it"
         raise UserError(
-            f"{archive} lacks {', '.join(lacking)}; {hint if within else 'is data.competition the right one?'}"
+            f"{archive} lacks {', '.join(lacking)}; {hint if has_archives else 'is data.competition the right one?'}"
         )
     return [member for member in members if member.filename.partition("/")[0] in (*FILES, *FOLDERS)]

@@ -1,4 +1,4 @@
-"""What a folder of the user's holds. Its pictures are read where they are; by this list DVC sees that one changed."""
+"""Lists a local folder. Its pictures are read where they are; DVC sees changes by this list."""
 
 import hashlib
 import os
@@ -13,8 +13,8 @@ from fashionseg.download.config import Data
 NEEDED, FOLDERS = ("train.csv", "sample_submission.csv"), ("train", "test")
 FILES = (*NEEDED, "label_descriptions.json")
 COCO_FILES = ("instances*.json", "image_info*.json")
-MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # of Kaggle's notebooks: since 2026, and before
-SHOWN = 5  # entries that are named
+MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # in Kaggle notebooks: since 2026, and before
+SHOWN = 5  # skipped entries that are printed
 
 
 def _md5(file: Path) -> str:
@@ -30,10 +30,10 @@ STATES = {
 
 
 def survey(data: Data, listing: str | Path) -> None:
-    """Writes the JSON file `listing`: {} where files are to be drawn or downloaded, else {"folder": as the user wrote
-    it, "files": {name: state}}, a state being what `STATES` has for data.watch.
+    """Writes the JSON file `listing`: {} for the demo and for a download, else {"folder": as the user wrote it,
+    "files": {name: state}}, where STATES[data.watch] gives the state.
 
-    Where the folder is gone but a listing of it is there, as after `dvc pull` on another machine, that one stays.
+    Where the folder is missing but its listing exists, as after `dvc pull` on another machine, the listing is kept.
     Raises UserError where the folder is missing or incomplete.
     """
     place = _in_place(data)
@@ -41,25 +41,25 @@ def survey(data: Data, listing: str | Path) -> None:
         files.write_json(listing, {})
         return
     if not paths.of_user(place).exists() and Path(listing).exists() and files.read_json(listing).get("folder") == place:
-        print(f"{place} is not on this machine; it is taken to be as {listing} lists it")
+        print(f"{place} is not on this machine; it is assumed to be as listed in {listing}")
         return
     folder = paths.of_user(place)
-    names = track(_names(folder), f"looking through {folder}")
+    names = track(_names(folder), f"listing {folder}")
     states = {str(name.relative_to(folder)): STATES[data.watch](name) for name in names}
     files.write_json(listing, {"folder": place, "files": states})
 
 
 def _in_place(data: Data) -> str | None:
-    """The folder whose pictures are read where they are, as the user wrote it."""
+    """The folder whose pictures are read in place, as the user wrote it; None for the demo and a download."""
     if data.source == "local" and data.path is None:
-        raise UserError("data.path is null; with data.source local it should name the folder that holds train.csv.")
+        raise UserError("data.path is null; with data.source local it should be the folder that holds train.csv.")
     if data.source == "kaggle":
         return next(filter(os.path.isdir, (mount.format(data.competition) for mount in MOUNTS)), None)
     return data.path if data.source == "local" else None
 
 
 def _names(source: Path) -> list[Path]:
-    """The tables and pictures of a folder; prints what it passes over."""
+    """The tables and pictures of a folder; prints what it skips."""
     if paths.in_coco(source):
         return [*(source / name for name in tables(source)), *pictures.below(source)]
     lacking = [name for name in NEEDED if not (source / name).is_file()]
@@ -68,16 +68,16 @@ def _names(source: Path) -> list[Path]:
         inner = [path.parent for name in ("train.csv", paths.ANNOTATIONS) for path in sorted(source.glob(f"*/{name}"))]
         hint = f"{inner[0]} may be meant" if inner else "it should hold a competition's files, or annotations/ as COCO"
         raise UserError(f"{source} (data.path) lacks {', '.join(lacking)}; {hint}.")
-    found = [picture for name in FOLDERS for picture in pictures.find(source / name)]
-    if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(found)):
+    picture_files = [picture for name in FOLDERS for picture in pictures.find(source / name)]
+    if others := sorted({entry for name in FOLDERS for entry in (source / name).iterdir()} - set(picture_files)):
         shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
-        print(f"passed over what is no picture or leads nowhere: {shown} ({len(others)} in all)")
-    return [*(source / name for name in tables(source)), *found]
+        print(f"skipped, not pictures or broken links: {shown} ({len(others)} in all)")
+    return [*(source / name for name in tables(source)), *picture_files]
 
 
 def tables(source: Path) -> list[str]:
-    """Names of the files of a folder that are no pictures."""
+    """Names of a folder's CSV and JSON files, relative to it."""
     if paths.in_coco(source):
-        found = [path for form in COCO_FILES for path in sorted((source / paths.ANNOTATIONS).glob(form))]
-        return [str(path.relative_to(source)) for path in found]
+        documents = [path for form in COCO_FILES for path in sorted((source / paths.ANNOTATIONS).glob(form))]
+        return [str(path.relative_to(source)) for path in documents]
     return [name for name in FILES if (source / name).is_file()]

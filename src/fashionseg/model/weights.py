@@ -50,7 +50,7 @@ class _Tensor(NamedTuple):
 
 
 class _Broken(Exception):
-    """Says what is wrong with the file; read_state_dict adds its name."""
+    """An error in the file; read_state_dict adds its name."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Candidates for submission: the predictions of one image on the submission's grid, and the features of each."""
+"""Candidates for submission: the predictions of one image on the submission's grid, and their features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from fashionseg.submit.config import Submission
 FEATURES = (
     "score",  # of the class
     "margin",  # score minus that of the next best class
-    "agreement",  # share of the TTA views (test-time augmentation) that show it
+    "agreement",  # share of the TTA views (test-time augmentation) that detect it
     "mask_score",  # mean probability within the mask
     "stability",  # how sharp the mask's edge is
     "area",  # logarithm of the mask's share of the image
     "fill",  # mask area over box area
-    "box_fit",  # IoU of the predicted box and the mask's own box
+    "box_fit",  # IoU of the predicted box and the mask's bounding box
     "rank",  # 0 for the best of the image
-    "behind",  # score of the image's best minus its own
+    "behind",  # best score of the image minus its score
     "same",  # best score among others of its class that cover more than half of its mask
-    "other",  # best score among those of other classes that cover more than half of its mask
+    "other",  # best score among other classes' that cover more than half of its mask
     "attributes",  # number of attributes submitted
     "attribute_f1",  # expected F1 of the attributes submitted, if their probabilities are right
 )
@@ -49,8 +49,8 @@ class Candidates:
 
 
 def grid_size(height: int, width: int, params: Submission) -> tuple[int, int]:
-    """Height and width of the submission's grid for an image: a square of longest_side, or else the long side as given
-    and the other rounded down; the image's own where longest_side is None."""
+    """Height and width of the submission's grid for an image: a square of longest_side; or longest_side for the long
+    side, the other rounded down; or the image's size where longest_side is None."""
     side, long = params.longest_side, max(height, width)
     if side is None:
         return height, width
@@ -69,10 +69,10 @@ def predictions_by_image(predictions: Sequence[Prediction], document: dict[str, 
 def masks_on_grid(
     predictions: Sequence[Prediction], height: int, width: int, params: Submission, mask_threshold: float | None
 ) -> rle.Runs:
-    """Masks on the grid of predictions of an image of height x width pixels.
+    """Masks, on the grid, of predictions of an image of height x width pixels.
 
-    Made from the soft masks at mask_threshold, or from the segmentations where it is None. Raises UserError for an
-    invalid segmentation.
+    From the soft masks at mask_threshold, or from the segmentations if it is None. Raises UserError for an invalid
+    segmentation.
     """
     if mask_threshold is None:
         try:
@@ -95,7 +95,8 @@ def masks_on_grid(
 def make_candidates(
     predictions: list[Prediction], height: int, width: int, params: Submission, mask_threshold: float | None = None
 ) -> Candidates:
-    """The predictions, highest score first, of an image of height x width that have params.min_area on the grid."""
+    """The predictions of an image of height x width pixels, highest score first, with at least params.min_area pixels
+    on the grid."""
     masks = masks_on_grid(predictions, height, width, params, mask_threshold)
     large = np.flatnonzero(masks.areas() >= params.min_area)
     predictions, masks = [predictions[i] for i in large], masks[large]
@@ -115,7 +116,7 @@ def make_candidates(
 
 
 def features(candidates: Candidates, attribute_sets: Sequence[frozenset[int]]) -> np.ndarray:
-    """(n, 14) FEATURES, rounded to 4 decimals. attribute_sets: the attributes submitted of each candidate."""
+    """(n, 14) FEATURES, rounded to 4 decimals. attribute_sets: the submitted attributes of each candidate."""
     count = len(candidates.scores)
     if not count:
         return np.zeros((0, len(FEATURES)))
@@ -151,10 +152,10 @@ def _expected_f1(probabilities: dict[int, float], submitted: frozenset[int]) -> 
 
 
 def remove_overlaps(candidates: Candidates, order: Sequence[int], params: Submission) -> tuple[list[int], rle.Runs]:
-    """Masks of the candidates `order`, best first, without the pixels that a better one already has.
+    """Masks of the candidates `order`, best first, without pixels of better ones.
 
-    params.overlap says whether classes may share pixels. A mask that is left with fewer than params.min_area pixels is
-    dropped. Returns the candidates kept and their masks.
+    params.overlap: of the same class or of any. A mask left with fewer than params.min_area pixels is dropped. Returns
+    the candidates kept and their masks.
     """
     taken: dict[Any, rle.Runs] = {}
     kept, masks = [], []

@@ -12,7 +12,7 @@ Tree = Any  # a number (leaf), or [feature name, threshold, subtree for <= thres
 
 @dataclass(frozen=True)
 class Forest:
-    """Predicts the mean of its trees. features: names of the columns that `predict` takes, in order."""
+    """Predicts the mean of its trees. features: names of the columns of `predict`, in order."""
 
     features: tuple[str, ...]
     trees: list[Tree]
@@ -34,7 +34,7 @@ class Forest:
             nodes += [] if leaf else node[2:]
         numbers = np.array([threshold, value], float)
         if not np.isfinite(numbers).all():
-            raise ValueError("a tree lacks a number")
+            raise ValueError("a threshold or leaf of a tree is missing or NaN")
         return np.array(feature), numbers[0].astype(np.float32), np.array(children).T, numbers[1]
 
     def predict(self, columns: np.ndarray) -> np.ndarray:
@@ -44,17 +44,17 @@ class Forest:
         if np.isnan(columns).any():
             raise ValueError("a feature is NaN")
         rows = np.arange(len(columns))[:, None]
-        before, now = None, np.tile(np.arange(len(self.trees)), (len(columns), 1))  # (n, trees)
-        while before is None or (before != now).any():
-            above = columns[rows, feature[now]] > threshold[now]
-            before, now = now, children[above.astype(int), now]
-        return value[now].mean(axis=1)
+        previous, nodes = None, np.tile(np.arange(len(self.trees)), (len(columns), 1))  # (n, trees)
+        while previous is None or (previous != nodes).any():
+            above = columns[rows, feature[nodes]] > threshold[nodes]
+            previous, nodes = nodes, children[above.astype(int), nodes]
+        return value[nodes].mean(axis=1)
 
 
 def from_sklearn(forest: Any, features: Sequence[str]) -> Forest:
     """The trees of a fitted RandomForestRegressor.
 
-    It must have been fitted on features rounded to 4 decimals: then thresholds rounded to 5 split the same values.
+    Fit it on features rounded to 4 decimals: then thresholds rounded to 5 decimals split the same values.
     """
 
     def nested(tree: Any, node: int) -> Tree:

@@ -5,8 +5,8 @@ true instance has attributes, the F1 of the two attribute sets exceeds t_f1. So 
 submitted instance: how many IoU thresholds it exceeds (its IoU level) and how many F1 thresholds (its F1 level).
 
 At each of the 100 pairs of thresholds the score is TP / (TP + FP) (`precision`, 2020: a missed instance costs nothing)
-or TP / (TP + FP + FN) (`jaccard`, 2019); then the mean is taken. Source: participants of both editions. In which order
-Kaggle averages and which F1 it uses is not known, so params choose both (`config.Metric`).
+or TP / (TP + FP + FN) (`jaccard`, 2019); the metric is their mean. Source: participants of both editions. Kaggle does
+not tell the order of averaging nor which F1 it uses, so params choose both (`config.Metric`).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from fashionseg.submit.config import Metric
 
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of IoU and of F1
 THRESHOLD_COUNT = len(THRESHOLDS)
-NO_CLASS = -1  # of the filler row where a submission names no classes
+NO_CLASS = -1  # class of the filler row in a submission without ClassId
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class ImageInstances:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchCounts:
-    """What the metric needs of the submitted instances (n) and the true instances (t) of many images.
+    """Counts from which the metric is computed, of n submitted and t true instances of many images.
 
-    images (n,) int: image of each submitted instance, from 0, within an image in order of submission; classes (n,);
+    images (n,) int: image of each submitted instance, from 0, in order of submission within an image; classes (n,);
     nearest (n,): the true instance of its class with the highest IoU, numbered over all images; iou_levels and
-    f1_levels (n,) int 0..10; true_images (t,); true_classes (t,); image_count: images without instances too.
-    filler_class: every image must appear in the file, and one without submitted instances gets a row of this class,
-    which is never a hit. None: it gets an empty row, which is right where the image has no true instances either.
+    f1_levels (n,) int 0..10; true_images (t,); true_classes (t,); image_count: includes images without instances.
+    filler_class: class of the row that an image without submitted instances gets, since every image must appear in the
+    file; it is never a hit. None: it gets an empty row, which is correct where the image has no true instances.
     """
 
     images: np.ndarray
@@ -57,7 +57,7 @@ class MatchCounts:
 def f1(first: frozenset[int], second: frozenset[int], kind: str, attribute_count: int) -> float:
     """F1 of two sets of attribute ids; 1 where both are empty. attribute_count: attributes in the label file.
 
-    kind: `set`, F1 of the two sets; `macro`, mean of that and of the F1 of the absent attributes, as Fashionpedia's
+    kind: `set`, F1 of the two sets; `macro`, mean of it and the F1 of the absent attributes, as in Fashionpedia's
     FPEval; `none`, always 1.
     """
     if kind == "none" or not (first or second):
@@ -80,7 +80,7 @@ def f1_level(submitted: frozenset[int], true: frozenset[int], kind: str, attribu
 
 
 def best_overlaps(submitted: ImageInstances, truth: ImageInstances) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) index of the true instance of the same class with the highest IoU, and (n,) that IoU; 0, 0 without any."""
+    """(n,) index of the true instance of the same class with the highest IoU, and (n,) its IoU; 0 and 0 without one."""
     if not len(submitted.classes) or not len(truth.classes):
         return np.zeros(len(submitted.classes), int), np.zeros(len(submitted.classes))
     ious = coco_mask.iou(submitted.masks.to_coco(), truth.masks.to_coco(), [0] * len(truth.classes))
@@ -116,7 +116,7 @@ def count_matches(
     attribute_count: int,
     filler_class: int | None,
 ) -> MatchCounts:
-    """Counts of submitted instances against the truth, one pair an image, of at least one image."""
+    """Counts of (submitted, true) instances, one pair per image, at least one pair."""
     counts = []
     for submitted, truth in pairs:
         nearest, iou = best_overlaps(submitted, truth)
@@ -131,7 +131,7 @@ def count_matches(
 
 
 def joined(counts: Sequence[MatchCounts]) -> MatchCounts:
-    """The counts of all images of several, in order."""
+    """Concatenates counts, images in order."""
     image_offsets = np.cumsum([0, *(part.image_count for part in counts[:-1])])
     true_offsets = np.cumsum([0, *(len(part.true_images) for part in counts[:-1])])
     no_offsets = np.zeros(len(counts), int)
@@ -155,16 +155,16 @@ def joined(counts: Sequence[MatchCounts]) -> MatchCounts:
 def score(counts: MatchCounts, metric: Metric) -> float:
     """The metric, 0..1.
 
-    A true instance is found once, by the first submitted instance near it. An image with neither true nor submitted
-    instances scores 1 where counts.filler_class is None; else it has a filler row. metric.average: `image`, the score
-    of each image, then their mean; `class`, the score of each submitted class of each image (jaccard: or true class),
-    mean over the image, then over images; `all`, one score of the hits of all images together.
+    A true instance is matched once, by the first submitted instance with IoU above the lowest threshold. An image with
+    neither true nor submitted instances scores 1 if counts.filler_class is None; else it has a filler row.
+    metric.average: `image`, mean over images; `class`, the score of each submitted class of an image (jaccard: or true
+    class), mean over the image's classes, then over images; `all`, one score of all images together.
     """
     return float(image_scores(counts, metric).mean())
 
 
 def image_scores(counts: MatchCounts, metric: Metric) -> np.ndarray:
-    """(image_count,) score of each image, whose mean is `score`; (1,) where metric.average is `all`."""
+    """(image_count,) score of each image; (1,) if metric.average is `all`. Their mean is `score`."""
     empty = np.flatnonzero(np.bincount(counts.images, minlength=counts.image_count) == 0)
     if counts.filler_class is None:
         empty = empty[:0]
@@ -191,7 +191,7 @@ def image_scores(counts: MatchCounts, metric: Metric) -> np.ndarray:
         used = np.flatnonzero(submitted)
         scores = np.bincount(group, iou_levels * f1_levels, len(names))[used] / (submitted[used] * THRESHOLD_COUNT**2)
     else:
-        # Instances of each group with exactly these levels, summed up to: with at least these levels.
+        # Instances per group with exactly these levels; cumulative sums give those with at least these levels.
         cells = (group * (THRESHOLD_COUNT + 1) + iou_levels) * (THRESHOLD_COUNT + 1) + f1_levels
         exact = np.bincount(cells, minlength=len(names) * (THRESHOLD_COUNT + 1) ** 2)
         exact = exact.reshape(len(names), THRESHOLD_COUNT + 1, THRESHOLD_COUNT + 1)
@@ -203,6 +203,6 @@ def image_scores(counts: MatchCounts, metric: Metric) -> np.ndarray:
         return scores if len(scores) else np.zeros(1)
     image = names[used] % counts.image_count
     sums, used_groups = (np.bincount(image, weights, counts.image_count) for weights in (scores, None))
-    # Where nothing was submitted: right without true instances, for precision wrong with some.
-    right = np.bincount(counts.true_images, minlength=counts.image_count) == 0
-    return np.where(used_groups > 0, sums / np.maximum(used_groups, 1), right)
+    # Images without submitted instances: 1 without true instances, for precision 0 with some.
+    is_empty = np.bincount(counts.true_images, minlength=counts.image_count) == 0
+    return np.where(used_groups > 0, sums / np.maximum(used_groups, 1), is_empty)

@@ -1,10 +1,10 @@
 """Post-processing: which predictions of an image are submitted. `tune` writes it as JSON, `submit` applies it.
 
-Each candidate has a gain: its score minus the threshold of its class or, with a selector, the score that the forest
-expects of it minus the selector's threshold. Candidates with gain >= 0 are submitted, best first, except those that
-overlap a better one of their class too much (suppression). Every image gets at least its best candidate, since an
-image without submitted instances scores 0; not so where a picture may be left empty. For jaccard by image, a selector
-may instead add candidates, best first, while the expected score of the image rises.
+Each candidate has a gain: its score minus the threshold of its class or, with a selector, the forest's expected score
+minus the selector's threshold. Candidates with gain >= 0 are submitted, best first, except those that overlap a better
+one of their class too much (NMS). Every image gets at least its best candidate, since an image without submitted
+instances scores 0, unless images may be left empty. For jaccard by image, a selector may instead add candidates, best
+first, while the expected score of the image rises.
 """
 
 import json
@@ -25,7 +25,7 @@ from fashionseg.submit.config import Submission
 from fashionseg.submit.forest import Forest
 
 THRESHOLDS = {"common": float, "own": {str: float}}
-FORM = {
+SCHEMA = {
     "max_per_image": Nullable(int),
     "nms_iou": float,
     "mask_overlap": float,
@@ -37,7 +37,7 @@ FORM = {
         {
             "threshold": float,
             "class_means": THRESHOLDS,
-            "forest": {"features": [str]},  # the trees are read anyhow
+            "forest": {"features": [str]},  # Forest checks the trees
             "true_per_image": Nullable(float),
         }
     ),
@@ -45,12 +45,12 @@ FORM = {
     "mask_threshold": Nullable(float),
     "may_be_empty": bool,
 }
-NEVER = 2.0  # a threshold above every score: the class is left out
+NEVER = 2.0  # a threshold above every score: the class is never submitted
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A common value, and own values for some names; names are ids as text, as in JSON."""
+    """A common value, and `own` values by name where they differ; names are ids as text, as in JSON."""
 
     common: float
     own: dict[str, float] = field(default_factory=dict)
@@ -61,10 +61,10 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Selector:
-    """Expects a score of each candidate: `forest` on the mean score of its class (class_means) and FEATURES.
+    """Predicts each candidate's score with `forest`, from the mean score of its class (class_means) and FEATURES.
 
-    threshold: the least expected score that is submitted. true_per_image: mean number of true instances an image; where
-    it is given, a candidate is added while it does not lower the image's expected TP / (TP + FP + FN).
+    threshold: lowest expected score that is submitted. true_per_image: mean number of true instances per image; if
+    given, candidates are added while they do not lower the image's expected TP / (TP + FP + FN).
     """
 
     threshold: float
@@ -79,12 +79,12 @@ class Selector:
 
 
 def expected_jaccard(hits: ArrayLike, submitted: ArrayLike, true_count: float) -> np.ndarray:
-    """TP / (TP + FP + FN) for an expected number of hits among submitted instances, and true_count true instances."""
+    """TP / (TP + FP + FN) of an expected number of hits among submitted instances, with true_count true instances."""
     return hits / (submitted + np.maximum(true_count - hits, 0))
 
 
 def attribute_pairs(document: dict[str, Any]) -> dict[str, list[int]]:
-    """Attribute ids by category id (as text) that some instance of the category has in a COCO document."""
+    """By category id (as text), the attribute ids that its instances in a COCO document have."""
     ids: dict[int, set[int]] = {}
     for annotation in document["annotations"]:
         ids.setdefault(annotation["category_id"], set()).update(annotation.get("attribute_ids", []))
@@ -93,14 +93,14 @@ def attribute_pairs(document: dict[str, Any]) -> dict[str, list[int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PostProcessing:
-    """All that decides which predictions of an image are submitted, and with which attributes.
+    """The parameters that decide which predictions of an image are submitted, and with which attributes.
 
-    max_per_image: instances submitted of an image at most; None: all with gain >= 0. nms_iou, mask_overlap: a candidate
-    is suppressed when its IoU with a better one of its class exceeds nms_iou, or when that one covers more than the
-    share mask_overlap of it. min_area: in pixels of the grid. score_thresholds: by category id, NEVER for a class left
-    out. attribute_thresholds: by "category id/attribute id". attribute_pairs: the attributes that may be submitted, see
-    the function of that name. categories: ids of the label file it was tuned for. mask_threshold: of the soft masks;
-    None keeps the predicted segmentations. may_be_empty: an image may be left without instances.
+    max_per_image: most instances submitted per image; None: all with gain >= 0. nms_iou, mask_overlap: a candidate is
+    suppressed when its IoU with a better one of its class exceeds nms_iou, or when that one covers more than the share
+    mask_overlap of it. min_area: in pixels of the grid. score_thresholds: by category id, NEVER for a class never
+    submitted. attribute_thresholds: by "category id/attribute id". attribute_pairs: attributes that may be submitted,
+    from the function of that name. categories: category ids of the label file it was tuned for. mask_threshold: of the
+    soft masks; None keeps the predicted segmentations. may_be_empty: images may be left without instances.
     """
 
     max_per_image: int | None
@@ -116,11 +116,11 @@ class PostProcessing:
     may_be_empty: bool = False
 
     def attribute_sets(self, predictions: Sequence[Prediction]) -> list[frozenset[int]]:
-        """The attributes submitted of each prediction."""
+        """The attributes to submit of each prediction."""
         return [self._above_threshold(p) & self._seen_in_training(p) for p in predictions]
 
     def dropped_attributes(self, predictions: Sequence[Prediction]) -> int:
-        """Attributes of these predictions that reach their threshold but are not in attribute_pairs."""
+        """Number of attributes that reach their threshold but are not in attribute_pairs."""
         return sum(len(self._above_threshold(p) - self._seen_in_training(p)) for p in predictions)
 
     def _above_threshold(self, prediction: Prediction) -> frozenset[int]:
@@ -138,7 +138,7 @@ class PostProcessing:
         return {category: frozenset(ids) for category, ids in self.attribute_pairs.items()}
 
     def gains(self, candidates: Candidates) -> np.ndarray:
-        """(n,) score, or expected score, of each candidate minus its threshold."""
+        """(n,) score or expected score of each candidate, minus its threshold."""
         if self.selector:
             columns = features(candidates, self.attribute_sets(candidates.predictions))
             return self.selector.expected_scores(columns, candidates.classes) - self.selector.threshold
@@ -161,7 +161,7 @@ class PostProcessing:
         return kept
 
     def _adds(self, gain: float, hits: float, submitted: int) -> bool:
-        """Whether to submit one more candidate beside `submitted` ones with so many expected hits."""
+        """Whether to add a candidate to `submitted` ones with `hits` expected hits."""
         if not self.selector or self.selector.true_per_image is None:
             return gain >= 0
         true_count = self.selector.true_per_image
@@ -171,14 +171,14 @@ class PostProcessing:
     def apply(
         self, candidates: Candidates, params: Submission
     ) -> tuple[list[Prediction], list[frozenset[int]], rle.Runs]:
-        """What is submitted of an image: predictions, attributes of each, and masks on the grid without overlaps."""
+        """Predictions to submit of an image, their attributes, and their masks on the grid without overlaps."""
         order, masks = remove_overlaps(candidates, self.select(candidates, self.gains(candidates)), params)
         predictions = [candidates.predictions[i] for i in order]
         return predictions, self.attribute_sets(predictions), masks
 
 
 def write(path: str | Path, post: PostProcessing, notes: dict[str, Any]) -> None:
-    """Writes the post-processing as JSON, one tree of the selector's forest a line; notes, for readers, come first."""
+    """Writes the post-processing as JSON, one line per tree of the forest; notes for readers come first."""
     saved = {**notes, **asdict(post)}
     trees = []
     if post.selector:
@@ -189,11 +189,11 @@ def write(path: str | Path, post: PostProcessing, notes: dict[str, Any]) -> None
 
 
 def read(path: str | Path, document: dict[str, Any]) -> PostProcessing:
-    """Reads what `write` wrote. Raises UserError where the file is something else, or was tuned for other classes or
-    attributes than those of the COCO document."""
+    """Reads a file of `write`. Raises UserError where it is something else or was tuned for other classes or attributes
+    than the COCO document's."""
     saved = files.read_json(path)
     try:
-        if fault := mismatch(saved, FORM):
+        if fault := mismatch(saved, SCHEMA):
             raise ValueError(fault)
         values = {name: saved[name] for name in PostProcessing.__dataclass_fields__}
         values |= {name: Thresholds(**saved[name]) for name in ("score_thresholds", "attribute_thresholds")}

@@ -1,4 +1,4 @@
-"""Sends a submission to Kaggle by the official client."""
+"""Sends a submission to Kaggle with the official client."""
 
 import contextlib
 import gzip

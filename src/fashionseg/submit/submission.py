@@ -1,4 +1,4 @@
-"""Kaggle's CSV: made from predictions, checked, scored where the truth is known, and compared with another."""
+"""Kaggle's CSV: built from predictions, checked, scored against ground truth, compared with another."""
 
 import csv
 import gzip
@@ -23,7 +23,7 @@ from fashionseg.submit.config import Metric, Submission
 from fashionseg.submit.postprocess import PostProcessing
 
 NEEDED = ["ImageId", "EncodedPixels"]
-COLUMNS = [*NEEDED, "ClassId", "AttributesIds"]  # that a submission may have, in this order where no sample tells it
+COLUMNS = [*NEEDED, "ClassId", "AttributesIds"]  # allowed columns, in this order unless a sample has another
 BATCH = 200  # images whose masks are in memory at once
 MAX_HEADER = 100  # characters of a wrong header that are shown
 MAX_PIXELS = 2**31  # more than any grid has
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sample:
-    """The form of a submission: columns in order; images, the ImageIds in order; filler, the cells by column of an
+    """The form of a submission: columns in order; images: ImageIds in order; filler: cells by column of the row for an
     image without submitted instances, whose EncodedPixels may be empty."""
 
     columns: list[str]
@@ -64,7 +64,7 @@ class Sample:
 
     @property
     def filler_class(self) -> int | None:
-        """Of `kaggle_metric.MatchCounts`."""
+        """See `kaggle_metric.MatchCounts`."""
         return int(self.filler.get("ClassId", kaggle_metric.NO_CLASS)) if self.filler["EncodedPixels"] else None
 
 
@@ -81,7 +81,7 @@ def table(
     sample: Sample,
     params: Submission,
 ) -> tuple[pd.DataFrame, int]:
-    """The rows of a submission: columns and images as in the sample, one row an instance or one filler row an image.
+    """The rows of a submission: columns and images as in the sample, one row per instance, or one filler row.
 
     Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO. Raises
     UserError where the sample names an image that the document lacks, and as `results.check_predictions`.
@@ -118,39 +118,39 @@ def write(path: str | Path, rows: pd.DataFrame, document: dict[str, Any], sample
 
 
 def check(path: str | Path, document: dict[str, Any], sample: Sample | None, params: Submission) -> list[Fault]:
-    """All errors of a submission's CSV, which may be gzipped, by line; a valid file has none.
+    """All errors of a submission's CSV, which may be gzipped, ordered by line; empty for a valid file.
 
-    document: COCO, with the images, categories and attributes that may occur. Without a sample any columns and any
-    order will do. Raises UserError where the file cannot be read.
+    document: COCO, with the images, categories and attributes that may occur. Without a sample any of COLUMNS and any
+    order are valid. Raises UserError where the file cannot be read.
     """
     rows, faults = _read(path, document, sample.columns if sample else None)
     if rows is None:
         return faults
     images, order = _images(document), sample.images if sample else None
-    known = [row for row in rows if row.image in images]
+    valid = [row for row in rows if row.image in images]
     faults += [
         Fault(row.line, "ImageId", f"'{row.image}'", "an image of sample_submission.csv")
         for row in rows
         if row.image not in images
     ]
     last = rows[-1].line if rows else 1
-    seen = {row.image for row in known}
+    seen = {row.image for row in valid}
     faults += [
         Fault(last + 1, "ImageId", f"no row of {name}", "at least a filler row for every image")
         for name in order or images
         if name not in seen
     ]
-    faults += _order_faults(known, order)
-    faults += _label_faults(known, document)
-    empty, claims = ([row for row in known if bool(row.pixels.strip()) == filled] for filled in (False, True))
-    faults += _empty_faults(empty, known, sample)
-    for batch in _batches(claims):
+    faults += _order_faults(valid, order)
+    faults += _label_faults(valid, document)
+    empty, filled = ([row for row in valid if bool(row.pixels.strip()) == has_pixels] for has_pixels in (False, True))
+    faults += _empty_faults(empty, valid, sample)
+    for batch in _batches(filled):
         faults += _mask_faults(batch, images, params)
     return sorted(faults, key=lambda fault: fault.line)
 
 
 def score_file(path: str | Path, document: dict[str, Any], metric: Metric, params: Submission) -> float:
-    """The competition's metric of a CSV without errors. document: COCO with the true annotations of its images."""
+    """The competition's metric of a valid CSV. document: COCO with the ground truth of its images."""
     images = _images(document)
     truth = defaultdict(list)
     for annotation in document["annotations"]:
@@ -163,7 +163,7 @@ def score_file(path: str | Path, document: dict[str, Any], metric: Metric, param
     for name, image in images.items():
         size = grid_size(image["height"], image["width"], params)
         pairs.append((_submitted_instances(rows_of[name], *size), _true_instances(truth[image["id"]], *size)))
-    # Every image has a row: one without claims is empty.
+    # Every image has a row: where it has no pixels, the image is empty.
     counts = kaggle_metric.count_matches(pairs, metric, len(document["attributes"]), filler_class=None)
     return kaggle_metric.score(counts, metric)
 
@@ -185,10 +185,10 @@ def _true_instances(annotations: list[dict[str, Any]], height: int, width: int) 
 
 
 def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> pd.DataFrame:
-    """Counts of the instances of two CSVs by class: columns class, both, attributes, first, second.
+    """Numbers of instances of two CSVs by class: columns class, both, attributes, first, second.
 
-    both: in both files; attributes: in both, with other attributes; first, second: in one file only. Two instances are
-    the same where image, class and pixels are, whatever runs the pixels are cut into. Classes without a difference are
+    both: in both files; attributes: in both, with different attributes; first, second: in one file only. Two instances
+    are equal if image, class and pixels are, however the pixels are split into runs. Classes without a difference are
     left out; the last row sums over all classes. Raises UserError for a file that is not a submission.
     """
     instances_of = []
@@ -217,7 +217,7 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
 
 
 def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
-    """One line about what `table` returns: instances, images, the most frequent classes, dropped attributes."""
+    """One line about the result of `table`: instances, images, the most frequent classes, dropped attributes."""
     instances = rows[~rows["EncodedPixels"].isin(["", "1 1"])]
     names = {category["id"]: _short(category) for category in document["categories"]}
     classes = Counter(instances["ClassId"] if "ClassId" in rows else [next(iter(names))] * len(instances))
@@ -230,7 +230,7 @@ def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
 
 
 def _merged_runs(texts: list[str]) -> list[str]:
-    """EncodedPixels with runs that touch merged; invalid ones stay as they are."""
+    """EncodedPixels with touching runs merged; invalid ones are kept as they are."""
     texts, size = np.array(texts, object), (np.full(len(texts), MAX_PIXELS), np.ones(len(texts), int))
     invalid = rle.check_kaggle(texts, *size)
     valid = np.array([i for i in range(len(texts)) if i not in invalid], int)
@@ -243,15 +243,15 @@ def _short(category: dict[str, Any]) -> str:
 
 
 def _images(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Images by ImageId, in documents of other origin by the stem of the file name."""
+    """Images by ImageId or, where a document has none, by the stem of the file name."""
     return {image.get("ImageId", Path(image["file_name"]).stem): image for image in document["images"]}
 
 
 def _read(
     path: str | Path, document: dict[str, Any], columns: list[str] | None = None
 ) -> tuple[list[Row] | None, list[Fault]]:
-    """The rows of a CSV and the errors of its format; None instead of rows where the columns are others than `columns`
-    or, for None, than NEEDED with or without the rest of COLUMNS. Without ClassId the class is the first."""
+    """The rows of a CSV and its format errors; None instead of rows if its columns are not `columns` or, where that is
+    None, NEEDED and any others of COLUMNS. Without ClassId all rows have the first class."""
     try:
         raw = Path(path).read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
@@ -272,32 +272,32 @@ def _read(
     header = next(fields, [])
     columns = columns or [name for name in COLUMNS if name in NEEDED or name in header]
     if header != columns:
-        found = ",".join(header)
-        found = found if found.isprintable() else "not text"
-        return None, [*faults, Fault(1, "header", found[:MAX_HEADER] or "nothing", ",".join(columns))]
-    absent = {"ClassId": str(document["categories"][0]["id"]), "AttributesIds": ""}
+        text = ",".join(header)
+        text = text if text.isprintable() else "not text"
+        return None, [*faults, Fault(1, "header", text[:MAX_HEADER] or "nothing", ",".join(columns))]
+    defaults = {"ClassId": str(document["categories"][0]["id"]), "AttributesIds": ""}
     rows = []
     for row in fields:
         line = fields.line_num
         if len(row) != len(columns):
             faults.append(Fault(line, "row", f"{len(row)} fields", f"{len(columns)}"))
             continue
-        cells = absent | dict(zip(columns, row, strict=True))
+        cells = defaults | dict(zip(columns, row, strict=True))
         rows.append(Row(line, *(cells[name] for name in COLUMNS)))
         if "ClassId" in columns and _cell(lines[line - 1], columns.index("ClassId")).startswith('"'):
             faults.append(Fault(line, "ClassId", f'"{cells["ClassId"]}" in quotes', "a number without quotes"))
     return rows, faults
 
 
-def _cell(line: str, place: int) -> str:
-    """A cell as it stands in the line; those before it, names and run lengths, hold no commas."""
-    return "".join(line.split(",")[place : place + 1])
+def _cell(line: str, index: int) -> str:
+    """A cell as written in the line, quotes included; the cells before it, names and run lengths, have no commas."""
+    return "".join(line.split(",")[index : index + 1])
 
 
 def _empty_faults(empty: list[Row], rows: list[Row], sample: Sample | None) -> list[Fault]:
-    """Rows without pixels where the sample has none, and beside other rows of their image."""
+    """Rows without pixels where the sample has no such rows, or where their image has other rows."""
     if sample and sample.filler["EncodedPixels"]:
-        expected = f"runs; of an image without instances `{sample.filler['EncodedPixels']}`"
+        expected = f"runs, or `{sample.filler['EncodedPixels']}` for an image without instances"
         return [Fault(row.line, "EncodedPixels", "no runs", expected) for row in empty]
     counts = Counter(row.image for row in rows)
     expected = "an empty row as the only one of its image"
@@ -309,12 +309,12 @@ def _empty_faults(empty: list[Row], rows: list[Row], sample: Sample | None) -> l
 
 
 def _order_faults(rows: list[Row], order: Sequence[str] | None) -> list[Fault]:
-    """The first row whose image comes before that of the row above in the sample."""
-    place = {name: number for number, name in enumerate(order or [])}
-    for before, row in itertools.pairwise(rows):
-        if order is not None and place.get(row.image, 0) < place.get(before.image, 0):
+    """The first row whose image comes, in the sample, before that of the previous row."""
+    position = {name: index for index, name in enumerate(order or [])}
+    for previous, row in itertools.pairwise(rows):
+        if order is not None and position.get(row.image, 0) < position.get(previous.image, 0):
             expected = "the images in the order of sample_submission.csv"
-            return [Fault(row.line, "ImageId", f"{row.image} after {before.image}", expected)]
+            return [Fault(row.line, "ImageId", f"{row.image} after {previous.image}", expected)]
     return []
 
 
@@ -370,15 +370,15 @@ def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Sub
     keys = [(rows[i].image, rows[i].class_id if params.overlap == "same_class" else "") for i in valid]
     groups: dict[tuple[str, str], int] = {}
     group = np.array([groups.setdefault(key, len(groups)) for key in keys], int)
-    # All runs on one line, with a section for each group of instances that must not share pixels. Where a run begins
-    # before the end of an earlier one, the two share pixels.
+    # All runs on one line, with one section per group of instances that must not overlap. Two runs share pixels where
+    # one starts before the end of an earlier one.
     starts = runs.starts + group[runs.rows] * int((size[:, 0] * size[:, 1]).max(initial=0))
     order = np.argsort(starts, kind="stable")
     ends = np.maximum.accumulate((starts + runs.lengths)[order])
     shared = order[1:][starts[order][1:] < ends[:-1]]
     for i in sorted({valid[row] for row in runs.rows[shared].tolist()}):
-        whom, where = (f" of class {rows[i].class_id}", " and class") if params.overlap == "same_class" else ("", "")
-        found, expected = f"shares pixels with another instance{whom}", f"no overlap within an image{where}"
+        of_class, per = (f" of class {rows[i].class_id}", " and class") if params.overlap == "same_class" else ("", "")
+        found, expected = f"shares pixels with another instance{of_class}", f"no overlap within an image{per}"
         faults.append(Fault(rows[i].line, "EncodedPixels", found, expected))
     return faults
 
@@ -387,5 +387,5 @@ def read_document(path: str) -> dict[str, Any]:
     """A COCO document. Raises UserError where the file is something else."""
     document, keys = files.read_json(path), ("images", "categories", "attributes")
     if not isinstance(document, dict) or any(key not in document for key in keys):
-        raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; name one such as data/coco/val.json.")
+        raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; use one such as data/coco/val.json.")
     return documents.apart(document)
