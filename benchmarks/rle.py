@@ -37,13 +37,13 @@ def strings(count: int) -> list[str]:
     return texts
 
 
-def drawn(text: str) -> np.ndarray:
+def drawn(text: str, height: int, width: int) -> np.ndarray:
     """The usual decoder: a bitmap (height, width) uint8, columns in memory as pycocotools wants them."""
     numbers = np.array(text.split(), dtype=np.int64)
-    flat = np.zeros(HEIGHT * WIDTH, np.uint8)
+    flat = np.zeros(height * width, np.uint8)
     for start, length in zip((numbers[::2] - 1).tolist(), numbers[1::2].tolist(), strict=True):
         flat[start : start + length] = 1
-    return flat.reshape(WIDTH, HEIGHT).T
+    return flat.reshape(width, height).T
 
 
 def described(coco: dict) -> tuple[list[int], str, int, list[int]]:
@@ -51,24 +51,32 @@ def described(coco: dict) -> tuple[list[int], str, int, list[int]]:
     return coco["size"], coco["counts"].decode(), int(coco_mask.area(coco)), box
 
 
-def convert_bitmaps(texts: list[str]) -> list[tuple]:
-    return [described(coco_mask.encode(drawn(text))) for text in texts]
+def convert_bitmaps(rows: list[tuple[str, int, int]]) -> list[tuple]:
+    """Rows are EncodedPixels, height, width."""
+    return [described(coco_mask.encode(drawn(*row))) for row in rows]
 
 
-def convert_runs(texts: list[str]) -> list[tuple]:
-    runs = rle.from_kaggle(texts, [HEIGHT] * len(texts), [WIDTH] * len(texts))
+def convert_runs(rows: list[tuple[str, int, int]]) -> list[tuple]:
+    runs = rle.from_kaggle(*zip(*rows, strict=True))
     parts = zip(runs.to_coco(), runs.areas().tolist(), runs.boxes().tolist(), strict=True)
     return [(coco["size"], coco["counts"], area, box) for coco, area, box in parts]
 
 
+def grid(height: int, width: int) -> tuple[int, int]:
+    """Height and width with the long side at SIDE, as a submission has them."""
+    return height * SIDE // max(height, width), width * SIDE // max(height, width)
+
+
 def resize_bitmaps(cocos: list[dict]) -> list[str]:
-    size = (WIDTH * SIDE // HEIGHT, SIDE)
-    small = (cv2.resize(coco_mask.decode(coco), size, interpolation=cv2.INTER_NEAREST_EXACT) for coco in cocos)
+    small = (
+        cv2.resize(coco_mask.decode(coco), grid(*coco["size"])[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        for coco in cocos
+    )
     return [coco_mask.encode(np.asfortranarray(mask))["counts"].decode() for mask in small]
 
 
 def resize_runs(cocos: list[dict]) -> list[str]:
-    resized = rle.from_coco(cocos).resize(SIDE, WIDTH * SIDE // HEIGHT)
+    resized = rle.from_coco(cocos).resize(*grid(HEIGHT, WIDTH))
     return [coco["counts"] for coco in resized.to_coco()]
 
 
@@ -84,13 +92,13 @@ def milliseconds(work: Callable[[list], list], masks: list) -> float:
 
 def main() -> None:
     cv2.setNumThreads(1)
-    texts = strings(BATCH)
-    cocos = rle.from_kaggle(texts, [HEIGHT] * BATCH, [WIDTH] * BATCH).to_coco()
+    rows = [(text, HEIGHT, WIDTH) for text in strings(BATCH)]
+    cocos = rle.from_kaggle(*zip(*rows, strict=True)).to_coco()
     table = Table("a mask, milliseconds", title=f"{HEIGHT} x {WIDTH} pixels, {RUNS} runs a mask, {BATCH} masks at once")
     for name in ("bitmaps", "runs", "times as fast", "target"):
         table.add_column(name, justify="right")
     for name, bitmaps, runs, masks, target in (
-        ("Kaggle string to COCO string, area, box", convert_bitmaps, convert_runs, texts, 12),
+        ("Kaggle string to COCO string, area, box", convert_bitmaps, convert_runs, rows, 12),
         (f"COCO string to long side {SIDE}", resize_bitmaps, resize_runs, cocos, 10),
     ):
         assert bitmaps(masks[:BITMAPS]) == runs(masks[:BITMAPS]), f"{name}: the results differ"
