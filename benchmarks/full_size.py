@@ -79,19 +79,19 @@ def garments(sizes: np.ndarray, random: np.random.Generator) -> rle.Runs:
     """A mask of rough edges for each of (N, 2) heights and widths; some columns have a hole and so two runs."""
     heights, widths = sizes.T
     areas = heights * widths * np.minimum(random.lognormal(np.log(0.025), 1.9, len(sizes)), 0.6)
-    columns = np.clip(np.sqrt(areas * random.lognormal(0.4, 0.6, len(sizes))), 2, widths * 0.95).astype(int)
+    columns = np.clip(np.sqrt(areas * random.lognormal(0.8, 0.6, len(sizes))), 2, widths * 0.95).astype(int)
     tall = np.clip(areas / columns * 1.27, 4, heights * 0.9)  # an ellipse fills 1 / 1.27 of its box
     left, top = (random.random((2, len(sizes))) * (widths - columns, heights - tall)).astype(int)
-    holes = random.random(len(sizes)) ** 2
+    holes = random.random(len(sizes)) ** 6
 
     mask = np.repeat(np.arange(len(sizes)), columns)
     place = np.arange(len(mask)) - np.repeat(np.cumsum(columns) - columns, columns)
     reach = np.sqrt(1 - (2 * (place + 0.5) / columns[mask] - 1) ** 2) * tall[mask] / 2
-    noise = random.random((2, len(mask))) * np.minimum(heights / 300, tall / 8)[mask]
+    noise = random.random((2, len(mask))) * np.minimum(heights / 1500, tall / 8)[mask]
     middle = top[mask] + tall[mask] / 2
     first = np.clip(middle - reach + noise[0], 1, heights[mask] - 2).astype(int)
     last = np.clip(middle + reach - noise[1], first + 1, heights[mask] - 1).astype(int)
-    holed = (random.random(len(mask)) < holes[mask]) & (last - first > 8)
+    holed = (place < (holes * columns)[mask]) & (last - first > 8)
     hole = first + (last - first) * 2 // 5  # where it begins
     tops, ends = (
         np.stack([first, hole + 2 + (noise[1] * 2).astype(int) % 3]),
