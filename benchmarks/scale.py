@@ -41,6 +41,7 @@ from rle import convert_bitmaps, resize_bitmaps
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = 0.01  # share of the pictures that are drawn with pixels
 PARAMS = {"machine": {"workers": 2}, "split": {"folds": 8}, "images": {"side": 1024}}  # as presets/competition_r50
+PLAIN = 0.1  # share up to which the plain way is measured, too
 SAMPLE = 100  # instances on which a slow plain way is measured
 MEASURED = "measured.csv"
 COMMANDS = {name: stage["cmd"] for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()}
@@ -271,7 +272,7 @@ def measure(work: Path, share: float, photographs: bool) -> None:
             in_a_process("grey pictures/0", work)
         processor = ours["processor"] - (ours["returned"] or 0)
         row = {"name": name, "share": share, "wall": ours["wall"], "processor": processor, "peak": ours["peak"]}
-        if plain:
+        if plain and share <= PLAIN:
             theirs = in_a_process(f"{name}/1", work)
             row |= {"plain": theirs["returned"], "plain_peak": theirs["peak"]}
         print({key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}, flush=True)

@@ -59,16 +59,11 @@ def tune(
     count = len(document["images"])
     if count < 2:
         raise UserError(f"{count} validation image is too few to tune on; change split.folds to get two or more.")
-    matched: dict[float | None, list[MatchedImage]] = {None: match_images(document, predictions, submission, workers)}
-    sweep = MaskSweep.of(document, matched[None], submission, workers)
-
-    def with_best_masks(chosen: np.ndarray) -> tuple[list[MatchedImage], float | None]:
-        """All images with masks at the threshold that is best on the chosen ones."""
-        threshold = sweep.best_threshold(chosen)
-        if threshold not in matched:
-            matched[threshold] = match_images(document, predictions, submission, workers, threshold)
-        return matched[threshold], threshold
-
+    every = np.arange(count)
+    folds = list(KFold(min(params.folds, count), shuffle=True, random_state=seed).split(every))
+    images = match_images(document, predictions, submission, workers)
+    sweep = MaskSweep.of(document, images, submission, workers)
+    thresholds = [sweep.best_threshold(train) for train, _ in [*folds, (every, every)]]
     attribute_count = len(document["attributes"])
     tuner = Tuner(
         params=params,
@@ -80,22 +75,29 @@ def tune(
         seed=seed,
         workers=workers,
     )
-    fitted, tables = tuner.fit(*with_best_masks(np.arange(count)))
-    fold_counts: dict[tuple[str, str], list[kaggle_metric.MatchCounts]] = {key: [] for key in fitted}
-    folds = KFold(min(params.folds, count), shuffle=True, random_state=seed)
-    for train, test in track(list(folds.split(np.arange(count))), "cross-validate"):
-        images, threshold = with_best_masks(train)
-        of_fold = tuner.fit([images[i] for i in train], threshold)[0]
-        # A fold may have too few candidates for a forest.
-        posts = [of_fold.get((strategy, formula), of_fold["rule", formula]) for strategy, formula in fitted]
-        batches = ([images[i] for i in test[start : start + BATCH]] for start in range(0, len(test), BATCH))
-        tasks = (
-            joblib.delayed(_count_all)(posts, batch, params, submission, attribute_count, filler_class)
-            for batch in batches
-        )
-        done = joblib.Parallel(max(1, workers))(tasks)
-        for key, of_batches in zip(fitted, zip(*done, strict=True), strict=True):
-            fold_counts[key].append(kaggle_metric.joined(of_batches))
+    of_folds: dict[int, dict[tuple[str, str], kaggle_metric.MatchCounts]] = {}
+    matched_at = None
+    # Fit by fit in the order of their thresholds, the fit to all images after those of the folds: so the masks of one
+    # threshold alone are in memory, some gigabytes.
+    for place in track(sorted(range(len(thresholds)), key=lambda place: thresholds[place] or 0), "cross-validate"):
+        if thresholds[place] != matched_at:
+            matched_at = thresholds[place]
+            images.clear()
+            images += match_images(document, predictions, submission, workers, matched_at)
+        if place < len(folds):
+            train, test = folds[place]
+            posts = tuner.fit([images[i] for i in train], matched_at)[0]
+            of_folds[place] = _count(
+                posts, [images[i] for i in test], params, submission, attribute_count, filler_class, workers
+            )
+        else:
+            fitted, tables = tuner.fit(images, matched_at)
+    fold_counts = {  # a fold may have too few candidates for a forest
+        (strategy, formula): [
+            of_folds[fold].get((strategy, formula), of_folds[fold]["rule", formula]) for fold in range(len(folds))
+        ]
+        for strategy, formula in fitted
+    }
     of_strategies = {s: fold_counts[s, formula] for s, formula in fitted if formula == params.formula}
     strategy, scores = _choose_strategy(of_strategies, params)
     tables = {"strategies": _strategy_table(fold_counts, params), "masks": sweep.table(), **tables}
@@ -114,17 +116,24 @@ def submitted_and_true(
     return pairs
 
 
-def _count_all(
-    posts: list[PostProcessing],
+def _count(
+    posts: dict[tuple[str, str], PostProcessing],
     images: list[MatchedImage],
     params: Tune,
     submission: Submission,
     attribute_count: int,
     filler_class: int | None,
-) -> list[kaggle_metric.MatchCounts]:
+    workers: int,
+) -> dict[tuple[str, str], kaggle_metric.MatchCounts]:
     """The counts of each post-processing on the same images."""
-    pairs = [submitted_and_true(post, images, submission) for post in posts]
-    return [kaggle_metric.count_matches(of_post, params, attribute_count, filler_class) for of_post in pairs]
+
+    def counts(images: list[MatchedImage]) -> list[kaggle_metric.MatchCounts]:
+        pairs = [submitted_and_true(post, images, submission) for post in posts.values()]
+        return [kaggle_metric.count_matches(of_post, params, attribute_count, filler_class) for of_post in pairs]
+
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    done = joblib.Parallel(max(1, workers))(joblib.delayed(counts)(batch) for batch in batches)
+    return {key: kaggle_metric.joined(of_post) for key, of_post in zip(posts, zip(*done, strict=True), strict=True)}
 
 
 def _choose_strategy(

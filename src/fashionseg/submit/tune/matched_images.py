@@ -1,6 +1,6 @@
 """Candidates of the validation images matched with their truth, on the submission's grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import joblib
@@ -53,7 +53,12 @@ def match_images(
         for image in document["images"]
     ]
     done = joblib.Parallel(max(1, workers), batch_size=BATCH, return_as="generator")(tasks)
-    return list(track(done, "match", total=len(tasks)))
+    images = []
+    for image, (matched, kept) in zip(document["images"], track(done, "match", total=len(tasks)), strict=True):
+        of_image = predicted[image["id"]]
+        candidates = replace(matched.candidates, predictions=[of_image[place] for place in kept])
+        images.append(replace(matched, candidates=candidates))
+    return images
 
 
 def _match_image(
@@ -62,11 +67,16 @@ def _match_image(
     size: tuple[int, int],
     params: Submission,
     mask_threshold: float | None,
-) -> MatchedImage:
+) -> tuple[MatchedImage, list[int]]:
+    """A matched image without its predictions, of which a second copy would come back from the worker, and which they
+    are."""
     candidates = make_candidates(predictions, *size, params, mask_threshold)
     masks = rle.from_coco([row["segmentation"] for row in annotations]).resize(*grid_size(*size, params))
     classes = np.array([row["category_id"] for row in annotations], int)
     truth = kaggle_metric.ImageInstances(masks, classes, [frozenset(row["attribute_ids"]) for row in annotations])
     no_attributes = [frozenset()] * len(candidates.classes)
     instances = kaggle_metric.ImageInstances(candidates.masks, candidates.classes, no_attributes)
-    return MatchedImage(candidates, truth, *kaggle_metric.best_overlaps(instances, truth))
+    places = {id(prediction): place for place, prediction in enumerate(predictions)}
+    kept = [places[id(prediction)] for prediction in candidates.predictions]
+    without = replace(candidates, predictions=[])
+    return MatchedImage(without, truth, *kaggle_metric.best_overlaps(instances, truth)), kept
