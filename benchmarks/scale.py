@@ -280,6 +280,20 @@ def measure(work: Path, share: float, photographs: bool) -> None:
         known.to_csv(table, index=False)
 
 
+def table(measured: pd.DataFrame) -> str:
+    """In Markdown: of each row and share processor seconds, seconds of the clock and gigabytes; the exponent with which
+    the processor seconds grow from the least share to the largest; the plain way's processor seconds at the least."""
+    lines = []
+    for name, rows in measured.sort_values("share").groupby("name", sort=False):
+        cells = [f"{row.processor:.0f} s ({row.wall:.0f} s), {row.peak:.1f} GB" for row in rows.itertuples()]
+        first, last = rows.iloc[0], rows.iloc[-1]
+        ratios = last[["processor", "share"]] / first[["processor", "share"]]
+        grows = f"{np.log(ratios.processor) / np.log(ratios.share):.2f}" if len(rows) > 1 else "-"
+        plain = "-" if pd.isna(first.plain) else f"{first.plain:.0f} s, {first.plain_peak:.1f} GB"
+        lines.append(f"| {name} | {' | '.join(cells)} | {grows} | {plain} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shares", nargs="*", type=Fraction, default=[Fraction(1, 500)])
@@ -295,6 +309,7 @@ def main() -> None:
         measure(Path(folder, "photographs"), min(PHOTOGRAPHS, float(min(options.shares))), photographs=True)
         for share in sorted(options.shares):
             measure(Path(folder, str(share).replace("/", "_")), float(share), photographs=False)
+        print(table(pd.read_csv(Path(folder, MEASURED))))
 
 
 if __name__ == "__main__":

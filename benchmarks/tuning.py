@@ -1,11 +1,9 @@
 """A sweep of score thresholds over a table of candidates, compared with the metric of the masks at each threshold.
 
-python benchmarks/tuning.py                     both must give the same scores; the masks are timed once
-python benchmarks/tuning.py --whole 1000 5700   seconds and memory of all of `tune` for so many images
+Run as `python benchmarks/tuning.py`. Both must give the same scores; the masks are timed once. All of `tune` at full
+size: scale.py.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +18,6 @@ from fashionseg.submit import kaggle_metric
 from fashionseg.submit.config import Submission, Tune
 from fashionseg.submit.postprocess import PostProcessing, Thresholds
 from fashionseg.submit.tune.candidate_table import CandidateTable
-from fashionseg.submit.tune.cross_validation import tune
 from fashionseg.submit.tune.matched_images import MatchedImage, match_images
 from fashionseg.submit.tune.tuner import SCORE_THRESHOLDS, Tuner
 
@@ -163,41 +160,5 @@ def main() -> None:
     Console().print(table)
 
 
-def repeated(images: int) -> tuple[dict, list[dict]]:
-    """The masks of IMAGES images repeated, with new scores each time: drawing so many masks would take long."""
-    random = np.random.default_rng(1)
-    document, predictions = scene(IMAGES)
-    of_image: dict[int, list[list[dict]]] = {i: [[], []] for i in range(IMAGES)}
-    for kind, rows in enumerate((document["annotations"], predictions)):
-        for row in rows:
-            of_image[row["image_id"]][kind].append(row)
-    chosen = [of_image[i % IMAGES] for i in range(images)]
-    document |= {
-        "images": [{**document["images"][i % IMAGES], "id": i} for i in range(images)],
-        "annotations": [{**row, "image_id": i} for i, (rows, _) in enumerate(chosen) for row in rows],
-    }
-    return document, [
-        {**row, "image_id": i, "score": round(row["score"] * random.uniform(0.7, 1), 6)}
-        for i, (_, rows) in enumerate(chosen)
-        for row in rows
-    ]
-
-
-def whole(images: int) -> None:
-    document, predictions = repeated(images)
-    began = time.perf_counter(), time.process_time()
-    tune(document, predictions, {}, METRIC, PARAMS, 0, seed=0, workers=2)
-    wall, own = time.perf_counter() - began[0], time.process_time() - began[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"{images} images, {len(predictions)} predictions: {wall:.0f} s, of them {own:.0f} s of CPU in this process "
-        f"beside two workers, peak memory {peak:.1f} GB"
-    )
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--whole"]:
-        for count in sys.argv[2:]:
-            whole(int(count))
-    else:
-        main()
+    main()

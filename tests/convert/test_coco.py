@@ -37,6 +37,7 @@ def bitmap(encoded: str, height: int, width: int) -> np.ndarray:
 def check_against_pycocotools(competition: Competition, tmp_path: Path):
     """Every row of the CSV is found in the documents that COCO loads, unchanged and encoded as pycocotools would."""
     seen = 0
+    encoded_pixels = pd.read_csv(competition.folder / "train.csv")["EncodedPixels"]
     for subset, document in made(competition).items():
         data = loaded(document, tmp_path / f"{subset}.json")
         assert [a["id"] for a in document["annotations"]] == list(range(1, len(document["annotations"]) + 1))
@@ -50,7 +51,8 @@ def check_against_pycocotools(competition: Competition, tmp_path: Path):
                 continue
             for row, annotation in zip(rows.itertuples(), annotations, strict=True):
                 seen += 1
-                truth = bitmap(row.encoded, row.height, row.width)
+                text = encoded_pixels[row.row - 2]
+                truth = bitmap(text, row.height, row.width)
                 encoded = reference.encode(np.asfortranarray(truth))
                 assert annotation["segmentation"] == {"size": encoded["size"], "counts": encoded["counts"].decode()}
                 assert annotation["area"] == reference.area(encoded) == truth.sum()
@@ -58,7 +60,7 @@ def check_against_pycocotools(competition: Competition, tmp_path: Path):
                 assert annotation["category_id"] == row.class_id
                 assert annotation["attribute_ids"] == list(row.attribute_ids)
                 assert annotation["iscrowd"] == 0
-                assert rle.from_coco([annotation["segmentation"]]).to_kaggle() == [row.encoded]
+                assert rle.from_coco([annotation["segmentation"]]).to_kaggle() == [text]
     assert seen == len(competition.instances)
 
 

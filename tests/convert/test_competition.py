@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as reference
 
 from fashionseg.convert import competition as competition_module
 from fashionseg.convert.competition import read
-from fashionseg.core import files
+from fashionseg.core import files, tables
 from fashionseg.core.errors import UserError
 from fashionseg.submit import submission
 
@@ -18,15 +20,19 @@ SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 def test_reads_every_column(folder):
     competition = read(folder.path)
     first = competition.instances.iloc[0]
+    mask = np.zeros((40, 30), np.uint8)
+    mask[:3, 0] = mask[:4, 2] = 1
     assert first.to_dict() == {
         "image_id": "image000",
-        "encoded": "1 3 81 4",
         "height": 40,
         "width": 30,
         "class_id": 0,
         "attribute_ids": (115, 136),
         "crowd": False,
         "row": 2,
+        "counts": reference.encode(np.asfortranarray(mask))["counts"].decode(),
+        "area": 7,
+        "bbox": [0, 0, 3, 4],
     }
     assert competition.instances["attribute_ids"].tolist()[1:4] == [(), (115, 136), (340,)]  # one id alone stays text
     assert competition.instances["row"].tolist() == list(range(2, 62))
@@ -252,3 +258,16 @@ def test_real_files(name, rows, train, test):
     )
     assert competition.dropped == {}
     assert (len(competition.categories), len(competition.attributes)) == (46, 294)
+
+
+def test_rows_are_read_in_chunks_as_at_once(folder, monkeypatch):
+    """Row numbers, empty lines, faults and copies are the same wherever a chunk ends."""
+    folder.rows[3:3] = ["", folder.rows[0], "image001,1 3 81,40,30,0,", ",,,,,"]
+    folder.write()
+    expected = read(folder.path)
+    assert {"repeats an earlier row", "EncodedPixels is no mask"} <= set(expected.dropped)
+    for chunk in (1, 4, 7):
+        monkeypatch.setattr(tables, "CHUNK", chunk)
+        found = read(folder.path)
+        assert found.instances.equals(expected.instances)
+        assert found.drops.equals(expected.drops)

@@ -57,7 +57,7 @@ def test_one_class_without_anything_else(folder):
     folder.picture("train/nothing.jpg")
     folder.rows.append("nothing,")
     competition = read(folder.write("ImageId,EncodedPixels"))
-    same = ["image_id", "encoded", "height", "width", "row"]
+    same = ["image_id", "counts", "area", "height", "width", "row"]
     assert competition.instances[same].equals(expected[same])
     assert competition.categories == [{"id": 1, "name": "object"}]
     assert set(competition.instances["class_id"]) == {1}

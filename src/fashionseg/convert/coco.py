@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from fashionseg.convert.competition import CHUNK, Competition
+from fashionseg.convert.competition import Competition
 from fashionseg.convert.split import check_validation
-from fashionseg.core import rle, tables
+from fashionseg.core import tables
 from fashionseg.core.errors import UserError
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels; where COCO's small and medium instances end
@@ -50,24 +50,21 @@ def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Docume
         made[subsets[name]]["images"].append(_image(competition, name, competition.train_images[name], number))
     for name, number in test_ids.items():
         made["test"]["images"].append(_image(competition, name, competition.test_images[name], number))
-    for start in track(range(0, len(competition.instances), CHUNK), "writing COCO annotations"):
-        rows = competition.instances.iloc[start : start + CHUNK]
-        runs = rle.from_kaggle(rows["encoded"].tolist(), rows["height"].to_numpy(), rows["width"].to_numpy())
-        masks = zip(runs.to_coco(), runs.areas().tolist(), runs.boxes().tolist(), strict=True)
-        for row, (segmentation, area, box) in zip(rows.itertuples(), masks, strict=True):
-            annotations = made[subsets[row.image_id]]["annotations"]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_ids[row.image_id],
-                    "category_id": row.class_id,
-                    "segmentation": segmentation,
-                    "area": area,
-                    "bbox": box,
-                    "iscrowd": int(row.crowd),
-                    "attribute_ids": list(row.attribute_ids),
-                }
-            )
+    rows = track(competition.instances.itertuples(), "writing COCO annotations", len(competition.instances))
+    for row in rows:
+        annotations = made[subsets[row.image_id]]["annotations"]
+        annotations.append(
+            {
+                "id": len(annotations) + 1,
+                "image_id": image_ids[row.image_id],
+                "category_id": row.class_id,
+                "segmentation": {"size": [row.height, row.width], "counts": row.counts},
+                "area": row.area,
+                "bbox": row.bbox,
+                "iscrowd": int(row.crowd),
+                "attribute_ids": list(row.attribute_ids),
+            }
+        )
     return made
 
 

@@ -38,10 +38,14 @@ def read(folder: Path) -> Source:
     notes = [f"{train_path} is split into training and validation; {test_path} names the test pictures"]
     if crowds := sum(annotation.get("iscrowd", 0) for annotation in document["annotations"]):
         notes += [f"{crowds} crowd regions are no instances to train on; COCO's AP passes over predictions in them"]
+    table = _table(document)
+    encoded = table[["EncodedPixels"]]
+    table = table.drop(columns="EncodedPixels").assign(masked=encoded["EncodedPixels"] != "")
     return Source(
         categories=document["categories"],
         attributes=attributes,
-        table=_table(document),
+        table=table,
+        masks=lambda of_part: of_part(encoded),
         place=f"{train_path}: annotation ",
         train=train,
         test=test,
@@ -82,7 +86,7 @@ def _pictures(images: list[dict[str, Any]], path: Path, originals: Path) -> tupl
 
 
 def _table(document: dict[str, Any]) -> pd.DataFrame:
-    """One row an annotation, as `Source.table`."""
+    """One row an annotation, as `Source.table`, with EncodedPixels in place of `masked`."""
     images = {image["id"]: image for image in document["images"]}
     rows = []
     for number, annotation in enumerate(track(document["annotations"], "reading masks"), 1):

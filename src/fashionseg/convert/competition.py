@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
+from rich.progress import Progress, track
 
 from fashionseg.convert import coco_folder, run_lengths
 from fashionseg.convert.source import ATTRIBUTE_IDS, Source, whole
@@ -28,16 +28,16 @@ from fashionseg.core.errors import UserError
 TOLERATED = 0.05  # share of rows, or of pictures, that may drop; beyond it the file is broken, not the row
 REPEATED = "repeats an earlier row"
 JOINED = "same image, class and pixels as an earlier row, which has its AttributesIds now, too"
-INSTANCE = ["image_id", "class_id", "encoded"]  # what tells instances apart
-CHUNK = 10_000  # rows whose runs are in memory at once
+INSTANCE = ["image_id", "class_id", "counts"]  # what tells instances apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Competition:
     """What a competition folder holds after the checks.
 
-    instances: one row an instance; image_id str, encoded str, height, width and class_id int64, attribute_ids
-    tuple[int, ...], crowd bool, row int64 (line of train.csv, or id of the annotation). test_images: in the order of
+    instances: one row an instance; image_id str, height, width and class_id int64, attribute_ids tuple[int, ...], crowd
+    bool, row int64 (line of train.csv, or id of the annotation), and of the mask as pycocotools has them: counts str,
+    area int64, bbox list[int]. test_images: in the order of
     the submission. sizes: (height, width) of every picture by its path, in stored pixel order. drops: reason and place
     of all that was left out. The rest is as in `Source`; originals: the folder of all pictures.
     """
@@ -115,8 +115,8 @@ def read(folder: str | Path) -> Competition:
         originals=pictures.originals(folder),
         categories=source.categories,
         attributes=source.attributes,
-        instances=instances[(faults == "") & (instances["encoded"] != "")]
-        .astype({"height": "int64", "width": "int64", "class_id": "int64"})
+        instances=instances[(faults == "") & source.table["masked"]]
+        .astype(dict.fromkeys(("height", "width", "class_id", "area"), "int64"))
         .reset_index(drop=True),
         place=source.place,
         train_images=train,
@@ -169,8 +169,8 @@ def _size(path: Path) -> tuple[int, int] | None:
 def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.DataFrame, pd.Series, dict[int, str]]:
     """Competition.instances of all rows, each row's fault ('' for none), and by index what more there is to say.
 
-    A row without a fault and with '' as `encoded` says that its picture has no instances. sizes: of the training
-    pictures, by id.
+    A row without a fault and without a mask says that its picture has no instances. sizes: of the training pictures, by
+    id.
     """
     table, faults = source.table, source.table["fault"].astype(object)
 
@@ -186,7 +186,6 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
     instances = pd.DataFrame(
         {
             "image_id": table["ImageId"],
-            "encoded": table["EncodedPixels"],
             "height": whole(table["Height"]) if given else header[:, 0].astype(float),
             "width": whole(table["Width"]) if given else header[:, 1].astype(float),
             "class_id": whole(table["ClassId"]),
@@ -195,7 +194,7 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
             "row": table["row"],
         }
     )
-    masked = table["EncodedPixels"] != ""
+    masked = table["masked"]
     nothing = ~masked & (table["ClassId"] == "")
     blame(~instances["image_id"].isin(sizes), "train/ lacks a readable picture of this ImageId")
     blame(
@@ -214,20 +213,35 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
     blame(table["AttributesIds"].isin(unreadable), "AttributesIds are no whole numbers joined by commas")
     blame(table["AttributesIds"].isin(unknown), "AttributesIds has an id that is not in the list of attributes")
     blame(~masked & ~nothing, "EncodedPixels is empty")
-    sound, details = instances[(faults == "") & masked], {}
-    for start in track(range(0, len(sound), CHUNK), "checking run lengths"):
-        rows = sound.iloc[start : start + CHUNK]
-        heights, widths = (rows[side].to_numpy(np.int64) for side in ("height", "width"))
-        broken = rle.check_kaggle(rows["encoded"].tolist(), heights, widths)
-        details |= {rows.index[at]: detail for at, detail in broken.items()}
+    masks, details = _masks(source, instances, ((faults == "") & masked).to_numpy())
     faults[list(details)] = "EncodedPixels is no mask"
-    _join(instances, faults)
+    instances = instances.join(masks)
+    _join(instances, faults, masked)
     return instances, faults, details
 
 
-def _join(instances: pd.DataFrame, faults: pd.Series) -> None:
+def _masks(source: Source, instances: pd.DataFrame, chosen: np.ndarray) -> tuple[pd.DataFrame, dict[int, str]]:
+    """counts, area and bbox of the `chosen` rows (n,) bool, and by index what is wrong with those that are no masks."""
+    heights, widths = (instances[side].where(chosen, 0).to_numpy(np.int64) for side in ("height", "width"))
+    details: dict[int, str] = {}
+    with Progress() as progress:
+        task = progress.add_task("reading run lengths", total=len(instances))
+
+        def of_part(part: pd.DataFrame) -> pd.DataFrame:
+            progress.advance(task, len(part))
+            rows = part.index[chosen[part.index]]
+            texts = part["EncodedPixels"][rows].tolist()
+            runs, broken = rle.read_kaggle(texts, heights[rows], widths[rows])
+            details.update({rows[at]: detail for at, detail in broken.items()})
+            counts = pd.Series([mask["counts"] for mask in runs.to_coco()], rows, dtype="str")
+            return pd.DataFrame({"counts": counts, "area": runs.areas(), "bbox": runs.boxes().tolist()}, rows)
+
+        return source.masks(of_part), details
+
+
+def _join(instances: pd.DataFrame, faults: pd.Series, masked: pd.Series) -> None:
     """Of rows of one instance the first gets the attributes of all, and the others a fault."""
-    sound = instances[(faults == "") & (instances["encoded"] != "")]
+    sound = instances[(faults == "") & masked]
     repeated = sound[sound.duplicated(INSTANCE, keep=False)]
     faults[sound.index[sound.duplicated(INSTANCE)]] = JOINED
     faults[sound.index[sound.duplicated([*INSTANCE, "attribute_ids"])]] = REPEATED

@@ -27,10 +27,10 @@ ONE_CLASS = {"id": 1, "name": "object"}
 def read(folder: Path) -> Source:
     """Raises UserError for what is wrong with a file as a whole, and where columns do not fit each other."""
     path, sample_path = folder / TRAIN, folder / SAMPLE
-    table, sample = tables.read(path, NEEDED), tables.read(sample_path, NEEDED)
+    table, sample = tables.read(path, NEEDED, _without_masks), tables.read(sample_path, NEEDED)
     has_class = "ClassId" in table
     table = _unified(table, path)
-    nothing = (table["EncodedPixels"] == "") & (table["ClassId"] == "")
+    nothing = ~table["masked"] & (table["ClassId"] == "")
     categories, attributes, notes = _labels(folder / LABELS, table, has_class)
     if not has_class:
         table["ClassId"] = table["ClassId"].where(nothing, str(categories[0]["id"]))
@@ -40,6 +40,7 @@ def read(folder: Path) -> Source:
         categories=categories,
         attributes=attributes,
         table=table.assign(crowd=False, fault=""),
+        masks=lambda of_part: tables.read(path, NEEDED, of_part),
         place=f"{path}:",
         train=_pictures(originals / "train", _names_are_whole(table["ImageId"], path)),
         test=_test_pictures(sample, sample_path, originals / "test"),
@@ -49,6 +50,10 @@ def read(folder: Path) -> Source:
     )
 
 
+def _without_masks(chunk: pd.DataFrame) -> pd.DataFrame:
+    return chunk.drop(columns="EncodedPixels").assign(masked=chunk["EncodedPixels"].str.strip() != "")
+
+
 def _unified(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Columns as in 2020, without Height and Width where there are none; what is absent otherwise is ''."""
     sides = [name for name in ("Height", "Width") if name in table]
@@ -56,7 +61,6 @@ def _unified(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise UserError(f"{path} has the column {sides[0]} alone; expected are both of Height and Width, or neither.")
     for name in {"ClassId", "AttributesIds"} - {*table}:
         table[name] = ""
-    table["EncodedPixels"] = table["EncodedPixels"].where(table["EncodedPixels"].str.strip() != "", "")
     compound = table["ClassId"].str.fullmatch(COMPOUND)
     if compound.any():
         both = table[compound & (table["AttributesIds"] != "")]

@@ -1,12 +1,13 @@
 """What a folder says, whatever its kind, before `competition.read` checks it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "AttributesIds")
+COLUMNS = ("ImageId", "masked", "Height", "Width", "ClassId", "AttributesIds")
 FILLER = "1 1"  # EncodedPixels of the row of a picture without instances, where it may not be empty
 ATTRIBUTE_IDS = (
     r"[\[({]?[\d\s,'\"]*[\])}]?"  # whole numbers as the competition joins them or other programs print lists
@@ -19,8 +20,10 @@ Label = dict[str, Any]
 class Source:
     """Labels, rows and pictures of a folder.
 
-    table: one row an instance; COLUMNS as text (Height and Width only where the files tell them), row int64, crowd
-    bool, fault str, '' for none. A picture without instances may have a row with neither EncodedPixels nor ClassId.
+    table: one row an instance; COLUMNS as text (Height and Width only where the files tell them) but `masked` bool,
+    whether it has EncodedPixels; row int64, crowd bool, fault str, '' for none. A picture without instances may have a
+    row with neither EncodedPixels nor ClassId. masks: joins what a function makes of a part of the rows' EncodedPixels,
+    a column with the index of `table`, for all parts: they are too long to be in memory together.
     place: what stands before the number of a row where one is named. train, test: id -> path of every picture, test in
     the order of the submission. sample: the columns of the submission, one row a test picture, as it is submitted
     without instances. numbers: COCO's ids of the pictures, {} where they are to be counted. notes: for the user.
@@ -29,6 +32,7 @@ class Source:
     categories: list[Label]
     attributes: list[Label]
     table: pd.DataFrame
+    masks: Callable[[Callable[[pd.DataFrame], pd.DataFrame]], pd.DataFrame]
     place: str
     train: dict[str, Path]
     test: dict[str, Path]

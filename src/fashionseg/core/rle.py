@@ -160,12 +160,21 @@ class Runs:
 
 def from_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> Runs:
     """Masks of EncodedPixels strings. Raises RunError for the first invalid string."""
+    runs, faults = read_kaggle(strings, heights, widths)
+    if faults:
+        raise RunError(*min(faults.items()))
+    return runs
+
+
+def read_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> tuple[Runs, dict[int, str]]:
+    """Masks of EncodedPixels strings, empty ones of those that are invalid, and as `check_kaggle`."""
     heights, widths = (np.asarray(side, np.int64) for side in (heights, widths))
     pairs, rows, faults = _pairs(strings, heights, widths)
     if faults:
-        raise RunError(*min(faults.items()))
+        valid = ~np.isin(rows, list(faults))
+        pairs, rows = pairs[valid], rows[valid]
     begins = pairs[:, 0] - 1 + _bases(heights, widths)[rows]
-    return _from_line(begins, begins + pairs[:, 1], heights, widths)
+    return _from_line(begins, begins + pairs[:, 1], heights, widths), faults
 
 
 def check_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """The only reader of CSV files, the competition's and the pipeline's. Cells stay text, so that an id NA is not NaN."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,34 @@ import pandas as pd
 
 from fashionseg.core.errors import UserError
 
+CHUNK = 2000  # rows whose cells are in memory at once; those of run lengths have thousands of letters
 
-def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+
+def read(
+    path: str | Path, columns: Sequence[str], of_chunk: Callable[[pd.DataFrame], pd.DataFrame] = lambda chunk: chunk
+) -> pd.DataFrame:
     """A CSV's cells as text, '' if empty, and a column `row`, the line number; lines without any value are left out.
-    Raises UserError where it is missing, not a CSV, lacks one of `columns` or has no rows."""
+    of_chunk: what is kept of CHUNK rows, whose index counts from 0 over the whole file.
+
+    Raises UserError where it is missing, not a CSV, lacks one of `columns` or has no rows.
+    """
+    options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
+    line, rows, kept = 2, 0, []
     try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
+        with (
+            warnings.catch_warnings(action="error", category=pd.errors.ParserWarning),
+            pd.read_csv(path, chunksize=CHUNK, **options) as chunks,
+        ):
+            for chunk in chunks:
+                chunk = chunk.fillna("").assign(row=np.arange(len(chunk)) + line)
+                line += len(chunk)
+                chunk = chunk[(chunk.drop(columns="row") != "").any(axis=1)]
+                chunk.index = pd.RangeIndex(rows, rows + len(chunk))
+                if not kept:
+                    _check_layout(path, chunk, columns)
+                if len(chunk):
+                    kept.append(of_chunk(chunk))
+                    rows += len(chunk)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
     except IsADirectoryError:
@@ -27,18 +48,12 @@ def read(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         hint = "every row needs as many fields as the header, lists of ids in quotes"
         raise UserError(f"{path} is not a valid CSV: {' '.join(str(error).split())}; {hint}.") from None
-    table = table.fillna("").assign(row=np.arange(len(table)) + 2)
-    table = table[(table.drop(columns="row") != "").any(axis=1)].reset_index(drop=True)
-    _explain_other_layouts(path, table)
-    if lacking := [name for name in columns if name not in table]:
-        header = ", ".join(map(str, table.columns[:-1]))
-        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its header is {header}.")
-    if table.empty:
+    if not rows:
         raise UserError(f"{path} has no rows below its header.")
-    return table
+    return pd.concat(kept)
 
 
-def _explain_other_layouts(path: str | Path, table: pd.DataFrame) -> None:
+def _check_layout(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
     start = table.head(100).astype(str)
     if (
         start.drop(columns="AttributesIds", errors="ignore")
@@ -49,3 +64,6 @@ def _explain_other_layouts(path: str | Path, table: pd.DataFrame) -> None:
         raise UserError(
             f"{path} groups the instances of an image into lists; expected is one row per instance: explode the lists."
         )
+    if lacking := [name for name in columns if name not in table]:
+        header = ", ".join(map(str, table.columns[:-1]))
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its header is {header}.")
