@@ -3,6 +3,7 @@
 import sys
 
 from fashionseg import params
+from fashionseg.coco import results
 from fashionseg.core import documents
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
@@ -12,7 +13,7 @@ def main(document: str, predictions: str, post_processing: str, sample: str, pat
     settings = params.load("submission").submission
     test, form = documents.read(document), submission.read_sample(sample)
     post = postprocess.read(post_processing, test)
-    detections = documents.read(predictions, documents.PREDICTIONS)
+    detections = results.read(predictions, test)
     rows, dropped = submission.table(test, detections, post, form, settings)
     submission.write(path, rows, test, form, settings)
     print(f"{submission.summary(rows, dropped, test)}: {path}")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
+from fashionseg.coco import results
 from fashionseg.core import documents, files
 from fashionseg.core.errors import reported
 from fashionseg.submit import postprocess, submission
@@ -15,8 +16,8 @@ def main(
 ) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
     tuned = tune(
-        documents.read(document),
-        documents.read(predictions, documents.PREDICTIONS),
+        truth := documents.read(document),
+        results.read(predictions, truth),
         postprocess.attribute_pairs(documents.read(training)),
         settings.tune,
         settings.submission,
@@ -24,14 +25,14 @@ def main(
         seed=settings.seed,
         workers=settings.machine.workers,
     )
-    formula = settings.tune.formula
-    notes = {"formula": formula, "strategy": tuned.strategy, "values": tuned.scores}
+    notes = {"formula": settings.tune.formula, "strategy": tuned.strategy, "values": tuned.scores}
     postprocess.write(post_processing, tuned.post, notes)
     for name, table in tuned.tables.items():
         files.write_csv(Path(tables) / f"{name}.csv", table)
     files.write_json(metrics, tuned.scores, indent=1)
     print(tuned.tables["strategies"].round(4).to_string(index=False))
-    print(f"{formula}: strategy {tuned.strategy}, cross-validated score {tuned.scores['value']:.4f}: {post_processing}")
+    score = f"cross-validated score {tuned.scores['value']:.4f}"
+    print(f"{settings.tune.formula}: strategy {tuned.strategy}, {score}: {post_processing}")
 
 
 if __name__ == "__main__":

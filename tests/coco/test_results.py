@@ -1,60 +1,62 @@
-"""Predictions that do not fit the document are an error in one sentence."""
+"""Predictions that do not fit the document are an error in one sentence, which names their file."""
+
+import json
 
 import pytest
 
-from fashionseg.coco import average_precision
-from fashionseg.coco.results import COCO_KEYS, KEYS, check_predictions
+from fashionseg.coco.results import COCO_KEYS, KEYS, read
 from fashionseg.core.errors import UserError
-from fashionseg.submit import submission
-from fashionseg.submit.tune.matched_images import match_images
-from submission_scenes import PARAMS, document, prediction, rectangle
+from submission_scenes import document, prediction, rectangle
 
 GOOD = prediction(rectangle(0, 0, 9, 9), 0.9)
 
 
+@pytest.fixture
+def written(tmp_path):
+    def written(*predictions):
+        path = tmp_path / "predictions.json"
+        path.write_text(json.dumps(predictions))
+        return path
+
+    return written
+
+
 def without(key):
-    return [GOOD, {name: value for name, value in GOOD.items() if name != key}]
+    return {name: value for name, value in GOOD.items() if name != key}
 
 
-def test_valid_predictions_pass():
-    check_predictions([GOOD], document(1), KEYS)
+def test_valid_predictions_pass(written):
+    assert read(written(GOOD), document(1)) == [GOOD]
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_missing_key_is_named(key):
-    expected = rf"^prediction 1 \(from 0\) has no {key}: .*run `dvc repro predict`\.$"
-    with pytest.raises(UserError, match=expected):
-        match_images(document(1), without(key), PARAMS)
-    with pytest.raises(UserError, match=expected):
-        submission.table(document(1), without(key), None, ["1"], PARAMS)
-    if key in COCO_KEYS:
-        with pytest.raises(UserError, match=expected):
-            average_precision.evaluate(document(1), without(key))
-
-
-@pytest.mark.parametrize("score", ["0.5", float("nan"), None])
-def test_a_score_that_is_not_a_number_is_named(score):
-    with pytest.raises(UserError, match=r"prediction 0 \(from 0\) has the score .*, which is not a number"):
-        check_predictions([{**GOOD, "score": score}], document(1), KEYS)
-
-
-def test_an_invalid_mask_or_one_of_another_size_is_named():
-    small = {**GOOD, "segmentation": {**GOOD["segmentation"], "size": [50, 100]}}
-    with pytest.raises(UserError, match=r"has a mask of 50 x 100 pixels on an image of 100 x 100"):
-        match_images(document(1), [small], PARAMS)
-    broken = {**GOOD, "segmentation": {**GOOD["segmentation"], "counts": "0"}}
-    with pytest.raises(UserError, match=r"a prediction of image 1 has an invalid mask: .* run `dvc repro predict`"):
-        match_images(document(1), [broken], PARAMS)
-
-
-def test_coco_scores_need_no_more_than_coco_keys():
-    average_precision.evaluate(document(1), [{key: GOOD[key] for key in COCO_KEYS}])
+def test_a_missing_key_is_named(written, key):
+    path = written(GOOD, without(key))
+    with pytest.raises(UserError, match=rf"predictions\.json: .*\b{key}\b.*run `dvc repro"):
+        read(path, document(1))
+    if key not in COCO_KEYS:
+        assert read(path, document(1), COCO_KEYS) == [GOOD, without(key)]
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("image_id", 5), ("category_id", 7), ("attribute_ids", [5, 6])], ids=lambda value: str(value)
+    ("change", "sentence"),
+    [
+        ({"image_id": 5}, "has image_id 5, which the COCO document lacks"),
+        ({"category_id": 7}, "has category_id 7, which"),
+        ({"attribute_ids": [5, 6], "attribute_scores": [0.5, 0.5]}, "has attribute_ids 6, which"),
+        ({"attribute_ids": [5]}, "has 1 attribute_ids and 0 attribute_scores"),
+        (
+            {"segmentation": {**GOOD["segmentation"], "size": [50, 100]}},
+            "has a mask of 50 x 100 pixels on an image of 100 x 100",
+        ),
+        ({"segmentation": {**GOOD["segmentation"], "counts": "0"}}, "has no mask: the counts are not those of"),
+        ({"bbox": [0, 0, 9000, 9]}, r"has the bbox \[0, 0, 9000, 9\] on an image of 100 x 100"),
+        ({"bbox": [0, 0, -9, 9]}, "has the bbox"),
+        ({"mask": ""}, "has no soft mask"),
+        ({"mask": "x"}, "has no soft mask"),
+        ({"mask": GOOD["mask"][:-40]}, "has no soft mask"),
+    ],
 )
-def test_an_id_that_the_document_lacks_is_named(name, value):
-    number = value if isinstance(value, int) else 6
-    with pytest.raises(UserError, match=rf"prediction 1 \(from 0\) has {name} {number}, which"):
-        check_predictions([GOOD, {**GOOD, name: value}], document(2), KEYS)
+def test_what_does_not_fit_is_named(written, change, sentence):
+    with pytest.raises(UserError, match=rf"predictions\.json: prediction 1 \(from 0\) {sentence}.*; run `dvc repro"):
+        read(written(GOOD, {**GOOD, **change}), document(2))

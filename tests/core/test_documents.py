@@ -10,7 +10,7 @@ from fashionseg.core import documents
 from fashionseg.core.errors import UserError
 from json_places import ODD, changed, places
 
-RUNS = {"size": [4, 3], "counts": "01"}
+RUNS = {"size": [4, 3], "counts": "0<"}  # all of 4 x 3 pixels
 DOCUMENT = {
     "info": {},
     "images": [{"id": 1, "file_name": "train/a.jpg", "height": 4, "width": 3}],
@@ -57,6 +57,8 @@ def test_what_fits_is_read(tmp_path):
             [1, 2],
             r"annotations\[0\]\.segmentation\.counts should be text",
         ),
+        (("annotations", 0, "segmentation", "counts"), "0;", r"annotations\[0\]\.segmentation is no mask: .*sum is 11"),
+        (("annotations", 0, "segmentation", "size"), [3, 4], r"size is \[3, 4\], that of its image is \[4, 3\]"),
         (("annotations", 0, "image_id"), 9, r"annotations\[0\]\.image_id has 9, which the document lacks"),
         (("annotations", 0, "attribute_ids"), [115, 7], r"annotations\[0\]\.attribute_ids has 7, which"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fashionseg.coco.results import COCO_KEYS, Prediction, check_predictions
+from fashionseg.coco.results import Prediction
 
 Document = dict[str, Any]
 
@@ -19,9 +19,8 @@ STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
     """pycocotools' evaluation of masks (`segm`) and boxes (`bbox`), accumulated and summarised.
 
-    document: COCO with ground truth; predictions: COCO results. Raises UserError as `results.check_predictions`.
+    document: COCO with ground truth; predictions: COCO results.
     """
-    check_predictions(predictions, document, COCO_KEYS)
     return {kind: evaluate_kind(document, predictions, kind) for kind in KINDS}
 
 
@@ -31,7 +30,7 @@ def summary(evaluation: COCOeval) -> dict[str, float | None]:
 
 
 def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) -> COCOeval:
-    """`evaluate` for one kind, without the check."""
+    """As `evaluate`, for one kind."""
     with _silence():
         truth = _coco(document)
         if predictions:

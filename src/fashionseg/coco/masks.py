@@ -19,9 +19,12 @@ def pack(mask: np.ndarray) -> str:
 
 
 def unpack(text: str) -> np.ndarray:
-    """The soft mask (M, M) float32 that `pack` packed, rounded to the nearest step."""
-    png = np.frombuffer(base64.b64decode(text), np.uint8)
-    return cv2.imdecode(png, cv2.IMREAD_GRAYSCALE).astype(np.float32) / PACKED_STEPS
+    """The soft mask (M, M) float32 of a text of `pack`, rounded to the nearest step. Raises ValueError for another."""
+    png = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    levels = cv2.imdecode(png, cv2.IMREAD_GRAYSCALE) if png.size else None
+    if levels is None or levels.shape[0] != levels.shape[1] or levels.max() > PACKED_STEPS:
+        raise ValueError("it should be a square PNG of probabilities in base64")
+    return levels.astype(np.float32) / PACKED_STEPS
 
 
 def stability(mask: np.ndarray) -> float:

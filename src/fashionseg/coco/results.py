@@ -1,4 +1,4 @@
-"""Predictions as `predict` writes them: COCO results with more keys, checked by each stage that reads them.
+"""Predictions as `predict` writes them: COCO results with more keys, checked by `read`, where they are read.
 
 margin: score minus that of the next best class; agreement: share of TTA views that detect it; mask: the soft mask over
 bbox (`masks.unpack`); segmentation: where it exceeds predict.mask_threshold; mask_score: its mean probability there;
@@ -6,9 +6,11 @@ stability: `masks.stability`; attribute_ids with attribute_scores.
 """
 
 from collections.abc import Sequence
-from math import isfinite
+from pathlib import Path
 from typing import Any
 
+from fashionseg.coco import masks
+from fashionseg.core import documents, rle
 from fashionseg.core.errors import UserError
 
 Prediction = dict[str, Any]
@@ -17,9 +19,31 @@ COCO_KEYS = ("image_id", "category_id", "score", "segmentation", "bbox")
 KEYS = (*COCO_KEYS, "margin", "agreement", "mask", "mask_score", "stability", "attribute_ids", "attribute_scores")
 
 
-def check_predictions(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
-    """Raises UserError for the first prediction that lacks one of `keys`, has an image, category or attribute id that
-    the COCO document lacks, a mask of another size than its image, or a score that is not a number."""
+OUTSIDE = 1.0  # pixels by which a box may leave its image
+
+
+def read(path: str | Path, document: dict[str, Any], keys: Sequence[str] = KEYS) -> list[Prediction]:
+    """The predictions of a file for the images of a COCO document.
+
+    Raises UserError as `documents.read`, and for the first prediction that lacks one of `keys`, has an image, category
+    or attribute id that the document lacks, a mask that is none or of another size than its image or, with the keys of
+    `predict`, a soft mask that is none, a box outside of its image or attributes without their scores.
+    """
+    predictions = documents.read(path, documents.PREDICTIONS)
+    try:
+        _check(predictions, document, keys)
+    except _Wrong as wrong:
+        number, what = wrong.args
+        raise UserError(f"{path}: prediction {number} (from 0) {what}") from None
+    return predictions
+
+
+class _Wrong(Exception):
+    """Number of a prediction, what is wrong with it, and what to do."""
+
+
+def _check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
+    again, together = "run `dvc repro predict`.", "run `dvc repro` so that both are of the same data."
     sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
     valid_ids = {
         name: {row["id"] for row in document.get(kind, [])}
@@ -27,22 +51,33 @@ def check_predictions(predictions: Sequence[Prediction], document: dict[str, Any
     }
     for number, prediction in enumerate(predictions):
         if missing := [key for key in keys if key not in prediction]:
-            raise UserError(
-                f"prediction {number} (from 0) has no {missing[0]}: another version wrote it; run `dvc repro predict`."
-            )
+            raise _Wrong(number, f"has no {missing[0]}: it is of another version; {again}")
         for name, ids in valid_ids.items():
             used = prediction.get(name, []) if name == "attribute_ids" else [prediction[name]]
             if foreign := set(used) - ids:
-                raise UserError(
-                    f"prediction {number} (from 0) has {name} {min(foreign)}, which the COCO document lacks; "
-                    "run `dvc repro` so that both come from the same data."
-                )
-        size, score = prediction["segmentation"]["size"], prediction["score"]
-        if list(size) != sizes[prediction["image_id"]]:
-            height, width = sizes[prediction["image_id"]]
-            raise UserError(
-                f"prediction {number} (from 0) has a mask of {size[0]} x {size[1]} pixels on an image of "
-                f"{height} x {width}; run `dvc repro` so that both come from the same data."
+                raise _Wrong(number, f"has {name} {min(foreign)}, which the COCO document lacks; {together}")
+        size, (height, width) = prediction["segmentation"]["size"], sizes[prediction["image_id"]]
+        if size != [height, width]:
+            raise _Wrong(
+                number, f"has a mask of {size[0]} x {size[1]} pixels on an image of {height} x {width}; {together}"
             )
-        if not isinstance(score, int | float) or not isfinite(score):
-            raise UserError(f"prediction {number} (from 0) has the score {score!r}, which is not a number.")
+        if fault := _fault(prediction, height, width) if "mask" in keys else "":
+            raise _Wrong(number, f"{fault}; {again}")
+    try:
+        rle.from_coco([prediction["segmentation"] for prediction in predictions])
+    except rle.RunError as error:
+        raise _Wrong(error.row, f"has no mask: {error.reason}; {again}") from None
+
+
+def _fault(prediction: Prediction, height: int, width: int) -> str:
+    """Of what `predict` adds to COCO's keys, '' for none."""
+    x, y, w, h = prediction["bbox"]
+    if min(x, y, w, h, width - x - w, height - y - h) < -OUTSIDE:
+        return f"has the bbox {prediction['bbox']} on an image of {height} x {width}"
+    if (ids := len(prediction["attribute_ids"])) != (scores := len(prediction["attribute_scores"])):
+        return f"has {ids} attribute_ids and {scores} attribute_scores"
+    try:
+        masks.unpack(prediction["mask"])
+    except ValueError as error:
+        return f"has no soft mask: {error}"
+    return ""

@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from fashionseg.core import files
+from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
 
 
@@ -55,12 +55,12 @@ PREDICTIONS = [
 
 def read(path: str | Path, schema: Any = COCO) -> Any:
     """Reads a JSON file and checks it against a schema. Raises UserError where it differs, as `files.read_json`, and
-    where an annotation of a COCO document has an image, category or attribute id that the document lacks.
+    where an annotation of a COCO document has an image, category or attribute id that the document lacks, or no mask.
 
     A COCO document is returned with its crowd regions separated, see `apart`.
     """
     value = files.read_json(path)
-    if fault := mismatch(value, schema) or (_foreign(value) if schema is COCO else ""):
+    if fault := mismatch(value, schema) or (schema is COCO and (_foreign(value) or _no_mask(value))):
         raise UserError(f"{path}: {fault}; get it again, or run `dvc repro` if that wrote it.")
     return apart(value) if schema is COCO else value
 
@@ -123,4 +123,18 @@ def _foreign(document: dict[str, Any]) -> str:
             used = annotation.get(name, [])
             if foreign := set(used if isinstance(used, list) else [used]) - ids:
                 return f"annotations[{number}].{name} has {min(foreign)}, which the document lacks"
+    return ""
+
+
+def _no_mask(document: dict[str, Any]) -> str:
+    """The first segmentation that is no mask of its image."""
+    sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
+    masks = [annotation["segmentation"] for annotation in document.get("annotations", [])]
+    for number, (annotation, mask) in enumerate(zip(document.get("annotations", []), masks, strict=True)):
+        if mask["size"] != (size := sizes[annotation["image_id"]]):
+            return f"annotations[{number}].segmentation.size is {mask['size']}, that of its image is {size}"
+    try:
+        rle.from_coco(masks)
+    except rle.RunError as error:
+        return f"annotations[{error.row}].segmentation is no mask: {error.reason}"
     return ""

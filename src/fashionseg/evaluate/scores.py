@@ -18,7 +18,7 @@ def compute_scores(
 
     document: COCO with the truth; predictions: COCO results, whose attributes count if their score is at least
     `attribute_score`. Without attributes the metrics `iou_f1` and `attributes` are left out and their plotted tables
-    are empty. Raises UserError as `average_precision.evaluate`.
+    are empty.
     """
     evaluations = average_precision.evaluate(document, predictions)
     matching = match(document, predictions, attribute_score)

@@ -8,9 +8,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fashionseg.coco import masks as mask_ops
-from fashionseg.coco.results import KEYS, Prediction, check_predictions
+from fashionseg.coco.results import Prediction
 from fashionseg.core import rle
-from fashionseg.core.errors import UserError
 from fashionseg.submit.config import Submission
 
 FEATURES = (
@@ -58,8 +57,7 @@ def grid_size(height: int, width: int, params: Submission) -> tuple[int, int]:
 
 
 def predictions_by_image(predictions: Sequence[Prediction], document: dict[str, Any]) -> dict[int, list[Prediction]]:
-    """Predictions of each image of a COCO document, highest score first. Raises UserError as `check_predictions`."""
-    check_predictions(predictions, document, KEYS)
+    """Predictions of each image of a COCO document, highest score first."""
     groups: dict[int, list[Prediction]] = {image["id"]: [] for image in document["images"]}
     for prediction in predictions:
         groups[prediction["image_id"]].append(prediction)
@@ -71,17 +69,10 @@ def masks_on_grid(
 ) -> rle.Runs:
     """Masks, on the grid, of predictions of an image of height x width pixels.
 
-    From the soft masks at mask_threshold, or from the segmentations if it is None. Raises UserError for an invalid
-    segmentation.
+    From the soft masks at mask_threshold, or from the segmentations if it is None.
     """
     if mask_threshold is None:
-        try:
-            masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
-        except rle.RunError as error:
-            image_id = predictions[error.row]["image_id"]
-            raise UserError(
-                f"a prediction of image {image_id} has an invalid mask: {error.reason}; run `dvc repro predict`."
-            ) from None
+        masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
     else:
         soft_masks = [mask_ops.unpack(prediction["mask"]) for prediction in predictions]
         pasted = [

@@ -84,7 +84,7 @@ def table(
     """The rows of a submission: columns and images as in the sample, one row per instance, or one filler row.
 
     Also returns how many attributes were dropped (`PostProcessing.dropped_attributes`). document: COCO. Raises
-    UserError where the sample names an image that the document lacks, and as `results.check_predictions`.
+    UserError where the sample names an image that the document lacks.
     """
     images = _images(document)
     predicted = predictions_by_image(predictions, document)

@@ -54,7 +54,7 @@ def tune(
 
     document: COCO with the truth; predictions: COCO results of it; attribute_pairs: `postprocess.attribute_pairs` of
     the training data, the only attributes that are submitted; filler_class: as in `MatchCounts`. Raises UserError for
-    fewer than two images, and as `results.check_predictions`.
+    fewer than two images.
     """
     count = len(document["images"])
     if count < 2:
