@@ -1,6 +1,7 @@
 """The only place that writes files: whole or not at all."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -68,6 +69,12 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
     except (ValueError, RecursionError, OSError) as error:  # ValueError also for bytes that are not UTF-8
         raise UserError(f"{path} is not valid JSON: {error}.") from None
+
+
+def md5(path: str | Path) -> str:
+    """Of a file's bytes, in hexadecimal digits, as dvc.lock has it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from keras import ops
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
 
+DIGESTS = "md5.json"  # of the other files of a checkpoint
+
 
 @dataclass
 class State:
@@ -47,9 +49,9 @@ class Checkpoints:
     """Those of one training, in `folder`: the newest, epoch-<epochs done>-step-<steps done after them>.
 
     It holds every variable of model, optimizer and losses so far, the seed generators' included, the `State`, and a
-    copy of the folder `results`, so that weights and history are of the same moment. An older one is removed once the
-    next is whole: a kill leaves the newest that was complete. The weights of the best epoch lie beside it, as
-    best-<epochs done>.npz.
+    copy of the folder `results`, so that weights and history are of the same moment, and the md5 of each file. An older
+    one is removed once the next is whole: a kill leaves the newest that was complete. The weights of the best epoch lie
+    beside it, as best-<epochs done>.npz.
     """
 
     def __init__(self, folder: str | Path, results: str | Path):
@@ -65,6 +67,7 @@ class Checkpoints:
             shutil.copytree(self.results, beside / "results")
             files.write_json(beside / "state.json", asdict(state))
             np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _variables(model)])
+            files.write_json(beside / DIGESTS, _digests(beside), indent=1)
         for older in checkpoints_in(self.folder)[:-1]:
             files.remove(older)
         for older in self.folder.glob("best-*"):
@@ -75,22 +78,18 @@ class Checkpoints:
         """Brings back model, optimizer and `results`; the state is a new one without a checkpoint.
 
         The model is compiled and its optimizer built. What `results` held before is removed. Raises UserError where
-        the checkpoint is of a different model.
+        the checkpoint is damaged or of a different model.
         """
         files.remove(self.results)
         checkpoints = checkpoints_in(self.folder)
         if not checkpoints:
             return State()
         newest = checkpoints[-1]
-        variables = _variables(model)
-        with np.load(newest / "state.npz") as saved:
-            values = [saved[name] for name in saved.files]
-        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
-            raise UserError(
-                f"{newest} was written by a different version of the model; remove {self.folder} to train afresh."
-            )
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+        if (newest / DIGESTS).exists():  # as of all but those of earlier versions, which train.resume may name
+            then, now = files.read_json(newest / DIGESTS), _digests(newest)
+            if changed := sorted(name for name, _ in then.items() ^ now.items()):
+                raise UserError(f"{newest / changed[0]} is not as it was written; remove {self.folder} to train afresh.")
+        self._assign(_variables(model), newest / "state.npz")
         shutil.copytree(newest / "results", self.results)
         return State(**files.read_json(newest / "state.json"))
 
@@ -100,9 +99,21 @@ class Checkpoints:
             np.savez(beside, *[ops.convert_to_numpy(variable) for variable in model.weights])
 
     def load_best(self, model: keras.Model, state: State) -> None:
-        with np.load(self._best(state)) as saved:
-            for variable, name in zip(model.weights, saved.files, strict=True):
-                variable.assign(saved[name])
+        self._assign(model.weights, self._best(state))
+
+    def _assign(self, variables: list[keras.Variable], path: Path) -> None:
+        """Raises UserError where the file is damaged, which its checksums tell, or of other variables."""
+        try:
+            with np.load(path) as saved:
+                values = [saved[name] for name in saved.files]
+        except Exception as error:  # a damaged archive raises many kinds
+            raise UserError(f"{path} is damaged ({error}); remove {self.folder} to train afresh.") from None
+        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+            raise UserError(
+                f"{path} was written by a different version of the model; remove {self.folder} to train afresh."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
 
     def _best(self, state: State) -> Path:
         return self.folder / f"best-{state.best_epoch:04}.npz"
@@ -111,6 +122,12 @@ class Checkpoints:
 def checkpoints_in(folder: Path) -> list[Path]:
     """Those of a folder that are whole, the newest last."""
     return sorted(folder.glob("epoch-*"))
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    """The md5 of its files by name, but for the file of these."""
+    found = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != DIGESTS)
+    return {path.relative_to(checkpoint).as_posix(): files.md5(path) for path in found}
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from fashionseg.core import digests, files, paths
+from fashionseg.core import digests, documents, files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.model.config import Model
 from fashionseg.train.checkpoint import checkpoints_in
@@ -55,9 +55,10 @@ def mention_others(folder: Path, origin: dict[str, dict[str, Any]]) -> None:
 
 def _changed(folder: Path, origin: dict[str, dict[str, Any]]) -> str:
     """What a training's folder was made by and `origin` do not have in common."""
-    if not (folder / MADE_BY).exists():
-        return "what is not known"
-    before = files.read_json(folder / MADE_BY)
+    try:
+        before = documents.read(folder / MADE_BY, {"values": {}, "files": {str: str}})
+    except UserError:
+        return f"what is not known, as there is no sound {MADE_BY}"
     old, new = before["values"], origin["values"]
     found = [f"{name} ({old.get(name)}, now {new.get(name)})" for name in new if old.get(name) != new[name]]
     return ", ".join(found + sorted({name for name, _ in before["files"].items() ^ origin["files"].items()}))

@@ -127,10 +127,11 @@ def _rebuilding(network: Network, model: keras.Model) -> Network:
 
 
 def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
-    """Weights without the optimizer, and what rebuilds the model and names its classes."""
+    """Weights without the optimizer, and what rebuilds the model, names its classes and tells its weights from others."""
     model.optimizer = None
     weights = folder / "mask_rcnn.weights.h5"  # Keras insists on the ending; the checkpoints are cleared away anyway
     model.save_weights(weights)
+    description = {**description, "weights_md5": files.md5(weights)}
     with files.replacing(Path(models) / weights.name) as beside:
         shutil.move(weights, beside)
     files.write_json(Path(models) / "mask_rcnn.json", description, indent=1)
