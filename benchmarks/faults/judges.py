@@ -112,16 +112,23 @@ def _instance(row: dict[str, str], ids: dict[str, set[int]]) -> tuple[str, int, 
             return None
         mask = np.zeros(shape[0] * shape[1], np.uint8)
         numbers = [int(number) for number in row["EncodedPixels"].split()]
-        for start, length in zip(numbers[::2], numbers[1::2], strict=True):
-            inside = 1 <= start and 0 < length and start - 1 + length <= mask.size
-            if not inside or mask[start - 1 : start - 1 + length].any():
-                return None
-            mask[start - 1 : start - 1 + length] = 1
-        if not numbers or not attributes <= ids["attributes"]:
+        if not _drawn(numbers, mask) or not attributes <= ids["attributes"]:
             return None
         return row["ImageId"], int(class_id), *digests([mask.reshape(shape[::-1]).T]), attributes
     except (AttributeError, KeyError, OSError, TypeError, ValueError):
         return None
+
+
+def _drawn(numbers: list[int], mask: np.ndarray) -> bool:
+    """Draws runs into a flat mask; False where they are none, do not ascend, leave it or meet what is drawn already."""
+    last = 0
+    for start, length in zip(numbers[::2], numbers[1::2], strict=False):
+        end = start - 1 + length
+        if start <= last or length < 1 or end > mask.size or mask[start - 1 : end].any():
+            return False
+        mask[start - 1 : end] = 1
+        last = end
+    return bool(numbers) and len(numbers) % 2 == 0
 
 
 def params(name: str) -> str:
@@ -188,13 +195,7 @@ def wrong_submission(data: bytes) -> str:
         height, width = (max(1, side * 1024 // max(sizes[line[0]])) for side in sizes[line[0]])
         mask = drawn.setdefault((line[0], line[2]), np.zeros(height * width, bool))
         numbers = list(map(int, line[1].split(" "))) if re.fullmatch(r"[1-9]\d*( [1-9]\d*)*", line[1]) else []
-        if not numbers or len(numbers) % 2:
+        if not _drawn(numbers, mask):
             return f"the runs {line[1][:80]}"
-        last = 0
-        for start, length in zip(numbers[::2], numbers[1::2], strict=True):
-            if start <= last or start - 1 + length > mask.size or mask[start - 1 : start - 1 + length].any():
-                return f"the run {start} {length}"
-            last = start - 1 + length
-            mask[start - 1 : last] = True
     order = list(dict.fromkeys(row["ImageId"] for row in rows("data/coco/sample_submission.csv")))
     return "" if [name for name, _ in itertools.groupby(line[0] for line in lines)] == order else "images or their order"

@@ -1,5 +1,6 @@
 """A small pipeline in a folder of its own: the repository's files, few drawn pictures, params for seconds."""
 
+import functools
 import json
 import os
 import shutil
@@ -49,6 +50,16 @@ def reference(folder: Path, seed: int) -> dict[str, float]:
 
 
 def _make(folder: Path, seed: int) -> None:
+    files_of(folder, seed)
+    for command in (("git", "init", "-q"), (*DVC, "init", "-q")):
+        run(folder, *command, check=True)
+    shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
+    for command in (("git", "add", "-A"), ("git", "commit", "-q", "-m", "start")):
+        run(folder, *command, check=True)
+
+
+def files_of(folder: Path, seed: int, images: int = IMAGES) -> None:
+    """The project as it is before its first commit, with a drawn competition."""
     for name in ("plots", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
@@ -58,12 +69,7 @@ def _make(folder: Path, seed: int) -> None:
     for section, values in PARAMS.items():
         params[section].update(values)
     writer.dump(params, folder / "params.yaml")
-    draw_competition(folder / "competition", seed, IMAGES)
-    for command in (("git", "init", "-q"), (*DVC, "init", "-q")):
-        run(folder, *command, check=True)
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
-    for command in (("git", "add", "-A"), ("git", "commit", "-q", "-m", "start")):
-        run(folder, *command, check=True)
+    draw_competition(folder / "competition", seed, images)
 
 
 def run(folder: Path, *command: str, **options) -> subprocess.CompletedProcess:
@@ -71,6 +77,7 @@ def run(folder: Path, *command: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, **options)
 
 
+@functools.cache
 def commands(folder: Path) -> dict[str, list[str]]:
     """The command of each stage, in the order in which they run."""
     found = {}

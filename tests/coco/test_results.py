@@ -60,3 +60,8 @@ def test_a_missing_key_is_named(written, key):
 def test_what_does_not_fit_is_named(written, change, sentence):
     with pytest.raises(UserError, match=rf"predictions\.json: prediction 1 \(from 0\) {sentence}.*; run `dvc repro"):
         read(written(GOOD, {**GOOD, **change}), document(2))
+
+
+def test_attributes_have_their_scores_for_those_too_who_ask_for_less(written):
+    with pytest.raises(UserError, match="has 0 attribute_ids and 1 attribute_scores; run"):
+        read(written({**GOOD, "attribute_scores": [0.5]}), document(1), COCO_KEYS)

@@ -134,6 +134,7 @@ def test_a_bad_row_of_one_class_is_dropped_and_named(folder, row, reason):
             lambda f: [one_class(f), sample(f, "ImageId,EncodedPixels,ClassId", "b,1 1,1", "a,1 1,1")],
             r"asks for ClassId, but .*train\.csv has no such column; they are of two competitions",
         ),
+        (lambda f: without(f, "AttributesIds"), r"asks for AttributesIds, but .*train\.csv has no such column"),
         (lambda f: sample(f, "ImageId,EncodedPixels", "b,1 1", "a,1 1"), r"no column ClassId, but .* has 3 classes"),
         (lambda f: sample(f, "ImageId,Predicted", "b,1 1", "a,1 1"), r"lacks the columns EncodedPixels"),
         (lambda f: sample(f, "ImageId,EncodedPixels,ClassId,Usage", "b,1 1,0,x"), r"has a column Usage; a submission"),

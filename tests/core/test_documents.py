@@ -79,7 +79,7 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "raw", ['{"a": "ü"}'.encode("latin-1"), '{"a": 1}'.encode("utf-16"), b"[" * 200_000, b"1" * 9000]
+    "raw", ['{"a": "ü"}'.encode("latin-1"), '{"a": 1}'.encode("utf-16"), b"[" * 200_000, b"1" * 9000, b'{"a": NaN}']
 )
 def test_no_json_is_one_sentence(tmp_path, raw):
     (tmp_path / "a.json").write_bytes(raw)

@@ -26,8 +26,9 @@ def read(path: str | Path, document: dict[str, Any], keys: Sequence[str] = KEYS)
     """The predictions of a file for the images of a COCO document.
 
     Raises UserError as `documents.read`, and for the first prediction that lacks one of `keys`, has an image, category
-    or attribute id that the document lacks, a mask that is none or of another size than its image or, with the keys of
-    `predict`, a soft mask that is none, a box outside of its image or attributes without their scores.
+    or attribute id that the document lacks, a mask that is none or of another size than its image, more or fewer
+    attribute_scores than attribute_ids or, with the keys of `predict`, a soft mask that is none or a box outside of its
+    image.
     """
     predictions = documents.read(path, documents.PREDICTIONS)
     try:
@@ -61,6 +62,9 @@ def _check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Se
             raise _Wrong(
                 number, f"has a mask of {size[0]} x {size[1]} pixels on an image of {height} x {width}; {together}"
             )
+        ids, scores = prediction.get("attribute_ids", []), prediction.get("attribute_scores")
+        if scores is not None and len(ids) != len(scores):
+            raise _Wrong(number, f"has {len(ids)} attribute_ids and {len(scores)} attribute_scores; {again}")
         if fault := _fault(prediction, height, width) if "mask" in keys else "":
             raise _Wrong(number, f"{fault}; {again}")
     try:
@@ -70,12 +74,10 @@ def _check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Se
 
 
 def _fault(prediction: Prediction, height: int, width: int) -> str:
-    """Of what `predict` adds to COCO's keys, '' for none."""
+    """Of soft mask and box, which `predict` alone gives, '' for none."""
     x, y, w, h = prediction["bbox"]
     if min(x, y, w, h, width - x - w, height - y - h) < -OUTSIDE:
         return f"has the bbox {prediction['bbox']} on an image of {height} x {width}"
-    if (ids := len(prediction["attribute_ids"])) != (scores := len(prediction["attribute_scores"])):
-        return f"has {ids} attribute_ids and {scores} attribute_scores"
     try:
         masks.unpack(prediction["mask"])
     except ValueError as error:

@@ -28,13 +28,15 @@ def read(folder: Path) -> Source:
     """Raises UserError for what is wrong with a file as a whole, and where columns do not fit each other."""
     path, sample_path = folder / TRAIN, folder / SAMPLE
     table, sample = tables.read(path, NEEDED, _without_masks), tables.read(sample_path, NEEDED)
-    has_class = "ClassId" in table
-    table = _unified(table, path)
+    columns, table = {*table}, _unified(table, path)
+    has_class = "ClassId" in columns
     nothing = ~table["masked"] & (table["ClassId"] == "")
     categories, attributes, notes = _labels(folder / LABELS, table, has_class)
     if not has_class:
         table["ClassId"] = table["ClassId"].where(nothing, str(categories[0]["id"]))
-    _check_asked(sample, sample_path, has_class, len(categories))
+    if table["AttributesIds"].any():  # also of ClassId, as in 2019
+        columns.add("AttributesIds")
+    _check_asked(sample, sample_path, columns, len(categories))
     originals = pictures.originals(folder)
     return Source(
         categories=categories,
@@ -102,13 +104,14 @@ def _numbered(ids: pd.Series) -> list[Label]:
     return [{"id": number, "name": str(number)} for number in sorted(set(ids.tolist()))]
 
 
-def _check_asked(sample: pd.DataFrame, path: Path, has_class: bool, classes: int) -> None:
+def _check_asked(sample: pd.DataFrame, path: Path, told: set[str], classes: int) -> None:
     """Raises UserError where the submission asks for what train.csv does not tell, or cannot tell classes apart."""
     train = path.with_name(TRAIN)
     if unknown := [name for name in sample if name not in (*ASKED, "row")]:
         raise UserError(f"{path} has a column {unknown[0]}; a submission here has columns of {', '.join(ASKED)}.")
-    if "ClassId" in sample and not has_class:
-        raise UserError(f"{path} asks for ClassId, but {train} has no such column; they are of two competitions.")
+    for name in ("ClassId", "AttributesIds"):
+        if name in sample and name not in told:
+            raise UserError(f"{path} asks for {name}, but {train} has no such column; they are of two competitions.")
     if "ClassId" not in sample and classes > 1:
         raise UserError(f"{path} has no column ClassId, but {train} has {classes} classes; add it.")
 

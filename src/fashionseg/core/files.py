@@ -64,11 +64,17 @@ def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
 def read_json(path: str | Path) -> Any:
     """Raises UserError where the file is missing or not valid JSON; `documents.read` also checks its schema."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # other programs write a byte order mark
+        text = Path(path).read_text(encoding="utf-8-sig")  # other programs write a byte order mark
+        return json.loads(text, parse_constant=_refuse)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
     except (ValueError, RecursionError, OSError) as error:  # ValueError also for bytes that are not UTF-8
         raise UserError(f"{path} is not valid JSON: {error}.") from None
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinities, which Python reads and `write_json` could not write again."""
+    raise ValueError(f"it holds {constant}, which is no number in JSON")
 
 
 def md5(path: str | Path) -> str:
