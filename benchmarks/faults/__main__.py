@@ -16,10 +16,18 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+KINDS = {
+    "kills": ("kills", "faults"),
+    "mutations": ("mutations", "faults"),
+    "disk": ("refusals", "disk"),
+    "rights": ("refusals", "rights"),
+    "kaggle": ("server", "faults"),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["kills", "mutations", "disk", "rights", "kaggle"])
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--only", default="", help="of mutations: the kinds of files of this name")
@@ -27,10 +35,11 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    tried = importlib.import_module(arguments.kind)
+    module, function = KINDS[arguments.kind]
+    tried = getattr(importlib.import_module(module), function)
     settings = {"only": arguments.only} if arguments.only else {}
     outcomes, findings = Counter(), 0
-    for kind, outcome, finding in tried.faults(
+    for kind, outcome, finding in tried(
         work / "reference", work / arguments.kind, arguments.count, arguments.seed, **settings
     ):
         outcomes[kind, outcome] += 1

@@ -456,6 +456,17 @@ def test_damaged_weights_are_one_sentence(trained, tmp_path, start, monkeypatch)
         inference.load(tmp_path / "models")
 
 
+def test_weights_with_one_wrong_byte_are_one_sentence(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "models")
+    weights, description = (tmp_path / "models" / name for name in ("mask_rcnn.weights.h5", "mask_rcnn.json"))
+    files.write_json(description, files.read_json(description) | {"weights_md5": files.md5(weights)})
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(UserError, match=r"mask_rcnn\.weights\.h5 is damaged or not what training wrote with"):
+        inference.load(tmp_path / "models")
+
+
 def test_a_description_that_does_not_fit_its_network_is_one_sentence(tmp_path):
     for description, complaint in (
         ({"network": RECIPE}, r"another version of the network \('categories'\)"),

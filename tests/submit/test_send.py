@@ -136,3 +136,10 @@ def test_without_credentials(kaggle, workspace, monkeypatch, capsys):
         main(["send", *workspace, "unsigned"])
     assert capsys.readouterr().out == ""
     assert kaggle.uploads == []
+
+
+def test_an_answer_that_is_not_kaggles_is_one_sentence(kaggle, workspace, monkeypatch):
+    """The client itself ends in a TypeError on this one."""
+    monkeypatch.setattr(kaggle, "answer", lambda self, name, _: Kaggle.answer(self, name, b'{"code": [1]}'))
+    with pytest.raises(UserError, match=r"Kaggle could not be reached \(.*\); nothing was submitted"):
+        main(["send", *workspace, "refused"])

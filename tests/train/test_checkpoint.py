@@ -78,6 +78,29 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         checkpoints.restore(compiled(width=5))
 
 
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        ("state.json", lambda data: data.replace(b'"stale": 0', b'"stale": 1'), "state.json is not as it was written"),
+        ("state.npz", lambda data: data[:-9], "state.npz is not as it was written; remove .*checkpoint to train afresh"),
+        ("results/history", lambda data: b"", "history is not as it was written"),
+        ("md5.json", lambda data: b'{"a": [1]}', r"md5.json: a should be text, not \[1\]"),
+        ("../best-0001.npz", lambda data: data[:-9], "best-0001.npz is damaged .*; remove .*checkpoint to train afresh"),
+    ],
+)
+def test_damage_is_one_sentence(tmp_path, name, damage, sentence):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/history").write_text("of one epoch")
+    model, state = compiled(), State(epoch=1, best_epoch=1)
+    checkpoints = Checkpoints(tmp_path / "checkpoint", tmp_path / "results")
+    checkpoints.save_best(model, state)
+    checkpoints.save(model, state)
+    file = tmp_path / "checkpoint/epoch-0001-step-000000" / name
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=sentence):
+        checkpoints.load_best(model, checkpoints.restore(model))
+
+
 def test_an_older_checkpoint_goes_once_the_next_is_whole(tmp_path, monkeypatch):
     """And they come every so many steps and around each validation."""
     monkeypatch.chdir(tmp_path)

@@ -168,6 +168,7 @@ def test_what_training_leaves(undisturbed):
     outs = ["checkpoints/lock", "models/mask_rcnn.json", "models/mask_rcnn.weights.h5", "results/metrics.json"]
     assert set(names) == {*metrics, *outs, "train.json", "val.json"}
     description = files.read_json(undisturbed / "models" / "mask_rcnn.json")
+    assert description["weights_md5"] == files.md5(undisturbed / "models" / "mask_rcnn.weights.h5")
     assert description["categories"] == CATEGORIES
     network = {"side": 64, "classes": 2, "rois": 8, "seed": 3, "backbone": "resnet50", "fpn_channels": 8}
     assert description["network"].items() >= network.items()
@@ -302,6 +303,7 @@ def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     for folder in others:
         (folder / "epoch-0003").mkdir(parents=True)
+        (folder / provenance.MADE_BY).write_text('{"values": [1]}')  # damaged
         with (folder / "epoch-0003/state.npz").open("wb") as file:
             file.truncate(260_000_000)  # sparse: takes no room
     provenance.mention_others(own, {})

@@ -17,7 +17,7 @@ CREDENTIALS = (
 def signed_in(competition: str, failure: str) -> Iterator[Any]:
     """The client, `KaggleApi`. Raises UserError without valid credentials, where Kaggle refuses the competition, and
     where the connection breaks: the message is then `failure`, which contains {error}."""
-    from requests.exceptions import HTTPError, RequestException  # half a second, so only where it is needed
+    from requests.exceptions import HTTPError  # half a second, so only where it is needed
 
     try:
         with contextlib.redirect_stdout(streams.StringIO()):  # drops the client's page of help
@@ -30,7 +30,9 @@ def signed_in(competition: str, failure: str) -> Iterator[Any]:
         raise UserError(f"Kaggle found no valid credentials; {CREDENTIALS}.") from None
     except HTTPError as error:
         raise UserError(_refusal(error.response.status_code, competition)) from None
-    except (RequestException, OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the client trips over answers that are not Kaggle's in many ways
         raise UserError(failure.format(error=error)) from None
 
 

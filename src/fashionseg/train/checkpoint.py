@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fashionseg.core import files
+from fashionseg.core import documents, files
 from fashionseg.core.errors import UserError
 
 DIGESTS = "md5.json"  # of the other files of a checkpoint
@@ -86,7 +86,7 @@ class Checkpoints:
             return State()
         newest = checkpoints[-1]
         if (newest / DIGESTS).exists():  # as of all but those of earlier versions, which train.resume may name
-            then, now = files.read_json(newest / DIGESTS), _digests(newest)
+            then, now = documents.read(newest / DIGESTS, {str: str}), _digests(newest)
             if changed := sorted(name for name, _ in then.items() ^ now.items()):
                 raise UserError(f"{newest / changed[0]} is not as it was written; remove {self.folder} to train afresh.")
         self._assign(_variables(model), newest / "state.npz")

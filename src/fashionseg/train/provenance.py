@@ -58,7 +58,7 @@ def _changed(folder: Path, origin: dict[str, dict[str, Any]]) -> str:
     try:
         before = documents.read(folder / MADE_BY, {"values": {}, "files": {str: str}})
     except UserError:
-        return f"what is not known, as there is no sound {MADE_BY}"
+        return "what is not known"
     old, new = before["values"], origin["values"]
     found = [f"{name} ({old.get(name)}, now {new.get(name)})" for name in new if old.get(name) != new[name]]
     return ", ".join(found + sorted({name for name, _ in before["files"].items() ^ origin["files"].items()}))

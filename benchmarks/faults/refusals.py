@@ -1,0 +1,122 @@
+"""A disk that has too little room and files without the right to them, in every stage; root starts it.
+
+The stage must end in one sentence and leave no half out; with room and rights the same command must then make what an
+undisturbed run makes.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import project
+
+NOBODY = 65534
+DISK = 2**28  # bytes of the tmpfs
+
+
+def disk(reference: Path, folder: Path, count: int, seed: int, only: str = ""):
+    """Yields (stage, outcome, what to look at or '') of `count` tries of each stage; room is drawn up to what it writes."""
+
+    @contextlib.contextmanager
+    def full(outs: list[str], drawn: random.Random) -> Iterator[str]:
+        size = sum(_size(reference / out) for out in outs)
+        room = int(drawn.uniform(0, size))
+        left = shutil.disk_usage(folder).free - room
+        with (folder / "filler").open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, left)
+        yield f"{room} of {size} bytes"
+        (folder / "filler").unlink()
+
+    folder.mkdir(exist_ok=True)
+    subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder), check=True)
+    try:
+        yield from _tries(reference, folder, count, seed, full, only)
+    finally:
+        subprocess.run(("umount", folder), check=True)
+
+
+def rights(reference: Path, folder: Path, count: int, seed: int, only: str = ""):
+    """Yields as `disk`, of a user who may not read one of the files that a stage reads, or not write into the folder of
+    one of its outs."""
+
+    @contextlib.contextmanager
+    def closed(outs: list[str], drawn: random.Random) -> Iterator[str]:
+        words = project.commands(folder)[drawn_stage[0]]
+        read = [word for word in words[3:] if word not in outs and (folder / word).exists()]
+        path = folder / drawn.choice([*outs, *read, "params.yaml"])
+        path, mode = (path.parent, 0o555) if str(path.relative_to(folder)) in outs else (path, 0)
+        before = path.stat()
+        os.chown(path, 0, 0)
+        path.chmod(mode)
+        yield f"{path.relative_to(folder)} {'not written' if mode else 'not read'}"
+        path.chmod(before.st_mode)
+        os.chown(path, NOBODY, NOBODY)
+
+    drawn_stage = [""]
+    yield from _tries(reference, folder, count, seed, closed, only, drawn_stage, NOBODY)
+
+
+def _tries(reference, folder, count, seed, refused, only, stage_now=None, user=None):
+    project.reference(reference, seed)
+    stages = project.commands(reference)
+    _copy(reference, folder, user)
+    for name, words in stages.items():
+        drawn, outs = random.Random(f"{seed} {name}"), list(project.outs(reference)[name])
+        for _ in range(count if only in name else 0):
+            if stage_now:
+                stage_now[0] = name
+            for path in (*outs, "data/.images.unfinished", "checkpoints"):
+                _remove(folder / path)
+            with refused(outs, drawn) as what:
+                done = _run(folder, words, user)
+            left = [out for out in outs if (folder / out).exists() and not same(folder / out, reference / out)]
+            sentence = project.sentence(done.stderr)
+            if left:
+                yield name, "half an out", f"{what}: {left}"
+            elif not done.returncode:
+                yield name, "right", ""
+            elif not sentence:
+                yield name, "traceback", f"{what}: {done.stderr[-2000:]}"
+            else:
+                yield name, f"refused: {sentence.partition(' for ')[0]}", ""
+        again = _run(folder, words, user)
+        wrong = [out for out in outs if not same(folder / out, reference / out)]
+        yield name, "goes on after it" if not wrong else "wrong after it", wrong and f"{wrong} {again.stderr[-500:]}"
+
+
+def _copy(reference: Path, folder: Path, user: int | None) -> None:
+    """The project as after its run, with the sources of today, owned by the user."""
+    ignored = shutil.ignore_patterns(".git", "cache", "tmp", "__pycache__")
+    shutil.copytree(reference, folder, ignore=ignored, dirs_exist_ok=True)
+    for name in ("src", "stages"):
+        shutil.copytree(project.ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o600)
+        if user:
+            os.chown(path, user, user)
+
+
+def _run(folder: Path, words: list[str], user: int | None) -> subprocess.CompletedProcess:
+    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups") if user else ()
+    return project.run(folder, *become, *words, env={**project.ENVIRONMENT, **({"HOME": "/nowhere"} if user else {})})
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+
+
+def same(ours: Path, theirs: Path) -> bool:
+    """Whether an out holds the same, but for what a clock gave and the page that shows it."""
+    both = [{file.relative_to(root): file for file in (root, *root.rglob("*")) if file.is_file()} for root in (ours, theirs)]
+    clocks = (*project.CLOCKS, "metrics", "index")
+    return both[0].keys() == both[1].keys() and all(
+        path.stem in clocks or both[0][path].read_bytes() == both[1][path].read_bytes() for path in both[1]
+    )
