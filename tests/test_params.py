@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -194,3 +195,10 @@ def test_views_are_refused_before_the_training(write, scales, sentence):
     assert "scales: [1.0]" in WHOLE
     with pytest.raises(UserError, match=sentence):
         params.load("seed", path=write(WHOLE.replace("scales: [1.0]", f"scales: {scales}")))
+
+
+def test_params_without_the_right_to_them_are_no_broken_ones(monkeypatch):
+    """Root may read any file, so it is refused here."""
+    monkeypatch.setattr(Path, "read_bytes", mock.Mock(side_effect=PermissionError))
+    with pytest.raises(PermissionError):
+        params.load("seed")

@@ -54,7 +54,9 @@ def of_table(data: bytes, drawn: random.Random) -> Damage:
     header, *rows = csv.reader(io.StringIO(data.decode()))
     some = drawn.sample(range(len(rows)), drawn.choice([1, 1, 2, max(1, len(rows) // 2)]))
     at = drawn.randrange(len(header))
-    kind = drawn.choice(["rows dropped", "rows doubled", "rows shuffled", *["cells"] * 3, "no column", "renamed", "first"])
+    kind = drawn.choice(
+        ["rows dropped", "rows doubled", "rows shuffled", *["cells"] * 3, "no column", "renamed", "first"]
+    )
     if kind == "rows dropped":
         rows = [row for number, row in enumerate(rows) if number not in some]
     elif kind == "rows doubled":

@@ -33,8 +33,8 @@ def rows(path: str | Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(Path(path).read_bytes().decode("utf-8-sig"), newline="")))
 
 
-def dropped() -> list[dict[str, str]]:
-    return rows("results/data/dropped.csv")
+def dropped(root: Path = Path()) -> list[dict[str, str]]:
+    return rows(root / "results/data/dropped.csv")
 
 
 def digests(arrays) -> list[str]:
@@ -52,7 +52,7 @@ def pictures(name: str) -> str:
         other = path.relative_to("sound/data/images")
         if other != own and path.read_bytes() != Path("data/images", other).read_bytes():
             return f"{other} changed"
-    if any(_of_others(Path(), name, own) != _of_others(Path("sound"), name, own) for name in ("train", "val", "test")):
+    if _of_others(Path(), own) != _of_others(Path("sound"), own):
         return "other pictures' annotations changed"
     made = Path("data/images", own)
     if not made.exists():
@@ -66,14 +66,15 @@ def pictures(name: str) -> str:
     return f"differs from OpenCV's by {far:.1f} levels" if far > FAR else ""
 
 
-def _of_others(root: Path, subset: str, but: Path) -> list[str]:
-    """Images and annotations of all pictures but one."""
-    document = load(root / f"data/coco/{subset}.json")
-    names = {image["id"]: image["file_name"] for image in document["images"] if image["file_name"] != str(but)}
-    kept = [one for one in document.get("annotations", []) if one["image_id"] in names]
-    return sorted(names.values()) + sorted(
-        repr((names[one["image_id"]], one["category_id"], one["segmentation"], one["attribute_ids"])) for one in kept
-    )
+def _of_others(root: Path, but: Path) -> list[str]:
+    """Images and annotations of all pictures but one, on whatever side of the split, which follows from all pictures."""
+    found = []
+    for document in map(load, sorted((root / "data/coco").glob("*.json"))):
+        names = {image["id"]: image["file_name"] for image in document["images"] if image["file_name"] != str(but)}
+        kept = [one for one in document.get("annotations", []) if one["image_id"] in names]
+        keys = ("category_id", "segmentation", "attribute_ids")
+        found += [*names.values(), *(repr([names[one["image_id"]], *map(one.get, keys)]) for one in kept)]
+    return sorted(found)
 
 
 def annotations(_: str) -> str:
@@ -108,7 +109,11 @@ def _instance(row: dict[str, str], ids: dict[str, set[int]]) -> tuple[str, int, 
             shape = picture.size[::-1]
         class_id, size = float(row["ClassId"]), (float(row["Height"]), float(row["Width"]))
         attributes = {int(number) for number in re.findall(r"\d+", row["AttributesIds"])}
-        if re.sub(r"[\s\d,'\"\[\](){}]", "", row["AttributesIds"]) or size != shape or class_id not in ids["categories"]:
+        if (
+            re.sub(r"[\s\d,'\"\[\](){}]", "", row["AttributesIds"])
+            or size != shape
+            or class_id not in ids["categories"]
+        ):
             return None
         mask = np.zeros(shape[0] * shape[1], np.uint8)
         numbers = [int(number) for number in row["EncodedPixels"].split()]
@@ -198,4 +203,6 @@ def wrong_submission(data: bytes) -> str:
         if not _drawn(numbers, mask):
             return f"the runs {line[1][:80]}"
     order = list(dict.fromkeys(row["ImageId"] for row in rows("data/coco/sample_submission.csv")))
-    return "" if [name for name, _ in itertools.groupby(line[0] for line in lines)] == order else "images or their order"
+    return (
+        "" if [name for name, _ in itertools.groupby(line[0] for line in lines)] == order else "images or their order"
+    )

@@ -28,6 +28,8 @@ def faults(reference: Path, folder: Path, count: int, seed: int):
     for place in sorted(number % len(names) for number in range(count)):
         whose = drawn.choice(["the stage", "dvc", "all"])
         hit, said = _kill(folder, names[place], whose, drawn.uniform(0, seconds[names[place]]))
+        if not hit:
+            break  # the run had come to its end before the kill
         epochs += EPOCH.findall(said)
         print(f"kill -9 of {whose} in {hit}", flush=True)
         yield f"kill -9 of {whose}", f"in {hit}", said[-2000:] if "Traceback" in said else ""
@@ -46,7 +48,7 @@ def _anew(reference: Path, folder: Path) -> None:
 
 def _kill(folder: Path, name: str, whose: str, after: float) -> tuple[str, str]:
     """Kills `dvc repro` some seconds from the start of a stage. Returns the stage that was at work by then, or "DVC",
-    or "nothing" at the end; and all that was printed."""
+    or "" at the end; and all that was printed."""
     words = project.commands(folder)
     due = list(words)[list(words).index(name) :]  # the stage itself may be done by now
     with (folder / "log").open("w+") as log:
@@ -57,7 +59,7 @@ def _kill(folder: Path, name: str, whose: str, after: float) -> tuple[str, str]:
         time.sleep(after)
         tree = _tree(dvc.pid) if dvc.poll() is None else []
         at_work = {pid: stage for pid in tree if (stage := _stage(pid, words))}
-        hit = next(iter(at_work.values()), "DVC" if tree else "nothing")
+        hit = next(iter(at_work.values()), "DVC" if tree else "")
         for pid in {"the stage": [*at_work] or tree[:1], "dvc": tree[:1], "all": tree}[whose]:
             with _gone():
                 os.kill(pid, signal.SIGKILL)

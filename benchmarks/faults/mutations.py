@@ -26,6 +26,7 @@ from fashionseg.coco import masks
 from fashionseg.core import files, rle
 from fashionseg.core.errors import reported
 
+SOUND = Path("sound")  # copies of what the mutations are compared with
 BYTES, TEXT, TABLE, JSON = damage.of_bytes, damage.of_text, damage.of_table, damage.of_document
 
 
@@ -44,14 +45,15 @@ class Kind:
 def faults(_: Path, folder: Path, count: int, seed: int, only: str = ""):
     """Yields (kind of file, outcome, what to look at or '') of `count` mutations of each kind."""
     shutil.rmtree(folder, ignore_errors=True)
-    project.files_of(folder, seed, images=16)
+    project.files_of(folder, seed, images=30)
     with contextlib.chdir(folder):
         with quiet():
             run("source", "download", "split", "convert")
             _predict()
             run("evaluate", "tune", "submit")
-        shutil.copytree("data", "sound/data")
-        shutil.copy("params.yaml", "sound")
+        for name in ("data", "results/data"):
+            shutil.copytree(name, SOUND / name)
+        shutil.copy("params.yaml", SOUND)
         for name, make in KINDS.items():
             if only in name:
                 kind, drawn = make(), random.Random(f"{seed} {name}")
@@ -66,7 +68,6 @@ def _try(kind: Kind, drawn: random.Random) -> tuple[str, str]:
     sound = Path(name).read_bytes()
     what, data = drawn.choice(kind.ways)(sound, drawn)
     Path(name).write_bytes(data)
-    before = judges.dropped()
     try:
         said = _said(kind.read, name)
         if said.startswith("error: ") and "\n" not in said:
@@ -76,7 +77,7 @@ def _try(kind: Kind, drawn: random.Random) -> tuple[str, str]:
             return "traceback", f"{name}, {what}: {said}"
         if wrong := kind.wrong(name):
             return "silently wrong", f"{name}, {what}: {wrong}"
-        return ("right", "") if judges.dropped() == before else ("dropped and counted", "")
+        return ("right", "") if judges.dropped() == judges.dropped(SOUND) else ("dropped and counted", "")
     finally:
         Path(name).write_bytes(sound)
 
@@ -172,7 +173,7 @@ LONG = 10**6  # a number from here on does what it says, for hours or with more 
 
 def _of_params(_: str) -> None:
     """Reads all, then runs what reads the section that changed."""
-    sound, found = (vars(params.load(*params.SECTIONS, path=path)) for path in ("sound/params.yaml", "params.yaml"))
+    sound, found = (vars(params.load(*params.SECTIONS, path=path)) for path in (SOUND / "params.yaml", "params.yaml"))
     for section, readers in READERS.items():
         values = vars(found[section]).values() if hasattr(found[section], "__dict__") else []
         if found[section] == sound[section] or any(isinstance(value, int) and value >= LONG for value in values):
@@ -243,7 +244,8 @@ def _pictures() -> list[str]:
 CONVERT = lambda _: run("split", "convert")  # noqa: E731
 RAW = "data/raw/train.csv", "data/raw/label_descriptions.json"
 KINDS = {
-    "picture": lambda: Kind(_pictures(), (BYTES,), CONVERT, judges.pictures),
+    # where the rows of one are more than may drop, the sentence names them
+    "picture": lambda: Kind(_pictures(), (BYTES,), CONVERT, judges.pictures, (RAW[0],)),
     "train.csv": lambda: Kind([RAW[0]], (BYTES, TEXT, TABLE, TABLE, TABLE), CONVERT, judges.annotations),
     # rows may name what the labels no longer have
     "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), CONVERT, judges.annotations, (RAW[0],)),
@@ -251,7 +253,10 @@ KINDS = {
         ["params.yaml"], (BYTES, TEXT, *[damage.of_params] * 4), _of_params, judges.params, ("data.path", "model.")
     ),
     "predictions": lambda: Kind(
-        ["predictions/val.json", "predictions/test.json"], (BYTES, TEXT, JSON, JSON), _of_predictions, judges.predictions
+        ["predictions/val.json", "predictions/test.json"],
+        (BYTES, TEXT, JSON, JSON),
+        _of_predictions,
+        judges.predictions,
     ),
     "submission": lambda: Kind(["submissions/submission.csv"], (BYTES, TEXT, TABLE, TABLE), _check, judges.submission),
     "checkpoint": _checkpoints,

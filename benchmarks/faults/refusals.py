@@ -14,7 +14,8 @@ from pathlib import Path
 
 import project
 
-NOBODY = 65534
+# root without the right to pass over permissions: as any other user, in an environment that may be root's alone
+NO_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")
 DISK = 2**28  # bytes of the tmpfs
 
 
@@ -22,7 +23,7 @@ def disk(reference: Path, folder: Path, count: int, seed: int, only: str = ""):
     """Yields (stage, outcome, what to look at or '') of `count` tries of each stage; room is drawn up to what it writes."""
 
     @contextlib.contextmanager
-    def full(outs: list[str], drawn: random.Random) -> Iterator[str]:
+    def full(_: str, outs: list[str], drawn: random.Random) -> Iterator[str]:
         size = sum(_size(reference / out) for out in outs)
         room = int(drawn.uniform(0, size))
         left = shutil.disk_usage(folder).free - room
@@ -40,39 +41,32 @@ def disk(reference: Path, folder: Path, count: int, seed: int, only: str = ""):
 
 
 def rights(reference: Path, folder: Path, count: int, seed: int, only: str = ""):
-    """Yields as `disk`, of a user who may not read one of the files that a stage reads, or not write into the folder of
-    one of its outs."""
+    """Yields as `disk`, where a file that the stage reads may not be read, or the folder of an out not be written."""
 
     @contextlib.contextmanager
-    def closed(outs: list[str], drawn: random.Random) -> Iterator[str]:
-        words = project.commands(folder)[drawn_stage[0]]
-        read = [word for word in words[3:] if word not in outs and (folder / word).exists()]
-        path = folder / drawn.choice([*outs, *read, "params.yaml"])
-        path, mode = (path.parent, 0o555) if str(path.relative_to(folder)) in outs else (path, 0)
-        before = path.stat()
-        os.chown(path, 0, 0)
+    def closed(name: str, outs: list[str], drawn: random.Random) -> Iterator[str]:
+        read = [word for word in project.commands(folder)[name][3:] if word not in outs and (folder / word).exists()]
+        place = drawn.choice([*outs, *read, "params.yaml"])
+        path, mode = (folder / place, 0) if place not in outs else ((folder / place).parent, 0o555)
+        before = path.stat().st_mode
         path.chmod(mode)
         yield f"{path.relative_to(folder)} {'not written' if mode else 'not read'}"
-        path.chmod(before.st_mode)
-        os.chown(path, NOBODY, NOBODY)
+        path.chmod(before)
 
-    drawn_stage = [""]
-    yield from _tries(reference, folder, count, seed, closed, only, drawn_stage, NOBODY)
+    yield from _tries(reference, folder, count, seed, closed, only, NO_RIGHTS)
 
 
-def _tries(reference, folder, count, seed, refused, only, stage_now=None, user=None):
+def _tries(reference, folder, count, seed, refused, only, become=()):
     project.reference(reference, seed)
     stages = project.commands(reference)
-    _copy(reference, folder, user)
+    _copy(reference, folder)
     for name, words in stages.items():
         drawn, outs = random.Random(f"{seed} {name}"), list(project.outs(reference)[name])
         for _ in range(count if only in name else 0):
-            if stage_now:
-                stage_now[0] = name
             for path in (*outs, "data/.images.unfinished", "checkpoints"):
                 _remove(folder / path)
-            with refused(outs, drawn) as what:
-                done = _run(folder, words, user)
+            with refused(name, outs, drawn) as what:
+                done = project.run(folder, *become, *words)
             left = [out for out in outs if (folder / out).exists() and not same(folder / out, reference / out)]
             sentence = project.sentence(done.stderr)
             if left:
@@ -83,26 +77,20 @@ def _tries(reference, folder, count, seed, refused, only, stage_now=None, user=N
                 yield name, "traceback", f"{what}: {done.stderr[-2000:]}"
             else:
                 yield name, f"refused: {sentence.partition(' for ')[0]}", ""
-        again = _run(folder, words, user)
-        wrong = [out for out in outs if not same(folder / out, reference / out)]
-        yield name, "goes on after it" if not wrong else "wrong after it", wrong and f"{wrong} {again.stderr[-500:]}"
+        if any(not (folder / out).exists() for out in outs):
+            again = project.run(folder, *become, *words)
+            wrong = [out for out in outs if not same(folder / out, reference / out)]
+            yield name, "then wrong" if wrong else "then right", wrong and f"{wrong} {again.stderr[-500:]}"
 
 
-def _copy(reference: Path, folder: Path, user: int | None) -> None:
-    """The project as after its run, with the sources of today, owned by the user."""
+def _copy(reference: Path, folder: Path) -> None:
+    """The project as after its run, with the sources of today; DVC's files are read-only."""
     ignored = shutil.ignore_patterns(".git", "cache", "tmp", "__pycache__")
     shutil.copytree(reference, folder, ignore=ignored, dirs_exist_ok=True)
     for name in ("src", "stages"):
         shutil.copytree(project.ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
     for path in (folder, *folder.rglob("*")):
-        path.chmod(path.stat().st_mode | 0o600)
-        if user:
-            os.chown(path, user, user)
-
-
-def _run(folder: Path, words: list[str], user: int | None) -> subprocess.CompletedProcess:
-    become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups") if user else ()
-    return project.run(folder, *become, *words, env={**project.ENVIRONMENT, **({"HOME": "/nowhere"} if user else {})})
+        path.chmod(path.stat().st_mode | 0o200)
 
 
 def _remove(path: Path) -> None:
@@ -115,7 +103,9 @@ def _size(path: Path) -> int:
 
 def same(ours: Path, theirs: Path) -> bool:
     """Whether an out holds the same, but for what a clock gave and the page that shows it."""
-    both = [{file.relative_to(root): file for file in (root, *root.rglob("*")) if file.is_file()} for root in (ours, theirs)]
+    both = [
+        {file.relative_to(root): file for file in (root, *root.rglob("*")) if file.is_file()} for root in (ours, theirs)
+    ]
     clocks = (*project.CLOCKS, "metrics", "index")
     return both[0].keys() == both[1].keys() and all(
         path.stem in clocks or both[0][path].read_bytes() == both[1][path].read_bytes() for path in both[1]

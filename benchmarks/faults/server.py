@@ -21,7 +21,23 @@ import project
 
 DOWNLOAD = ("IntrospectToken", "DownloadDataFiles", "archive.zip")
 SENDING = ("IntrospectToken", "StartSubmissionUpload", "upload", "CreateSubmission")
-HOW = (400, 401, 403, 404, 409, 413, 429, 500, 502, 503, "no answer", "half an answer", "junk", "another JSON", "nothing")
+HOW = (
+    400,
+    401,
+    403,
+    404,
+    409,
+    413,
+    429,
+    500,
+    502,
+    503,
+    "no answer",
+    "half an answer",
+    "junk",
+    "another JSON",
+    "nothing",
+)
 
 
 class Kaggle(BaseHTTPRequestHandler):

@@ -133,6 +133,8 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_bytes(), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `git checkout {path}` brings it back.") from None
+    except PermissionError:  # `errors.reported` tells what to do
+        raise
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}, line {line}: {error.problem or 'not YAML'}.") from None

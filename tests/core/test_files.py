@@ -1,6 +1,8 @@
 """Files appear whole or not at all."""
 
 import multiprocessing
+from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -77,3 +79,10 @@ def test_a_lock_is_exclusive_and_falls_with_its_process(tmp_path):
     holder.join()
     with files.locked(tmp_path / "lock"):
         pass
+
+
+def test_a_json_file_without_the_right_to_it_is_no_broken_one(monkeypatch):
+    """Root may read any file, so it is refused here."""
+    monkeypatch.setattr(Path, "read_text", mock.Mock(side_effect=PermissionError))
+    with pytest.raises(PermissionError):
+        files.read_json("a.json")

@@ -82,10 +82,18 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     ("name", "damage", "sentence"),
     [
         ("state.json", lambda data: data.replace(b'"stale": 0', b'"stale": 1'), "state.json is not as it was written"),
-        ("state.npz", lambda data: data[:-9], "state.npz is not as it was written; remove .*checkpoint to train afresh"),
+        (
+            "state.npz",
+            lambda data: data[:-9],
+            "state.npz is not as it was written; remove .*checkpoint to train afresh",
+        ),
         ("results/history", lambda data: b"", "history is not as it was written"),
         ("md5.json", lambda data: b'{"a": [1]}', r"md5.json: a should be text, not \[1\]"),
-        ("../best-0001.npz", lambda data: data[:-9], "best-0001.npz is damaged .*; remove .*checkpoint to train afresh"),
+        (
+            "../best-0001.npz",
+            lambda data: data[:-9],
+            "best-0001.npz is damaged .*; remove .*checkpoint to train afresh",
+        ),
     ],
 )
 def test_damage_is_one_sentence(tmp_path, name, damage, sentence):

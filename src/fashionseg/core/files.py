@@ -68,6 +68,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(text, parse_constant=_refuse)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run `dvc repro` to make it.") from None
+    except PermissionError:  # `errors.reported` tells what to do
+        raise
     except (ValueError, RecursionError, OSError) as error:  # ValueError also for bytes that are not UTF-8
         raise UserError(f"{path} is not valid JSON: {error}.") from None
 

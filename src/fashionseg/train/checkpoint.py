@@ -88,7 +88,9 @@ class Checkpoints:
         if (newest / DIGESTS).exists():  # as of all but those of earlier versions, which train.resume may name
             then, now = documents.read(newest / DIGESTS, {str: str}), _digests(newest)
             if changed := sorted(name for name, _ in then.items() ^ now.items()):
-                raise UserError(f"{newest / changed[0]} is not as it was written; remove {self.folder} to train afresh.")
+                raise UserError(
+                    f"{newest / changed[0]} is not as it was written; remove {self.folder} to train afresh."
+                )
         self._assign(_variables(model), newest / "state.npz")
         shutil.copytree(newest / "results", self.results)
         return State(**files.read_json(newest / "state.json"))
