@@ -67,7 +67,7 @@ def pictures(name: str) -> str:
 
 
 def _of_others(root: Path, but: Path) -> list[str]:
-    """Images and annotations of all pictures but one, on whatever side of the split, which follows from all pictures."""
+    """Images and annotations of all pictures but one, on either side of the split, which all pictures decide."""
     found = []
     for document in map(load, sorted((root / "data/coco").glob("*.json"))):
         names = {image["id"]: image["file_name"] for image in document["images"] if image["file_name"] != str(but)}

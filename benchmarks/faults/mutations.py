@@ -32,8 +32,8 @@ BYTES, TEXT, TABLE, JSON = damage.of_bytes, damage.of_text, damage.of_table, dam
 
 @dataclass(frozen=True)
 class Kind:
-    """files: one is drawn; ways: of damage, one is drawn; read: the stages that read it; wrong: what is wrong with their
-    result, '' for nothing, told the damaged file; names: what a sentence may name in its place."""
+    """files: one is drawn; ways: of damage, one is drawn; read: the stages that read it; wrong: what is wrong with
+    their result, '' for nothing, told the damaged file; names: what a sentence may name in its place."""
 
     files: list[str]
     ways: tuple[Callable[[bytes, random.Random], damage.Damage], ...]
@@ -190,18 +190,18 @@ def _begin() -> None:
     """The stage train up to its first batch, its first step not taken."""
     from fashionseg.train import loop, trainer
 
-    with contextlib.suppress(Begun), mock.patch.object(loop, "LiveLog", side_effect=Begun):
-        with mock.patch.object(trainer, "Batches", lambda *a, make=trainer.Batches, **b: _looked_at(make(*a, **b))):
-            run("train")
+    def batches(*arguments, make=trainer.Batches, **settings):
+        made = make(*arguments, **settings)
+        made[0]
+        return made
 
-
-def _looked_at(batches):
-    batches[0]
-    return batches
+    begun = mock.patch.object(loop, "LiveLog", side_effect=Begun)
+    with contextlib.suppress(Begun), begun, mock.patch.object(trainer, "Batches", batches):
+        run("train")
 
 
 def _checkpoints() -> Kind:
-    """Checkpoint and best weights of a small model, with the history of the whole training, restored into that model."""
+    """Checkpoint and best weights of a small model, with a history, restored into that model."""
     import keras
 
     from fashionseg.train import provenance

@@ -57,7 +57,7 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")
     if description.get("weights_md5") not in (None, files.md5(weights)):
         raise UserError(
-            f"{weights} is damaged or not what training wrote with mask_rcnn.json; copy the whole folder, or train again."
+            f"{weights} is damaged or not what training wrote with mask_rcnn.json; copy both again, or train again."
         )
     try:
         network.load_weights(weights)

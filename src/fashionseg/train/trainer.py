@@ -127,7 +127,7 @@ def _rebuilding(network: Network, model: keras.Model) -> Network:
 
 
 def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
-    """Weights without the optimizer, and what rebuilds the model, names its classes and tells its weights from others."""
+    """Weights without the optimizer, and what rebuilds the model, names its classes and tells if they changed."""
     model.optimizer = None
     weights = folder / "mask_rcnn.weights.h5"  # Keras insists on the ending; the checkpoints are cleared away anyway
     model.save_weights(weights)
