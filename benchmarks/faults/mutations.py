@@ -250,7 +250,11 @@ KINDS = {
     # rows may name what the labels no longer have
     "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), CONVERT, judges.annotations, (RAW[0],)),
     "params.yaml": lambda: Kind(
-        ["params.yaml"], (BYTES, TEXT, *[damage.of_params] * 4), _of_params, judges.params, ("data.path", "model.", "augment.imgaug")
+        ["params.yaml"],
+        (BYTES, TEXT, *[damage.of_params] * 4),
+        _of_params,
+        judges.params,
+        ("data.path", "model.", "augment.imgaug"),
     ),
     "predictions": lambda: Kind(
         ["predictions/val.json", "predictions/test.json"],

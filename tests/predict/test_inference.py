@@ -19,7 +19,7 @@ from PIL import Image
 
 from fashionseg.__main__ import main
 from fashionseg.coco import masks
-from fashionseg.core import files, pictures
+from fashionseg.core import digests, files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import padded
@@ -459,7 +459,7 @@ def test_damaged_weights_are_one_sentence(trained, tmp_path, start, monkeypatch)
 def test_weights_with_one_wrong_byte_are_one_sentence(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "models")
     weights, description = (tmp_path / "models" / name for name in ("mask_rcnn.weights.h5", "mask_rcnn.json"))
-    files.write_json(description, files.read_json(description) | {"weights_md5": files.md5(weights)})
+    files.write_json(description, files.read_json(description) | {"weights_digest": digests.of_files([weights])})
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)

@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
             "state.npz is not as it was written; remove .*checkpoint to train afresh",
         ),
         ("results/history", lambda data: b"", "history is not as it was written"),
-        ("md5.json", lambda data: b'{"a": [1]}', r"md5.json: a should be text, not \[1\]"),
+        ("digests.json", lambda data: b'{"a": [1]}', r"digests.json: a should be text, not \[1\]"),
         (
             "../best-0001.npz",
             lambda data: data[:-9],

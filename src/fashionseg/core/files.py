@@ -1,7 +1,6 @@
 """The only place that writes files: whole or not at all."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -77,12 +76,6 @@ def read_json(path: str | Path) -> Any:
 def _refuse(constant: str) -> None:
     """NaN and infinities, which Python reads and `write_json` could not write again."""
     raise ValueError(f"it holds {constant}, which is no number in JSON")
-
-
-def md5(path: str | Path) -> str:
-    """Of a file's bytes, in hexadecimal digits, as dvc.lock has it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 @contextmanager

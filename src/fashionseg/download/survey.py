@@ -1,5 +1,6 @@
 """Lists a local folder. Its pictures are read where they are; DVC sees changes by this list."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -16,10 +17,15 @@ MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # in Kaggle note
 SHOWN = 5  # skipped entries that are printed
 
 
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
 STATES = {
     "sizes": lambda file: file.stat().st_size,
     "times": lambda file: [file.stat().st_size, file.stat().st_mtime_ns],
-    "contents": files.md5,
+    "contents": _md5,
 }
 
 

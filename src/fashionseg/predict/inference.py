@@ -55,7 +55,7 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
     weights = folder / "mask_rcnn.weights.h5"
     if not weights.exists():
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")
-    if description.get("weights_md5") not in (None, files.md5(weights)):
+    if description.get("weights_digest") not in (None, digests.of_files([weights])):
         raise UserError(
             f"{weights} is damaged or not what training wrote with mask_rcnn.json; copy both again, or train again."
         )

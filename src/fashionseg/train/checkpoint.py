@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from fashionseg.core import documents, files
+from fashionseg.core import digests, documents, files
 from fashionseg.core.errors import UserError
 
-DIGESTS = "md5.json"  # of the other files of a checkpoint
+DIGESTS = "digests.json"  # of the other files of a checkpoint
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Checkpoints:
     """Those of one training, in `folder`: the newest, epoch-<epochs done>-step-<steps done after them>.
 
     It holds every variable of model, optimizer and losses so far, the seed generators' included, the `State`, and a
-    copy of the folder `results`, so that weights and history are of the same moment, and the md5 of each file. An older
+    copy of the folder `results`, so that weights and history are of the same moment, and a digest of each file. An older
     one is removed once the next is whole: a kill leaves the newest that was complete. The weights of the best epoch lie
     beside it, as best-<epochs done>.npz.
     """
@@ -127,9 +127,9 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    """The md5 of its files by name, but for the file of these."""
+    """Of its files by name, but for the file of these."""
     found = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != DIGESTS)
-    return {path.relative_to(checkpoint).as_posix(): files.md5(path) for path in found}
+    return {path.relative_to(checkpoint).as_posix(): digests.of_files([path]) for path in found}
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from fashionseg.console.device import describe
-from fashionseg.core import documents, files, paths
+from fashionseg.core import digests, documents, files, paths
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import MIN_AREA
@@ -131,7 +131,7 @@ def _save(model: keras.Model, description: dict[str, Any], folder: Path, models:
     model.optimizer = None
     weights = folder / "mask_rcnn.weights.h5"  # Keras insists on the ending; the checkpoints are cleared away anyway
     model.save_weights(weights)
-    description = {**description, "weights_md5": files.md5(weights)}
+    description = {**description, "weights_digest": digests.of_files([weights])}
     with files.replacing(Path(models) / weights.name) as beside:
         shutil.move(weights, beside)
     files.write_json(Path(models) / "mask_rcnn.json", description, indent=1)
