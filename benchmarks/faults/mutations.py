@@ -254,7 +254,7 @@ KINDS = {
         (BYTES, TEXT, *[damage.of_params] * 4),
         _of_params,
         judges.params,
-        ("data.path", "model.", "augment.imgaug"),
+        ("data.path", "model.", "augment."),
     ),
     "predictions": lambda: Kind(
         ["predictions/val.json", "predictions/test.json"],

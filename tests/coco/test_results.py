@@ -49,7 +49,7 @@ def test_a_missing_key_is_named(written, key):
             {"segmentation": {**GOOD["segmentation"], "size": [50, 100]}},
             "has a mask of 50 x 100 pixels on an image of 100 x 100",
         ),
-        ({"segmentation": {**GOOD["segmentation"], "counts": "0"}}, "has no mask: the counts are not those of"),
+        ({"segmentation": {**GOOD["segmentation"], "counts": "0"}}, "has no mask: the counts should sum to"),
         ({"bbox": [0, 0, 9000, 9]}, r"has the bbox \[0, 0, 9000, 9\] on an image of 100 x 100"),
         ({"bbox": [0, 0, -9, 9]}, "has the bbox"),
         ({"mask": ""}, "has no soft mask"),

@@ -49,7 +49,7 @@ class Checkpoints:
     """Those of one training, in `folder`: the newest, epoch-<epochs done>-step-<steps done after them>.
 
     It holds every variable of model, optimizer and losses so far, the seed generators' included, the `State`, and a
-    copy of the folder `results`, so that weights and history are of the same moment, and a digest of each file. An older
+    copy of the folder `results`, so that weights and history are of the same moment, and each file's digest. An older
     one is removed once the next is whole: a kill leaves the newest that was complete. The weights of the best epoch lie
     beside it, as best-<epochs done>.npz.
     """
