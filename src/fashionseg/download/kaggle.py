@@ -9,7 +9,7 @@ from fashionseg.core.errors import UserError
 
 CREDENTIALS = (
     "put a token from https://www.kaggle.com/settings/api into KAGGLE_API_TOKEN or ~/.kaggle/access_token, "
-    "or kaggle.json into ~/.kaggle"
+    "or kaggle.json into ~/.kaggle; in a Kaggle notebook add the competition as an input"
 )
 
 
