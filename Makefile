@@ -9,6 +9,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 export LC_ALL := C.UTF-8
+ON_BOTH := tests/model tests/train tests/predict/test_inference.py
 FILE ?= submissions/submission.csv
 export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME FORMAT  # recipes quote them as shell variables, whatever they hold
 
@@ -22,16 +23,19 @@ repro: .venv/done ## the whole pipeline, from data to submission file; what is u
 
 test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and beside them the model's on JAX
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-packages test-whole test-jax
-
-test-packages: .venv/done
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/*/
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-whole test-jax test-model test-packages
 
 test-whole: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/test_*.py
 
 test-jax: .venv/done
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/model tests/train tests/predict/test_inference.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(ON_BOTH)
+
+test-model: .venv/done
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(ON_BOTH)
+
+test-packages: .venv/done
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/*/ $(ON_BOTH:%=--ignore=%)
 
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
@@ -96,5 +100,5 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help preset repro test test-packages test-whole test-jax lint bench compare check compare-submissions submit inspect augment \
+.PHONY: help preset repro test test-whole test-jax test-model test-packages lint bench compare check compare-submissions submit inspect augment \
   serve export notebooks wheels lock

@@ -124,12 +124,3 @@ def test_more_than_255_predictions():
     matched_all = matching.match(document, results)
     assert matched_all.predictions.areas.max() == 3600
     assert (matched_all.matched >= 0).sum() == 1
-
-
-@pytest.mark.parametrize("ids", [[5], [1, 2, 6]])
-def test_unknown_attributes_are_errors(ids):
-    from fashionseg.core.errors import UserError
-
-    document = document_of([], 1, CATEGORIES, [1, 2])
-    with pytest.raises(UserError, match=rf"prediction 0 \(from 0\) has attribute_ids {ids[-1]}, which"):
-        average_precision.evaluate(document, [rectangle(1, 3, (1, 1, 9, 9), score=0.5, attribute_ids=ids)])

@@ -26,6 +26,14 @@ from fashionseg.train.schedule import WarmupAndDrops
 DROPS = {"epochs": 3, "warmup_steps": 0, "drops": [1 / 3, 2 / 3], "learning_rate": 0.02}
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """As in a terminal: what is started in the background is born with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A DVC project in a Git repository without a commit; the working directory."""

@@ -207,6 +207,19 @@ def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undistur
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["lock"]
 
 
+def test_a_training_that_outlives_dvc_is_not_done_again(tmp_path, undisturbed, monkeypatch, capsys):
+    """DVC takes no note of its outs, so the next `dvc repro` asks for them once more."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getppid", iter([7, 1]).__next__)
+        train(tmp_path)
+    assert "DVC was killed" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "models")
+    monkeypatch.setattr(keras.Model, "fit", None)
+    train(tmp_path)
+    assert_alike(tmp_path, undisturbed)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["lock"]
+
+
 def test_a_network_that_validation_finds_spoiled_is_not_saved(tmp_path):
     def spoiled(shuffle=False, **kwargs):
         return TinyBatches(shift=None if shuffle else {(0, 3): float("nan")}, **kwargs)

@@ -1,5 +1,6 @@
 """Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
 
+import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -43,6 +44,7 @@ def train(
     train.resume names the folder to go on from. Raises UserError while another training uses `checkpoints`, where there
     are no attributes to learn or is nothing to resume, where a loss is NaN, and at SIGTERM or Ctrl-C.
     """
+    parent = os.getppid()
     parallel = data_parallel(config.train.batch_size)
     print(describe(config.model.precision, parallel.num_model_replicas if parallel else 1))
     if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
@@ -107,7 +109,10 @@ def train(
         every = config.machine.checkpoint_steps
         fit(model, batches, validation, scorer, config.train, every, folder, Path(results))
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
-        files.remove(folder)
+        if os.getppid() == parent:
+            files.remove(folder)
+        else:
+            print(f"DVC was killed and does not know of these outs; {folder} stays, and `dvc repro` writes them again")
 
 
 def _start(network: Network) -> keras.Model:
