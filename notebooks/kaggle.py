@@ -98,8 +98,8 @@ if wheels:
 earlier = attached(STATE.name)
 if earlier:
     with tarfile.open(earlier) as tar:
+        run(f"git checkout -q {tar.extractfile('commit').read().decode().strip()}")
         tar.extractall(WORK, filter="data")
-    run(f"git checkout -q {(WORK / 'commit').read_text().strip()}")
     print("going on from", earlier)
 if not find_spec("dvclive"):
     run(f"make .venv/done GPU={GPU}")
