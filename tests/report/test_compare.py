@@ -10,6 +10,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from outputs import NAMES, ROOT, documents, write
 from reading import read
 
+from fashionseg.core.errors import UserError
 from fashionseg.report import compare
 
 DECLARED = Path("plots/dvc.yaml")
@@ -89,11 +90,20 @@ def test_pictures_are_the_same_and_each_is_of_its_run(runs):
 
 
 def test_what_a_run_lacks_is_left_out(runs, tmp_path):
+    (tmp_path / "1/data/images/train/2.jpg").unlink()
     for name in ("results", "predictions", "metrics/tune.json"):
         path = tmp_path / "0" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     lacking = compare.Run("lacking", DirFileSystem(str(tmp_path / "0")))
     assert lacking.scores.keys() & {"minutes", "score"} == set()
     page = read(compare.build([lacking, runs[1]], DECLARED))
-    assert {image.attributes["alt"].partition(": ")[2] for image in page.all("img")[:-1]} == {"truth", "<i>second</i>"}
+    shown = [image.attributes["alt"].partition(": ")[::2] for image in page.all("img")[:-1]]
+    assert {caption for _, caption in shown} == {"truth", "<i>second</i>"}
+    assert {name for name, _ in shown} == {"1", "3"}
     assert [heading.attributes["id"] for heading in read(compare.build([lacking], DECLARED)).all("h2")] == ["runs"]
+
+
+def test_without_a_project_it_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no DVC project here; go to the folder of dvc\.yaml"):
+        compare.collect()

@@ -4,7 +4,6 @@ A run is an experiment, tag or commit, read from DVC's cache as it was then, or 
 a run lacks is left out.
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,18 @@ from typing import Any
 import pandas as pd
 import yaml
 from dvc.api import DVCFileSystem
+from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
+from dvc_data.index import DataIndexDirError
 
-from fashionseg.core import pictures
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.draw import overlay
 from fashionseg.report import page, plots
 
 WORKSPACE = "workspace"
+PREDICTIONS = "predictions/val.json"
 PICTURES = 5
 SHOWN_SCORE = 0.5  # score threshold of the instances that are drawn
 NO_PART = ("machine", "seed")  # of params: runs that differ in nothing else are of one recipe
@@ -56,19 +58,23 @@ class Run:
             self.scores["minutes"] = float(seconds["seconds"].sum()) / 60
 
     def json(self, path: str) -> Any:
-        return json.loads(self.fs.read_text(path)) if self.fs.exists(path) else None
+        file = self.file(path)
+        return files.read_json(file) if file else None
 
     def table(self, path: str) -> pd.DataFrame:
-        return plots.read_table(self._fetched(path)) if self.fs.exists(path) else pd.DataFrame()
+        file = self.file(path)
+        return plots.read_table(file) if file else pd.DataFrame()
 
-    def picture(self, path: str):
-        return pictures.read(self._fetched(path))
-
-    def _fetched(self, path: str) -> Path:
+    def file(self, path: str) -> Path | None:
+        """A copy of a file of the run; None where the run has none or DVC's cache no longer holds it."""
         target = Path(self._folder.name, path)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get_file(path, str(target))
+            try:
+                self.fs.get_file(path, str(target))
+            except (FileNotFoundError, DataIndexDirError):
+                target.unlink(missing_ok=True)
+                return None
         return target
 
     @cached_property
@@ -83,16 +89,23 @@ class Run:
 def collect(names: Sequence[str] = ()) -> list[Run]:
     """The runs of these names, else the workspace and all experiments of the last commit; without those that have no
     scores. Raises UserError for a name that is nothing."""
-    with Repo() as repo:
-        found = {name: revision for pairs in repo.experiments.ls().values() for name, revision in pairs}
-        root = repo.root_dir
+    try:
+        with Repo() as repo:
+            found = {name: revision for pairs in repo.experiments.ls().values() for name, revision in pairs}
+            root = repo.root_dir
+    except NotDvcRepoError:
+        raise UserError("there is no DVC project here; go to the folder of dvc.yaml.") from None
     runs = []
     for name in names or (WORKSPACE, *found):
         try:
             runs.append(Run(name, DVCFileSystem(root, rev=None if name == WORKSPACE else found.get(name, name))))
         except RevError:
             raise UserError(f"{name} is no experiment, tag or commit; `dvc exp show` lists the experiments.") from None
-    return [run for run in runs if run.scores]
+    runs = [run for run in runs if run.scores]
+    for run in runs:
+        if not run.file(PREDICTIONS):
+            print(f"{run.name}: curves and pictures are not in DVC's cache; `dvc pull` or `dvc exp pull` brings them")
+    return runs
 
 
 def table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -153,7 +166,7 @@ def _classes(runs: Sequence[Run]) -> pd.DataFrame:
 def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
     """Validation pictures that all runs have, from few instances to many: name, then truth and what each run finds."""
     documents = {run.name: run.json("data/coco/val.json") for run in runs}
-    runs = [run for run in runs if documents[run.name] and run.fs.exists("predictions/val.json")]
+    runs = [run for run in runs if documents[run.name] and run.file(PREDICTIONS)]
     if not runs:
         return []
     truth = documents[runs[0].name]
@@ -163,22 +176,27 @@ def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
     images.sort(key=lambda image: (counts.get(image["id"], 0), image["id"]))
     count = min(PICTURES, len(images))
     chosen = [images[(2 * place + 1) * len(images) // (2 * count)] for place in range(count)]
+    chosen = [image for image in chosen if all(run.file(_path(image)) for run in runs)]
     rows = {image["file_name"]: [_drawn(runs[0], truth, image, truth["annotations"], "truth")] for image in chosen}
     for run in runs:
         ids = {image["file_name"]: image for image in documents[run.name]["images"]}
-        found = [result for result in run.json("predictions/val.json") if result["score"] >= SHOWN_SCORE]
+        found = [result for result in run.json(PREDICTIONS) if result["score"] >= SHOWN_SCORE]
         for name, row in rows.items():
             row.append(_drawn(run, documents[run.name], ids[name], found, run.name))
     return list(rows.items())
 
 
 def _drawn(run: Run, document: dict, image: dict, annotations: list[dict], caption: str) -> page.Picture:
-    picture = run.picture(f"data/images/{image['file_name']}")
+    picture = pictures.read(run.file(_path(image)))
     names = [category["name"] for category in document["categories"]]
     index = {category["id"]: place for place, category in enumerate(document["categories"])}
     own = [annotation for annotation in annotations if annotation["image_id"] == image["id"]]
     instances = overlay.DrawnInstances.of_coco(own, index, *picture.shape[:2])
     return page.picture(overlay.draw(picture, instances, names), Path(image["file_name"]).stem, caption)
+
+
+def _path(image: dict[str, Any]) -> str:
+    return f"data/images/{image['file_name']}"
 
 
 def _at(values: Any, path: Sequence[str]) -> float | None:
