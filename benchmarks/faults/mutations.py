@@ -232,7 +232,10 @@ def _checkpoints() -> Kind:
         read("")
     saved = judges.restored
     kept = [path for path in folder.rglob("*.*") if path.is_file()]
-    wrong = lambda _: "" if judges.restored == saved else "not what was saved"  # noqa: E731
+
+    def wrong(_: str) -> str:
+        return "" if judges.restored == saved else "not what was saved"
+
     return Kind([*map(str, sorted(kept))], (BYTES,), read, wrong, (str(newest), str(folder)))
 
 
@@ -241,14 +244,17 @@ def _pictures() -> list[str]:
     return list(map(str, train[:6] + test[:2]))
 
 
-CONVERT = lambda _: run("split", "convert")  # noqa: E731
+def _convert(_: str) -> None:
+    run("split", "convert")
+
+
 RAW = "data/raw/train.csv", "data/raw/label_descriptions.json"
 KINDS = {
     # where the rows of one are more than may drop, the sentence names them
-    "picture": lambda: Kind(_pictures(), (BYTES,), CONVERT, judges.pictures, (RAW[0],)),
-    "train.csv": lambda: Kind([RAW[0]], (BYTES, TEXT, TABLE, TABLE, TABLE), CONVERT, judges.annotations),
+    "picture": lambda: Kind(_pictures(), (BYTES,), _convert, judges.pictures, (RAW[0],)),
+    "train.csv": lambda: Kind([RAW[0]], (BYTES, TEXT, TABLE, TABLE, TABLE), _convert, judges.annotations),
     # rows may name what the labels no longer have
-    "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), CONVERT, judges.annotations, (RAW[0],)),
+    "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), _convert, judges.annotations, (RAW[0],)),
     "params.yaml": lambda: Kind(
         ["params.yaml"],
         (BYTES, TEXT, *[damage.of_params] * 4),
