@@ -11,14 +11,14 @@ MAX_LOG_SCALE = log(1000 / 16)  # a 16 px box may grow to 1000 px; keeps exp() f
 
 def areas(boxes: KerasTensor) -> KerasTensor:
     """Areas (...,) of boxes (..., 4); zero where x2 < x1 or y2 < y1."""
-    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
-    return sides[..., 0] * sides[..., 1]
+    x1, y1, x2, y2 = ops.unstack(boxes, axis=-1)
+    return ops.maximum(x2 - x1, 0.0) * ops.maximum(y2 - y1, 0.0)
 
 
 def iou(first: KerasTensor, second: KerasTensor) -> KerasTensor:
     """Intersection over union (..., N, M) of boxes (..., N, 4) and (..., M, 4); 0 where both are empty."""
-    x1, y1, x2, y2 = (ops.expand_dims(first[..., k], -1) for k in range(4))
-    u1, v1, u2, v2 = (ops.expand_dims(second[..., k], -2) for k in range(4))
+    x1, y1, x2, y2 = ops.unstack(first[..., :, None, :], axis=-1)
+    u1, v1, u2, v2 = ops.unstack(second[..., None, :, :], axis=-1)
     overlap = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0.0)
     overlap = overlap * ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0.0)
     union = ops.expand_dims(areas(first), -1) + ops.expand_dims(areas(second), -2) - overlap
@@ -27,10 +27,9 @@ def iou(first: KerasTensor, second: KerasTensor) -> KerasTensor:
 
 def clip(boxes: KerasTensor, sizes: KerasTensor) -> KerasTensor:
     """Boxes (B, ..., 4) clipped to their images; sizes (B, 2) are heights and widths in pixels."""
-    height, width = (
-        ops.reshape(ops.cast(sizes[:, k], boxes.dtype), (-1,) + (1,) * (len(boxes.shape) - 2)) for k in (0, 1)
-    )
-    x1, y1, x2, y2 = (boxes[..., k] for k in range(4))
+    sizes = ops.reshape(ops.cast(sizes, boxes.dtype), (-1, *(1,) * (len(boxes.shape) - 2), 2))
+    height, width = ops.unstack(sizes, axis=-1)
+    x1, y1, x2, y2 = ops.unstack(boxes, axis=-1)
     xs = [ops.clip(x, 0.0, width) for x in (x1, x2)]
     ys = [ops.clip(y, 0.0, height) for y in (y1, y2)]
     return ops.stack([xs[0], ys[0], xs[1], ys[1]], axis=-1)
@@ -50,7 +49,7 @@ def encode(boxes: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...])
 
 def decode(deltas: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...]) -> KerasTensor:
     """Boxes (..., 4) from `deltas` (..., 4) of `anchors`; shapes broadcast. dw and dh are capped at MAX_LOG_SCALE."""
-    dx, dy, dw, dh = (deltas[..., k] / weight for k, weight in enumerate(weights))
+    dx, dy, dw, dh = (d / weight for d, weight in zip(ops.unstack(deltas, axis=-1), weights, strict=True))
     ax, ay, aw, ah = _centres(anchors)
     x, y = dx * aw + ax, dy * ah + ay
     half_w = 0.5 * aw * ops.exp(ops.minimum(dw, MAX_LOG_SCALE))
@@ -60,5 +59,5 @@ def decode(deltas: KerasTensor, anchors: KerasTensor, weights: tuple[float, ...]
 
 def _centres(boxes: KerasTensor) -> tuple[KerasTensor, ...]:
     """x and y of the centre, width and height, each (...,)."""
-    w, h = (ops.maximum(boxes[..., k + 2] - boxes[..., k], 1e-6) for k in (0, 1))
-    return 0.5 * (boxes[..., 0] + boxes[..., 2]), 0.5 * (boxes[..., 1] + boxes[..., 3]), w, h
+    x1, y1, x2, y2 = ops.unstack(boxes, axis=-1)
+    return 0.5 * (x1 + x2), 0.5 * (y1 + y2), ops.maximum(x2 - x1, 1e-6), ops.maximum(y2 - y1, 1e-6)

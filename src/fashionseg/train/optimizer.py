@@ -60,10 +60,11 @@ class Recipe:
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         # In the place of Keras', which knows one learning rate.
-        for variable in variables if self.weight_decay else ():
-            if self._use_weight_decay(variable):
-                decay = self.learning_rate * self._factor(variable) * self.weight_decay
-                variable.assign(variable - variable * ops.cast(decay, variable.dtype))
+        if not self.weight_decay:
+            return
+        decay = self.learning_rate * self.weight_decay
+        for variable in filter(self._use_weight_decay, variables):
+            variable.assign(variable - variable * ops.cast(decay * self._factor(variable), variable.dtype))
 
     def _factor(self, variable: keras.Variable) -> KerasTensor | float:
         if self._get_variable_index(variable) not in self.slow_places:
