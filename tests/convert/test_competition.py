@@ -167,7 +167,7 @@ def test_exif_turns_are_ignored(folder):
         ),
         (lambda f: (f.path / "sample_submission.csv").write_text("Image\nb\n"), r"sample_submission\.csv lacks"),
         (lambda f: (f.path / "test/a.jpg").unlink(), r"test has no picture a, which .*sample_submission\.csv:3"),
-        (lambda f: (f.path / "test/a.jpg").write_bytes(b""), "no whole picture"),
+        (lambda f: (f.path / "test/a.jpg").write_bytes(b""), "damaged or no picture"),
         (lambda f: [f.picture("train/Image000.jpg")], "Image000 and image000 differ in case"),
         (
             lambda f: [f.picture("train/image000.png")],

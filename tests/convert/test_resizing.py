@@ -130,7 +130,7 @@ def test_a_cut_test_picture_and_many_cut_ones_leave_no_folder(folder, tmp_path):
     path = folder.path / "test/a.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[:-600])
-    with pytest.raises(UserError, match=r"test/a\.jpg is no whole picture"):
+    with pytest.raises(UserError, match=r"test/a\.jpg is damaged or no picture"):
         resized(read(folder.path), tmp_path, 64)
     path.write_bytes(whole)
     for name in ("image001", "image002"):

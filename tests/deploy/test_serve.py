@@ -86,7 +86,7 @@ def test_what_is_no_picture_is_one_sentence(ask, image, monkeypatch):
     for body in (b"", b"no picture", png(image)[:60]):
         status, _, told = ask("POST", "/predict", body)
         assert status == 400
-        assert json.loads(told)["error"].startswith("this is no whole picture; formats are AVIF, BMP,")
+        assert json.loads(told)["error"].startswith("this file is damaged or no picture; formats are AVIF, BMP,")
     for request in (("GET", "/etc/passwd"), ("GET", "/../serve.py"), ("POST", "/", b"")):
         assert ask(*request)[0] == 404
     assert ask("POST", "/predict", None, **{"Content-Length": "-1"})[0] == 411

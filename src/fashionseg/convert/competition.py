@@ -37,9 +37,9 @@ class Competition:
 
     instances: one row an instance; image_id str, height, width and class_id int64, attribute_ids tuple[int, ...], crowd
     bool, row int64 (line of train.csv, or id of the annotation), and of the mask as pycocotools has them: counts str,
-    area int64, bbox list[int]. test_images: in the order of
-    the submission. sizes: (height, width) of every picture by its path, in stored pixel order. drops: reason and place
-    of all that was left out. The rest is as in `Source`; originals: the folder of all pictures.
+    area int64, bbox list[int]. test_images: in the order of the submission. sizes: (height, width) of every picture by
+    its path, in stored pixel order. drops: reason and place of all that was left out. The rest is as in `Source`;
+    originals: the folder of all pictures.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ def read(folder: str | Path) -> Competition:
         sizes = {path: size for path, size in zip(images, headers, strict=True) if size}
     for path in source.test.values():
         if path not in sizes:
-            raise UserError(f"{path} is no whole picture, but every test picture must be answered; get it again.")
+            raise UserError(f"{path} is damaged or no picture, and every test picture must be answered; get it again.")
     broken = [path for path in source.train.values() if path not in sizes]
     lost = _drops("picture has no readable header", broken, len(source.train), "pictures")
     train = {name: path for name, path in source.train.items() if path in sizes}

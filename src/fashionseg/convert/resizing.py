@@ -44,7 +44,7 @@ def resizing(competition: Competition, folder: str | Path, side: int, workers: i
         done = joblib.Parallel(max(1, workers), return_as="generator_unordered")(tasks)
         broken = {path for path in track(done, f"resizing to {side} pixels", total=len(missing)) if path}
         for path in sorted(broken & set(competition.test_images.values())):
-            raise UserError(f"{path} is no whole picture, but every test picture must be answered; get it again.")
+            raise UserError(f"{path} is damaged or no picture, and every test picture must be answered; get it again.")
         yield competition.without(broken)
         with files.replacing(folder) as beside:
             for path in targets.keys() - broken:

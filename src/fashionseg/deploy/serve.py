@@ -63,7 +63,7 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
                         told = answer(model.result(Path(file.name)))
                 except UserError:
                     formats = ", ".join(sorted(suffix[1:].upper() for suffix in pictures.SUFFIXES))
-                    return self.refuse(400, f"this is no whole picture; formats are {formats}")
+                    return self.refuse(400, f"this file is damaged or no picture; formats are {formats}")
             self.reply(200, "application/json", json.dumps(told).encode())
 
         def refuse(self, status: int, sentence: str) -> None:
