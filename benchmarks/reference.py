@@ -176,7 +176,6 @@ def ours(options: argparse.Namespace, task: str) -> Side:
 
     from fashionseg.model.mask_rcnn import JIT, Detector
 
-    keras.utils.set_random_seed(0)
     network = r50_fpn(options, {"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision])
     image, boxes, classes = picture(options.side)
     batch = {

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -208,6 +210,14 @@ def test_user_mistakes(name, weights, frozen, complaint, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=complaint):
         backbones.build(name, weights, frozen, 64)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it is there")
+def test_keras_hub_imports_no_tensorflow():
+    code = (
+        "import sys; from fashionseg.model import backbones; backbones._hub(); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_preset_without_network(monkeypatch):

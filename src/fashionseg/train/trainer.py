@@ -1,6 +1,7 @@
 """Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
 
 import os
+import random
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -94,7 +95,7 @@ def train(
         if config.train.resume and not checkpoints_in(folder):
             provenance.adopt(paths.of_user(config.train.resume), folder, made_by)
         files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
-        keras.utils.set_random_seed(config.seed)
+        random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
         model = _start(network)
         model.loss_weights = config.train.loss_weights
         scorer = AveragePrecision(
