@@ -169,7 +169,9 @@ def predict(options: argparse.Namespace) -> None:
         begin = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
             target = Path(folder, "predictions.json")
-            inference.predict(document, lambda side: options.run / "data/images", [Path(folder)], settings, 0, target)
+            inference.predict(
+                document, lambda side: options.run / "data/images", [Path(folder)], settings, target, workers=0
+            )
         seconds = time.perf_counter() - begin
         found = json.loads(target.read_text())
     sides = {image["id"]: max(image["height"], image["width"]) for image in document["images"]}

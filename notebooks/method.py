@@ -183,7 +183,12 @@ for place in np.argsort(-probabilities[:, 1:].max(axis=1))[:5]:
 # %%
 params_of_predict = params.load("predict").predict
 found = network.roi_heads.detect(
-    pyramid, proposals, scores, batch["sizes"], params_of_predict.score, params_of_predict.nms_iou
+    pyramid,
+    proposals,
+    scores,
+    batch["sizes"],
+    score_threshold=params_of_predict.score,
+    nms_iou=params_of_predict.nms_iou,
 )
 found = {name: array(values)[0] for name, values in found.items()}
 count = int((found["classes"] > 0).sum())

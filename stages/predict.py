@@ -19,7 +19,8 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
     def images_for(side: int) -> Path:
         return Path(images) if side <= settings.images.side else pictures.originals(originals)
 
-    found = inference.predict(truth, images_for, folders, settings.predict, settings.machine.workers, predictions)
+    workers = settings.machine.workers
+    found = inference.predict(truth, images_for, folders, settings.predict, predictions, workers=workers)
     print(f"{found} instances on {len(truth['images'])} images: {predictions}")
 
 

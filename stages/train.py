@@ -12,7 +12,9 @@ def main(train_document: str, val_document: str, images: str, models: str, resul
     backend.choose(config.machine.backend)
     from fashionseg.train import trainer
 
-    trainer.train(config, train_document, val_document, images, models, results, checkpoints="checkpoints")
+    trainer.train(
+        config, train_document, val_document, images, models=models, results=results, checkpoints="checkpoints"
+    )
 
 
 if __name__ == "__main__":

@@ -112,6 +112,15 @@ def test_no_numpy_in_the_graph(path):
     assert "tensorflow" not in path.read_text()
 
 
+@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "stages").glob("*.py")], ids=lambda path: path.stem)
+def test_no_call_has_more_than_five_positional_values(path):
+    """Names aside, as `params.load` takes them, and but for OpenCV, which has few keywords."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    for call in calls:
+        values = [value for value in call.args if not isinstance(value, ast.Constant | ast.Starred)]
+        assert len(values) <= 5 or ast.unparse(call.func).startswith("cv2."), f"{path}:{call.lineno}"
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_thin(name):
     assert len((ROOT / "stages" / f"{name}.py").read_text().splitlines()) <= 40

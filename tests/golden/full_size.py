@@ -105,8 +105,8 @@ def compare(folder: Path, heads: str, side: int) -> None:
         golden["proposals"][None],
         np.ones((1, len(golden["proposals"])), "float32"),
         sizes,
-        SETTINGS["score"],
-        0.5,
+        score_threshold=SETTINGS["score"],
+        nms_iou=0.5,
     )
     whole = network.detect(image, sizes, SETTINGS["score"], 0.5)
     rows = {f"P{level + 2}": feature for level, feature in enumerate(pyramid)}

@@ -188,7 +188,9 @@ def test_missing_detections_are_padding(proposals, detections, compiled):
     corners = random.uniform(0, 40, (2, proposals, 2))
     boxes = np.concatenate([corners, corners + random.uniform(8, 24, corners.shape)], axis=-1).astype("float32")
     scores, sizes = np.ones((2, proposals), "float32"), np.full((2, 2), 64, "int32")
-    found = compiled(lambda *arrays: heads.detect([arrays[0]], *arrays[1:], 0.1, 0.5))(pyramid, boxes, scores, sizes)
+    found = compiled(lambda *arrays: heads.detect([arrays[0]], *arrays[1:], score_threshold=0.1, nms_iou=0.5))(
+        pyramid, boxes, scores, sizes
+    )
     assert {values.shape[:2] for values in found.values()} == {(2, detections)}
     assert (found["classes"][:, 0] > 0).all()
     for name in ("boxes", "scores", "classes", "margins"):
@@ -280,10 +282,7 @@ def test_padding_changes_no_loss(bench, compiled):
         wide[name] = np.concatenate([batch[name], np.zeros_like(batch[name])], axis=1)
     _pyramid, logits, deltas, anchors = compiled(model.first_stage)(batch["images"])
     uniform = np.linspace(0, 0.999, 2 * sum(len(level) for level in anchors)).reshape(2, -1).astype(np.float32)
-    first, second = (
-        numpy_of(model.rpn.losses_of(logits, deltas, anchors, b["boxes"], b["classes"] > 0, b["sizes"], uniform))
-        for b in (batch, wide)
-    )
+    first, second = (numpy_of(model.rpn.losses_of(logits, deltas, anchors, b, uniform)) for b in (batch, wide))
     assert first == second
 
 

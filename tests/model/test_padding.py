@@ -38,7 +38,8 @@ def test_a_box_at_the_edge_matches_an_anchor_inside(compiled):
 
     def both(sizes, box, logits, deltas, uniform):
         levels = ops.split(logits, ends, axis=1), ops.split(deltas, ends, axis=1), anchors
-        losses = rpn.losses_of(*levels, box, ops.ones((1, 1), "bool"), sizes, uniform)
+        batch = {"boxes": box, "classes": ops.ones((1, 1), "int32"), "sizes": sizes}
+        losses = rpn.losses_of(*levels, batch, uniform)
         return losses, rpn.propose(*levels, sizes)
 
     logits = np.where(outside, 100.0, 0.0)[None].astype(np.float32)  # to propose or learn from these would show

@@ -73,7 +73,7 @@ def test_every_step_gives_torchvisions_numbers(imported, compiled):
         pyramid, logits, deltas, anchors = network.first_stage(images)
         proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
         class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
-        found = network.roi_heads.detect(pyramid, proposals, scores, sizes, 0.05, 0.5)
+        found = network.roi_heads.detect(pyramid, proposals, scores, sizes, score_threshold=0.05, nms_iou=0.5)
         rows = {
             "rpn_logits": ops.concatenate(logits, axis=1),
             "rpn_deltas": ops.concatenate(deltas, axis=1),

@@ -119,7 +119,7 @@ def image():
 def predicted(folder, document, networks, settings, images_for=None):
     """What `inference.predict` writes."""
     target = folder / "predictions.json"
-    count = inference.predict(document, images_for or (lambda side: folder), networks, settings, 1, target)
+    count = inference.predict(document, images_for or (lambda side: folder), networks, settings, target, workers=1)
     results = files.read_json(target)
     assert len(results) == count
     assert not list(folder.glob(".predictions*"))

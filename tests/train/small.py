@@ -104,7 +104,7 @@ def settings(**changes):
 class Scorer:
     """As AveragePrecision, but what it gives follows from the model's weights, or is given for each call in turn."""
 
-    def __init__(self, model, *_, given=()):
+    def __init__(self, model, *_, given=(), **__):
         self.model = model
         self.given = list(given)
 
@@ -118,8 +118,16 @@ def fit(folder, model=None, shift=None, validation=None, checkpoint_steps=1000, 
     """`loop.fit` in a folder; returns the model."""
     model = model or Tiny()
     validation = validation or TinyBatches(steps=2, seed=5)
-    place = checkpoint_steps, Path(folder, "checkpoints"), Path(folder, "results")
-    loop.fit(model, TinyBatches(shift=shift), validation, Scorer(model, given=given), settings(**changes), *place)
+    loop.fit(
+        model,
+        TinyBatches(shift=shift),
+        validation,
+        Scorer(model, given=given),
+        settings(**changes),
+        checkpoint_steps=checkpoint_steps,
+        folder=Path(folder, "checkpoints"),
+        results=Path(folder, "results"),
+    )
     return model
 
 

@@ -45,7 +45,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_a_repository_without_a_commit_is_one_sentence(repository):
     with pytest.raises(UserError, match="no commit yet"):
-        LiveLog(repository / "results", 8, WarmupAndDrops(0.1, 0, []), State(), 4, 2)
+        LiveLog(repository / "results", WarmupAndDrops(0.1, 0, []), State(), images=8, steps=4, every=2)
 
 
 def test_history_holds_what_keras_sees(repository):

@@ -52,7 +52,9 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
         patch.setattr(trainer, "AveragePrecision", Scorer)
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(**kwargs))
         patch.chdir(folder)  # DVCLive looks around there
-        trainer.train(settings or config(), *documents, "images", "models", "results", "checkpoints")
+        trainer.train(
+            settings or config(), *documents, "images", models="models", results="results", checkpoints="checkpoints"
+        )
 
 
 def history(folder):
@@ -293,7 +295,7 @@ def test_a_training_goes_on_under_other_code_where_it_is_told_to(tmp_path, monke
     files.write_text(copy / "model" / "losses.py", "repaired = True")
     monkeypatch.setattr(digests, "PACKAGE", copy)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "fit", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer, "fit", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         train(tmp_path)
     name = old.parent.relative_to(tmp_path)
     assert f"{name}, differs in model/losses.py\n" in capsys.readouterr().out

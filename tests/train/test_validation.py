@@ -44,8 +44,10 @@ def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "load", lambda folder, side=None: (network, Labels.of(document)))
     monkeypatch.setattr(inference, "Detector", lambda *_: scorer.detector)
     params = Predict(2, 0.05, 0.5, 0.5, 0.05, False, [1.0], [])
-    inference.predict(document, lambda side: tmp_path, [tmp_path], params, 1, tmp_path / "predictions.json")
-    predictions = files.read_json(tmp_path / "predictions.json")
+    inference.predict(
+        document, lambda side: tmp_path, [tmp_path], params, target := tmp_path / "predictions.json", workers=1
+    )
+    predictions = files.read_json(target)
     for number, prediction in enumerate(predictions[::2]):
         area = int(mask.area(prediction["segmentation"]))
         annotation = {key: prediction[key] for key in ("image_id", "category_id", "segmentation", "bbox")}

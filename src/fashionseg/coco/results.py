@@ -76,7 +76,7 @@ def _check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Se
 def _fault(prediction: Prediction, height: int, width: int) -> str:
     """Of soft mask and box, which `predict` alone gives, '' for none."""
     x, y, w, h = prediction["bbox"]
-    if min(x, y, w, h, width - x - w, height - y - h) < -OUTSIDE:
+    if min((x, y, w, h, width - x - w, height - y - h)) < -OUTSIDE:
         return f"has the bbox {prediction['bbox']} on an image of {height} x {width}"
     try:
         masks.unpack(prediction["mask"])

@@ -87,14 +87,13 @@ class MaskRCNN(keras.Model):
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
         """The losses by name, scalars. training: batch norm that is not frozen uses batch statistics."""
-        sizes, valid = batch["sizes"], batch["classes"] > 0
         pyramid, logits, deltas, anchors = self.first_stage(batch["images"], training)
-        proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-        counts = sum(level.shape[0] for level in anchors), proposals.shape[1] + valid.shape[1]
+        proposals, scores = self.rpn.propose(logits, deltas, anchors, batch["sizes"])
+        counts = sum(level.shape[0] for level in anchors), proposals.shape[1] + batch["classes"].shape[1]
         images = ops.shape(batch["images"])[0]
         uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in counts]  # (B, A), (B, P + N)
         return {
-            **self.rpn.losses_of(logits, deltas, anchors, batch["boxes"], valid, sizes, uniform[0]),
+            **self.rpn.losses_of(logits, deltas, anchors, batch, uniform[0]),
             **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
         }
 
@@ -106,7 +105,9 @@ class MaskRCNN(keras.Model):
         class, and with an attribute head attributes (B, D, A) float32 probabilities."""
         pyramid, logits, deltas, anchors = self.first_stage(images)
         proposals, scores = self.rpn.propose(logits, deltas, anchors, sizes)
-        return self.roi_heads.detect(pyramid, proposals, scores, sizes, score_threshold, nms_iou)
+        return self.roi_heads.detect(
+            pyramid, proposals, scores, sizes, score_threshold=score_threshold, nms_iou=nms_iou
+        )
 
     def first_stage(self, images: KerasTensor, training: bool = False) -> tuple[list[KerasTensor], ...]:
         """Feature maps, RPN logits, RPN deltas and anchors, each a list over P2 to P6."""

@@ -66,8 +66,8 @@ class RoIAlign:
         heights, widths = (of_level(list(lengths), "int32") for lengths in zip(*self.shapes, strict=True))
         corners = ops.cast(rois, "float32") / of_level(list(self.strides), "float32")[..., None]  # (B, R, 4) in cells
         corners = corners - 0.5 if self.aligned else corners
-        ys, y_weights = _axis(corners[..., 1], corners[..., 3], heights, side, self.samples, self.aligned)
-        xs, x_weights = _axis(corners[..., 0], corners[..., 2], widths, side, self.samples, self.aligned)
+        ys, y_weights = self._axis(corners[..., 1], corners[..., 3], heights, side)
+        xs, x_weights = self._axis(corners[..., 0], corners[..., 2], widths, side)
 
         # Each bin is a weighted sum of the cells in its rows and columns.
         rows = start[..., None, None] + ys * widths[..., None, None]  # (B, R, side, 2 samples)
@@ -75,6 +75,26 @@ class RoIAlign:
         weights = y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]
         bins = -1, rois.shape[1] * side * side, (2 * self.samples) ** 2
         return ops.reshape(index, bins), ops.reshape(weights, bins)
+
+    def _axis(self, low, high, length, side):
+        """The cells along one axis that each bin sums, and their weights, both (B, R, side, 2 samples).
+
+        low, high, length (B, R): edges of the RoI and size of the map, in cells.
+        """
+        samples = self.samples
+        extent = high - low if self.aligned else ops.maximum(high - low, 1.0)
+        steps = (ops.arange(side * samples, dtype="float32") + 0.5) / (side * samples)
+        points = low[..., None] + extent[..., None] * steps  # (B, R, side * samples)
+        length = length[..., None]
+        inside = ops.logical_and(points >= -1.0, points <= ops.cast(length, "float32"))
+        points = ops.clip(points, 0.0, ops.cast(length - 1, "float32"))
+        before = ops.cast(ops.floor(points), "int32")
+        after = ops.minimum(before + 1, length - 1)
+        fraction = points - ops.cast(before, "float32")
+        weight = ops.cast(inside, "float32") / samples
+        shape = (-1, points.shape[1], side, 2 * samples)
+        cells = ops.reshape(ops.stack([before, after], axis=-1), shape)
+        return cells, ops.reshape(ops.stack([(1.0 - fraction) * weight, fraction * weight], axis=-1), shape)
 
 
 def _weighted_sums(table, index, weights):
@@ -119,21 +139,3 @@ def _weighted_sums(table, index, weights):
         return pooled, gradient
 
     return pool(table, index, ops.cast(weights, table.dtype))
-
-
-def _axis(low, high, length, side, samples, aligned):
-    """The cells along one axis that each bin sums, and their weights, both (B, R, side, 2 samples); low, high, length
-    (B, R): edges of the RoI and size of the map, in cells."""
-    extent = high - low if aligned else ops.maximum(high - low, 1.0)
-    steps = (ops.arange(side * samples, dtype="float32") + 0.5) / (side * samples)
-    points = low[..., None] + extent[..., None] * steps  # (B, R, side * samples)
-    length = length[..., None]
-    inside = ops.logical_and(points >= -1.0, points <= ops.cast(length, "float32"))
-    points = ops.clip(points, 0.0, ops.cast(length - 1, "float32"))
-    before = ops.cast(ops.floor(points), "int32")
-    after = ops.minimum(before + 1, length - 1)
-    fraction = points - ops.cast(before, "float32")
-    weight = ops.cast(inside, "float32") / samples
-    shape = (-1, points.shape[1], side, 2 * samples)
-    cells = ops.reshape(ops.stack([before, after], axis=-1), shape)
-    return cells, ops.reshape(ops.stack([(1.0 - fraction) * weight, fraction * weight], axis=-1), shape)

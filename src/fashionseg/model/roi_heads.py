@@ -231,6 +231,7 @@ class RoIHeads(layers.Layer):
         proposals: KerasTensor,
         scores: KerasTensor,
         sizes: KerasTensor,
+        *,
         score_threshold: float,
         nms_iou: float,
     ) -> dict[str, KerasTensor]:

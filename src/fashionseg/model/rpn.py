@@ -117,15 +117,15 @@ class RegionProposals(layers.Layer):
         logits: list[KerasTensor],
         deltas: list[KerasTensor],
         anchors: list[KerasTensor],
-        gt_boxes: KerasTensor,
-        gt_valid: KerasTensor,
-        sizes: KerasTensor,
+        batch: dict[str, KerasTensor],
         uniform: KerasTensor,
     ) -> dict[str, KerasTensor]:
         """Losses `objectness` and `rpn_box_reg` over a sample of the anchors.
 
-        gt_boxes (B, N, 4), gt_valid (B, N) bool, sizes (B, 2) int32; uniform (B, A): random numbers for the sampling.
+        batch: boxes (B, N, 4), classes (B, N), 0 for padding, sizes (B, 2) int32; uniform (B, A): random numbers for
+        the sampling.
         """
+        gt_boxes, gt_valid, sizes = batch["boxes"], batch["classes"] > 0, batch["sizes"]
         anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
         inside = anchor_ops.inside(anchors, sizes)  # (B, A)
         candidates = ops.where(inside[..., None], anchors, 0.0)  # (B, A, 4); no box's best anchor lies in the padding

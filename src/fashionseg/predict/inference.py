@@ -153,8 +153,9 @@ def predict(
     images_for: Callable[[int], Path],
     folders: Sequence[Path],
     params: Predict,
-    workers: int,
     target: str | Path,
+    *,
+    workers: int,
 ) -> int:
     """Writes COCO results of every image of a COCO document into `target`, at the images' original size, best first
     within an image; returns how many.

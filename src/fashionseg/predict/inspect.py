@@ -55,7 +55,7 @@ class Steps(keras.Model):
             "probabilities": ops.softmax(class_logits, axis=-1),
             "moved": box_ops.clip(moved, sizes),
             "instances": network.roi_heads.detect(
-                pyramid, proposals, proposal_scores, sizes, self.score_threshold, NMS_IOU
+                pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
             ),
         }
 

@@ -60,9 +60,10 @@ class LiveLog(keras.callbacks.Callback):
     def __init__(
         self,
         folder: str | Path,
-        images: int,
         schedule: keras.optimizers.schedules.LearningRateSchedule,
         state: State,
+        *,
+        images: int,
         steps: int,
         every: int,
     ):

@@ -17,9 +17,8 @@ from fashionseg.train.schedule import schedule
 
 Losses = dict[str, float]
 Scores = dict[str, float | None]
-Scorer = Callable[
-    [Callable[[int, int], None]], Scores
-]  # as `validation.AveragePrecision`, of the model that is trained
+# As `validation.AveragePrecision`, of the model that is trained.
+Scorer = Callable[[Callable[[int, int], None]], Scores]
 
 
 def fit(
@@ -28,6 +27,7 @@ def fit(
     validation: Batches,
     scorer: Scorer,
     settings: Train,
+    *,
     checkpoint_steps: int,
     folder: Path,
     results: Path,
@@ -49,10 +49,11 @@ def fit(
         print(f"resuming after epoch {state.epoch} of {settings.epochs}{inside} from {folder}")
     if not over(state, settings):
         with Interrupt() as interrupt:
-            live = LiveLog(results, steps * batches.batch_size, rate, state, steps, settings.log_steps)
-            Epochs(model, batches, validation, scorer, settings, state).run(
-                live, checkpoints, Save(checkpoints, state, checkpoint_steps, interrupt)
+            live = LiveLog(
+                results, rate, state, images=steps * batches.batch_size, steps=steps, every=settings.log_steps
             )
+            epochs = Epochs(model, batches, validation, settings, state)
+            epochs.run(scorer, live, checkpoints, Save(checkpoints, state, checkpoint_steps, interrupt))
     if state.best_epoch:
         checkpoints.load_best(model, state)
         print(f"validation AP was best after epoch {state.best_epoch}, {state.best_ap:.3f}: these weights are kept")
@@ -72,20 +73,18 @@ class Epochs:
         model: keras.Model,
         batches: Batches,
         validation: Batches,
-        scorer: Scorer,
         settings: Train,
         state: State,
     ):
         self.model = model
         self.batches = batches
         self.validation = validation
-        self.scorer = scorer
         self.settings = settings
         self.state = state
         self.progress = Progress(settings.batch_size, settings.epochs, len(batches), len(validation))
         self.sound = StopOnNaN(state, batches.names_of, validation.names_of)
 
-    def run(self, live: LiveLog, checkpoints: Checkpoints, save: Save) -> None:
+    def run(self, scorer: Scorer, live: LiveLog, checkpoints: Checkpoints, save: Save) -> None:
         model, state = self.model, self.state
         live.set_model(model)  # `fit` does, but there is none where a validation is all that is left of an epoch
         with self.progress.bar:
@@ -97,7 +96,7 @@ class Epochs:
                 losses = {name: float(value) for name, value in model.get_metrics_result().items()}
                 began = time.perf_counter()
                 with averaged(model):
-                    validation, scores = self._validate(save)
+                    validation, scores = self._validate(scorer, save)
                     if scores and state.judge(scores["AP"] or 0.0):
                         checkpoints.save_best(model, state)
                 live.log_epoch(losses, validation | scores, time.perf_counter() - began)
@@ -118,7 +117,7 @@ class Epochs:
             callbacks=[Count(self.state), self.sound, live, self.progress, save],
         )
 
-    def _validate(self, save: Save) -> tuple[Losses, Scores]:
+    def _validate(self, scorer: Scorer, save: Save) -> tuple[Losses, Scores]:
         found = self.model.evaluate(
             self.validation, verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save]
         )
@@ -130,7 +129,7 @@ class Epochs:
             save.on_test_batch_end(batch)
 
         due = every and (done % every == 0 or done == self.settings.epochs)
-        return losses, self.scorer(after_batch) if due else {}
+        return losses, scorer(after_batch) if due else {}
 
 
 class Rest(keras.utils.PyDataset):

@@ -33,6 +33,7 @@ def train(
     train_document: str | Path,
     val_document: str | Path,
     images: str | Path,
+    *,
     models: str | Path,
     results: str | Path,
     checkpoints: str | Path,
@@ -53,41 +54,14 @@ def train(
             f"images.side is {config.images.side} and there is no GPU here, where a training would take weeks; "
             "`make preset NAME=demo` has a size for CPUs, machine.allow_cpu=true goes on all the same."
         )
-    shared = {
-        "images": images,
-        "side": config.images.side,
-        "batch_size": config.train.batch_size,
-        "instances": config.train.instances,
-        "attributes": config.model.attributes != "none",
-        "seed": config.seed,
-        "workers": config.machine.workers,
-    }
     document, truth = documents.read(train_document), documents.read(val_document)
     labels = {name: document.get(name, []) for name in ("categories", "attributes")}
-    if shared["attributes"] and not labels["attributes"]:
+    if config.model.attributes != "none" and not labels["attributes"]:
         raise UserError(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
-    batches = Batches(
-        document,
-        augmentation=config.augment,
-        shuffle=True,
-        repeat_threshold=config.train.repeat_threshold,
-        **shared,
-    )
-    validation = Batches(truth, **shared)
-    network = Network(
-        **vars(config.model) | {name: str(path) for name, path in provenance.named_files(config.model).items()},
-        side=config.images.side,
-        classes=len(labels["categories"]),
-        attribute_count=len(labels["attributes"]),
-        rois=config.train.rois,
-        seed=config.seed,
-    )
-    if batches.tiny:
-        print(f"{batches.tiny} instances have less than {MIN_AREA} pixels at this images.side: left out")
-    if batches.dropped:
-        print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
+    network = _network(config, labels)
+    batches, validation = _batches(config, document, truth, images)
     made_by = provenance.made_by(config, train_document, val_document)
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
     with files.locked(Path(checkpoints) / "lock"), parallel.scope() if parallel else nullcontext():
@@ -102,18 +76,60 @@ def train(
             model,
             truth,
             images,
-            config.train.batch_size,
-            config.train.validate_images,
-            config.seed,
-            config.machine.workers,
+            batch_size=config.train.batch_size,
+            limit=config.train.validate_images,
+            seed=config.seed,
+            workers=config.machine.workers,
         )
-        every = config.machine.checkpoint_steps
-        fit(model, batches, validation, scorer, config.train, every, folder, Path(results))
+        fit(
+            model,
+            batches,
+            validation,
+            scorer,
+            config.train,
+            checkpoint_steps=config.machine.checkpoint_steps,
+            folder=folder,
+            results=Path(results),
+        )
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         if os.getppid() == parent:
             files.remove(folder)
         else:
             print(f"DVC was killed and does not know of these outs; {folder} stays, and `dvc repro` writes them again")
+
+
+def _network(config: SimpleNamespace, labels: dict[str, list]) -> Network:
+    files_named = {name: str(path) for name, path in provenance.named_files(config.model).items()}
+    return Network(
+        **vars(config.model) | files_named,
+        side=config.images.side,
+        classes=len(labels["categories"]),
+        attribute_count=len(labels["attributes"]),
+        rois=config.train.rois,
+        seed=config.seed,
+    )
+
+
+def _batches(
+    config: SimpleNamespace, document: dict[str, Any], truth: dict[str, Any], images: str | Path
+) -> tuple[Batches, Batches]:
+    """Those to train on and those to validate with; says what is left out of the first."""
+    shared = {
+        "images": images,
+        "side": config.images.side,
+        "batch_size": config.train.batch_size,
+        "instances": config.train.instances,
+        "attributes": config.model.attributes != "none",
+        "seed": config.seed,
+        "workers": config.machine.workers,
+    }
+    drawn = {"augmentation": config.augment, "shuffle": True, "repeat_threshold": config.train.repeat_threshold}
+    batches = Batches(document, **drawn, **shared)
+    if batches.tiny:
+        print(f"{batches.tiny} instances have less than {MIN_AREA} pixels at this images.side: left out")
+    if batches.dropped:
+        print(f"{batches.dropped} instances are beyond train.instances = {config.train.instances} an image: left out")
+    return batches, Batches(truth, **shared)
 
 
 def _start(network: Network) -> keras.Model:

@@ -27,6 +27,7 @@ class AveragePrecision:
         network: MaskRCNN,
         document: dict[str, Any],
         folder: str | Path,
+        *,
         batch_size: int,
         limit: int,
         seed: int,
