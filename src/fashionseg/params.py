@@ -35,6 +35,7 @@ class Machine:
     backend: Literal["tensorflow", "jax"]
     allow_cpu: bool
     checkpoint_steps: Count
+    tracker: Literal["wandb", "mlflow"] | None
 
 
 NULL = "tag:yaml.org,2002:null"

@@ -114,7 +114,7 @@ class Scorer:
         return {"AP": self.given.pop(0) if self.given else size / (1 + size), "AP50": None}
 
 
-def fit(folder, model=None, shift=None, validation=None, checkpoint_steps=1000, given=(), **changes):
+def fit(folder, model=None, shift=None, validation=None, checkpoint_steps=1000, given=(), tracker=None, **changes):
     """`loop.fit` in a folder; returns the model."""
     model = model or Tiny()
     validation = validation or TinyBatches(steps=2, seed=5)
@@ -127,6 +127,7 @@ def fit(folder, model=None, shift=None, validation=None, checkpoint_steps=1000, 
         checkpoint_steps=checkpoint_steps,
         folder=Path(folder, "checkpoints"),
         results=Path(folder, "results"),
+        tracker=tracker,
     )
     return model
 

@@ -19,6 +19,7 @@ from scmrepo.exceptions import SCMError
 from fashionseg.core.errors import UserError
 from fashionseg.train.checkpoint import Checkpoints, State
 from fashionseg.train.optimizer import unwrapped
+from fashionseg.train.tracker import Tracker
 
 Logs = dict[str, float]
 NamesOf = Callable[[int], list[str]]
@@ -54,7 +55,7 @@ class LiveLog(keras.callbacks.Callback):
     steps has a row after every `every` steps, and at the end of the epoch, numbered by the steps done since the start:
     each loss, as the mean since the last row, and the learning_rate. NaN and infinity are left out, as they would
     break a plot. Rows that are there stay: `Checkpoints.restore` sees to it that they end before the first step to
-    come. Raises UserError in a Git repository without a commit.
+    come. `tracker` gets the same values. Raises UserError in a Git repository without a commit.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class LiveLog(keras.callbacks.Callback):
         images: int,
         steps: int,
         every: int,
+        tracker: Tracker | None = None,
     ):
         super().__init__()
         try:
@@ -79,6 +81,7 @@ class LiveLog(keras.callbacks.Callback):
         self.state = state
         self.steps = steps
         self.every = every
+        self.tracker = tracker
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         state = self.state
@@ -87,7 +90,8 @@ class LiveLog(keras.callbacks.Callback):
         sums = {name: float(mean) * state.step for name, mean in logs.items()}  # the means are of the epoch so far
         count = state.step - state.logged_step
         means = {f"steps/{name}": (value - state.logged_sums.get(name, 0.0)) / count for name, value in sums.items()}
-        self._log(state.epoch * self.steps + state.step, {**means, "steps/learning_rate": self._learning_rate()})
+        values = {**means, "steps/learning_rate": self._learning_rate()}
+        self._log(values, "step", state.epoch * self.steps + state.step)
         state.logged_step, state.logged_sums = state.step, sums
 
     def log_epoch(self, train: Logs, validation: Logs, validation_seconds: float) -> None:
@@ -96,11 +100,13 @@ class LiveLog(keras.callbacks.Callback):
         values["train/learning_rate"] = self._learning_rate()
         values["train/seconds"] = self.state.seconds + validation_seconds
         values["train/images_per_second"] = self.images / self.state.seconds
-        self._log(self.state.epoch, values)
+        self._log(values, "epoch", self.state.epoch)
         self.live.sync()
 
     def end(self) -> None:
         self.live.end()
+        if self.tracker:
+            self.tracker.end()
 
     def _learning_rate(self) -> float:
         """Of the last step of the optimizer, which already stands at the next one."""
@@ -108,11 +114,13 @@ class LiveLog(keras.callbacks.Callback):
         batches = optimizer.iterations * (optimizer.gradient_accumulation_steps or 1)
         return float(ops.convert_to_numpy(self.schedule(ops.maximum(batches, 1) - 1)))
 
-    def _log(self, step: int, values: Logs) -> None:
-        self.live.step = step
+    def _log(self, values: Logs, counter: str, count: int) -> None:
+        values = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        self.live.step = count
         for name, value in values.items():
-            if value is not None and math.isfinite(value):
-                self.live.log_metric(name, value)
+            self.live.log_metric(name, value)
+        if self.tracker:
+            self.tracker.log(values, counter, count)
 
 
 class Interrupt:

@@ -14,6 +14,7 @@ from fashionseg.train.checkpoint import Checkpoints, State
 from fashionseg.train.config import Train
 from fashionseg.train.optimizer import assign_average, averaged, optimizer
 from fashionseg.train.schedule import schedule
+from fashionseg.train.tracker import Tracker
 
 Losses = dict[str, float]
 Scores = dict[str, float | None]
@@ -31,11 +32,12 @@ def fit(
     checkpoint_steps: int,
     folder: Path,
     results: Path,
+    tracker: Tracker | None = None,
 ) -> None:
     """Trains until settings.epochs are done or AP no longer rises, from the checkpoint in `folder` on if there is one.
 
     `scorer` gives AP after every settings.validate_epochs; then the model ends with the weights of the highest. The
-    history is written to `results`. Raises UserError at a NaN and at a signal.
+    history is written to `results`, and goes to `tracker`. Raises UserError at a NaN and at a signal.
     """
     steps = len(batches)
     rate = schedule(settings, settings.epochs * steps)
@@ -50,7 +52,13 @@ def fit(
     if not over(state, settings):
         with Interrupt() as interrupt:
             live = LiveLog(
-                results, rate, state, images=steps * batches.batch_size, steps=steps, every=settings.log_steps
+                results,
+                rate,
+                state,
+                images=steps * batches.batch_size,
+                steps=steps,
+                every=settings.log_steps,
+                tracker=tracker,
             )
             epochs = Epochs(model, batches, validation, settings, state)
             epochs.run(scorer, live, checkpoints, Save(checkpoints, state, checkpoint_steps, interrupt))

@@ -20,7 +20,7 @@ from fashionseg.model import backbones, pretrained
 from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated, data_parallel
 from fashionseg.model.mask_rcnn import MaskRCNN
-from fashionseg.train import provenance
+from fashionseg.train import provenance, tracker
 from fashionseg.train.checkpoint import checkpoints_in
 from fashionseg.train.loop import fit
 from fashionseg.train.validation import AveragePrecision
@@ -90,6 +90,7 @@ def train(
             checkpoint_steps=config.machine.checkpoint_steps,
             folder=folder,
             results=Path(results),
+            tracker=tracker.start(config.machine.tracker, folder, made_by["values"]),
         )
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         if os.getppid() == parent:
