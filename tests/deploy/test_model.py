@@ -97,7 +97,8 @@ def test_a_folder_is_drawn_and_told_as_coco(model, shop, tmp_path, monkeypatch, 
     main(command)
     lines = capsys.readouterr().out.splitlines()
     for name in ("c.jpg", "none.png"):
-        assert any(line.startswith(f"{shop / name} is missing or not a valid image") for line in lines)
+        (line,) = [line for line in lines if line.startswith(f"{shop / name} is missing or not a valid image")]
+        assert line.endswith("); get it again.")  # of no use to a photograph would be `dvc repro`
     assert "on 2 pictures, 2 unreadable ones left out" in lines[-1]
     assert str(tmp_path / "out" / "predictions.json") in lines[-1]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

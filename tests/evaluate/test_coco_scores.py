@@ -132,9 +132,7 @@ def test_overlays_are_drawn(document, perfect, tmp_path):
     assert table["kind"].tolist() == ["best", "worst", "wrong"]
     assert table["caption"].tolist() == ["1.00 found", "0.50 found", "shirt 0.90: IoU 0.30 with a true shirt"]
     (tmp_path / "train/1.jpg").unlink()
-    with pytest.raises(
-        UserError, match=r"1\.jpg is missing or not a valid image .*; get it again, or run `dvc repro convert`"
-    ):
+    with pytest.raises(UserError, match=r"1\.jpg is missing or not a valid image .*; run `dvc repro`, which writes"):
         plots.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5

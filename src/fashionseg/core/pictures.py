@@ -12,6 +12,9 @@ from fashionseg.core.errors import UserError
 IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
 
+# What to do about a picture that is damaged: one that a stage wrote, one of the user's.
+ANEW, AGAIN = "run `dvc repro`, which writes it anew", "get it again"
+
 # The competition's largest image has two thirds of this; Pillow refuses headers with more than twice as many pixels.
 Image.MAX_IMAGE_PIXELS = 2**27
 
@@ -48,17 +51,17 @@ def size(path: str | Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except Exception as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, AGAIN) from None
 
 
-def read(path: str | Path, side: int | None = None, upright: bool = False) -> np.ndarray:
+def read(path: str | Path, side: int | None = None, upright: bool = False, remedy: str = ANEW) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB in stored pixel order: the EXIF orientation is ignored, as masks ignore it. upright:
     apply it, as viewers do, for photographs without masks.
 
     Of 16 bits the upper 8 are kept, as in OpenCV; alpha is dropped; of several frames the first is read. side: the long
     side that the image will be resized to; a JPEG may then be decoded at 1/2, 1/4 or 1/8 but not below twice `side`: as
-    good, and 2 to 6 times as fast. Raises UserError where the file is missing, damaged or not an image, or has 32-bit
-    pixels, whose range is unknown.
+    good, and 2 to 6 times as fast. Raises UserError, which ends in `remedy`, where the file is missing, damaged or no
+    image, or has 32-bit pixels, whose range is unknown.
     """
     try:
         with Image.open(path) as image:
@@ -73,17 +76,15 @@ def read(path: str | Path, side: int | None = None, upright: bool = False) -> np
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except Exception as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, remedy) from None
 
 
-def _unreadable(path: str | Path, error: Exception) -> UserError:
+def _unreadable(path: str | Path, error: Exception, remedy: str) -> UserError:
     """The UserError for any Exception: Pillow's decoders raise different ones, AVIF RuntimeError, PNG SyntaxError."""
     if isinstance(error, MemoryError):
         raise error  # which says nothing about the picture
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(
-        f"{path} is missing or not a valid image ({reason}); get it again, or run `dvc repro convert` if that wrote it."
-    )
+    return UserError(f"{path} is missing or not a valid image ({reason}); {remedy}.")
 
 
 def fit(height: int, width: int, side: int) -> tuple[int, int]:

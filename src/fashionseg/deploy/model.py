@@ -8,7 +8,7 @@ import numpy as np
 
 from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.deploy.result import Result
+from fashionseg.deploy.result import Result, pixels
 from fashionseg.predict.config import Predict
 from fashionseg.predict.inference import Predictor
 
@@ -49,7 +49,7 @@ class Model:
 
     def result(self, picture: Path | np.ndarray) -> Result:
         """What it finds on one picture file or image."""
-        image = picture if isinstance(picture, np.ndarray) else pictures.read(picture, upright=True)
+        image = pixels(picture)
         return Result(picture, image.shape[:2], self.predictor(image), self.labels)
 
 

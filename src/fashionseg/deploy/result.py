@@ -13,6 +13,13 @@ from fashionseg.core import files, pictures, rle
 from fashionseg.draw import overlay
 
 
+def pixels(picture: Path | np.ndarray) -> np.ndarray:
+    """Of a photograph (H, W, 3) uint8 RGB, upright; an image is taken as it is. Raises UserError as `pictures.read`."""
+    if isinstance(picture, np.ndarray):
+        return picture
+    return pictures.read(picture, upright=True, remedy=pictures.AGAIN)
+
+
 @dataclass(frozen=True)
 class Result:
     """n instances on one picture, best first, in pixels of the upright picture.
@@ -78,7 +85,7 @@ class Result:
 
     def draw(self) -> np.ndarray:
         """The picture (H, W, 3) uint8 RGB with masks, boxes, names and scores; a small one is enlarged."""
-        image = pictures.read(self.source, upright=True) if isinstance(self.source, Path) else self.source
+        image = pixels(self.source)
         categories = self.labels["categories"]
         index = {category["id"]: place for place, category in enumerate(categories)}
         drawn = overlay.DrawnInstances.of_coco(self.instances, index, *self.size)

@@ -69,7 +69,7 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     names = [category["name"] for category in documents.read(models / "mask_rcnn.json", documents.LABELS)["categories"]]
     if not Path(image).is_file():
         raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
-    drawn = steps(network, pictures.read(image, network.config.side), names)
+    drawn = steps(network, pictures.read(image, network.config.side, remedy=pictures.AGAIN), names)
     with files.replacing(folder) as beside:
         beside.mkdir(parents=True)
         for number, (name, picture) in enumerate(drawn.items(), 1):

@@ -187,7 +187,7 @@ def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
 
 
 def _drawn(run: Run, document: dict, image: dict, annotations: list[dict], caption: str) -> page.Picture:
-    picture = pictures.read(run.file(_path(image)))
+    picture = pictures.read(run.file(_path(image)), remedy="delete it, and this page leaves it out")
     names = [category["name"] for category in document["categories"]]
     index = {category["id"]: place for place, category in enumerate(document["categories"])}
     own = [annotation for annotation in annotations if annotation["image_id"] == image["id"]]
