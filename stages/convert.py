@@ -7,7 +7,7 @@ from fashionseg.convert import coco, competition
 from fashionseg.convert.resizing import resizing
 from fashionseg.core import files
 from fashionseg.core.documents import apart
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 
 
 def main(raw: str, split_table: str, documents_folder: str, images_folder: str, tables_folder: str) -> None:
@@ -35,5 +35,5 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

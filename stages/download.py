@@ -4,7 +4,7 @@ import sys
 
 from fashionseg import params
 from fashionseg.core import pictures
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 from fashionseg.download import sources
 
 
@@ -17,5 +17,5 @@ def main(listing: str, raw: str) -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

@@ -6,7 +6,7 @@ from pathlib import Path
 from fashionseg import params
 from fashionseg.coco import results
 from fashionseg.core import documents, files
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 from fashionseg.evaluate import plots
 from fashionseg.evaluate.scores import compute_scores
 
@@ -33,5 +33,5 @@ def main(document: str, predictions: str, images: str, folder: str, metrics: str
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

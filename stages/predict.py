@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fashionseg import params
 from fashionseg.core import backend, documents, pictures
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 
 
 def main(document: str, originals: str, images: str, models: str, others: str, predictions: str) -> None:
@@ -25,5 +25,5 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

@@ -4,7 +4,7 @@ import sys
 
 from fashionseg import params
 from fashionseg.core import backend
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 
 PICTURES = 16
 
@@ -30,5 +30,5 @@ def main(document: str, images: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fashionseg import params
 from fashionseg.core import files
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 from fashionseg.report import page
 
 
@@ -29,5 +29,5 @@ def main(declared: str, results: str, metrics: str, split: str, target: str) -> 
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

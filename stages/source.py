@@ -3,7 +3,7 @@
 import sys
 
 from fashionseg import params
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 from fashionseg.download.survey import survey
 
 
@@ -12,5 +12,5 @@ def main(listing: str) -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

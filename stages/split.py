@@ -5,7 +5,7 @@ import sys
 from fashionseg import params
 from fashionseg.convert import competition, duplicates, split
 from fashionseg.core import files
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 
 SHOWN = 5  # copies that are named
 
@@ -26,5 +26,5 @@ def main(raw: str, table: str) -> None:
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

@@ -5,7 +5,7 @@ import sys
 from fashionseg import params
 from fashionseg.coco import results
 from fashionseg.core import documents
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 from fashionseg.submit import postprocess, submission
 
 
@@ -20,5 +20,5 @@ def main(document: str, predictions: str, post_processing: str, sample: str, pat
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

@@ -4,7 +4,7 @@ import sys
 
 from fashionseg import params
 from fashionseg.core import backend
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 
 
 def main(train_document: str, val_document: str, images: str, models: str, results: str) -> None:
@@ -18,5 +18,5 @@ def main(train_document: str, val_document: str, images: str, models: str, resul
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

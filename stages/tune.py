@@ -6,7 +6,7 @@ from pathlib import Path
 from fashionseg import params
 from fashionseg.coco import results
 from fashionseg.core import documents, files
-from fashionseg.core.errors import reported
+from fashionseg.core.stage import running
 from fashionseg.submit import postprocess, submission
 from fashionseg.submit.tune.cross_validation import tune
 
@@ -36,5 +36,5 @@ def main(
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main(*sys.argv[1:])

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,33 @@ stages:
     deps: [src]
     outs:
     - out.txt: {cache: false}
+"""
+
+HOLDING = """
+import sys
+import time
+from pathlib import Path
+from fashionseg.core.stage import running
+seed = Path("params.yaml").read_text()
+with running():
+    Path("begun", sys.argv[1]).touch()
+    while Path("hold", sys.argv[1]).exists():
+        time.sleep(0.05)
+    Path(sys.argv[1]).write_text(seed)
+"""
+TWO_STAGES = """
+stages:
+  source:
+    cmd: sh stages/run holding source.txt
+    always_changed: true
+    deps: [src]
+    params: [seed]
+    outs: [source.txt]
+  train:
+    cmd: sh stages/run holding train.txt
+    deps: [src]
+    params: [seed]
+    outs: [train.txt]
 """
 
 
@@ -100,6 +128,46 @@ def test_every_way_of_running_runs_its_own_sources(project, tmp_path):
     assert {name: found.get(name) for name in ("queued", "temp")} == {"queued": "queued queued", "temp": "temp temp"}
 
 
+def test_two_experiments_at_once_are_refused_and_record_nothing_wrong(project, tmp_path, monkeypatch):
+    """The second one writes its params into the folder in which the first one trains, which DVC, when that ends, would
+    record as trained with them; so a run of these params would later be restored from the cache and be wrong."""
+    shutil.copytree(ROOT / "src/fashionseg/core", project / "src/fashionseg/core", dirs_exist_ok=True)
+    (project / "stages/holding.py").write_text(HOLDING)
+    (project / "dvc.yaml").write_text(TWO_STAGES)
+    (project / "params.yaml").write_text("seed: 0\n")
+    for name in ("begun", "hold"):
+        (tmp_path / "a project" / name).mkdir()
+    (project / ".gitignore").write_text((project / ".gitignore").read_text() + "begun\nhold\n__pycache__\n")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "a@b.c")
+    dvc, options = (sys.executable, "-m", "dvc"), {"cwd": project, "capture_output": True, "text": True}
+    for command in (
+        ("git", "init", "-q"),
+        (*dvc, "init", "-q"),
+        ("git", "add", "-A"),
+        ("git", "commit", "-qm", "start"),
+    ):
+        assert subprocess.run(command, **options).returncode == 0
+    (project / "hold/train.txt").touch()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen((*dvc, "exp", "run", "-S", "seed=1"), cwd=project, **pipes) as first:
+        while first.poll() is None and not (project / "begun/train.txt").exists():
+            time.sleep(0.05)
+        second = subprocess.run((*dvc, "exp", "run", "-S", "seed=2"), **options)
+        (project / "hold/train.txt").unlink()
+        _, said = first.communicate()
+    assert "seed=1` (process " in sentence(second.stderr), second.stderr
+    assert "params.yaml (seed) changed while train ran" in sentence(said), said
+    alone = subprocess.run((*dvc, "exp", "run", "-S", "seed=2"), **options)
+    assert (alone.returncode, (project / "train.txt").read_text()) == (0, "seed: 2\n"), alone.stderr
+
+
+def sentence(stderr: str) -> str:
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
 def test_a_stage_runs_from_anywhere(project, tmp_path):
     done = call(tmp_path, "sh", "a project/stages/run", "which", "out.txt", PATH="/usr/bin:/bin")
     assert done.returncode == 0, done.stderr
@@ -118,7 +186,7 @@ def test_an_environment_without_the_packages_is_one_sentence(project):
 
 def test_a_stage_of_another_tree_is_refused(tmp_path):
     (tmp_path / "stages").mkdir()
-    (tmp_path / "stages" / "split.py").write_text("from fashionseg.core.errors import reported\nwith reported(): 0\n")
+    (tmp_path / "stages" / "split.py").write_text("from fashionseg.core.stage import running\nwith running(): 0\n")
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = call(tmp_path, sys.executable, "stages/split.py", "data/raw", "data/split.csv", **env)
     assert done.returncode == 1

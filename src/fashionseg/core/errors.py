@@ -5,9 +5,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[3]
 
 # As TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) word it.
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|ResourceExhausted|OOM when allocating|[Oo]ut of memory")
@@ -24,16 +21,8 @@ class UserError(Exception):
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, a file system error or out of memory as one line and exits with status 1.
-
-    Also refuses a stage of another checkout than the imported sources: DVC would record the wrong dependencies.
-    """
+    """Prints a UserError, a file system error or out of memory as one line and exits with status 1."""
     try:
-        script = Path(sys.argv[0]).resolve()
-        if script.parent.name == "stages" and script.parents[1] != ROOT:
-            raise UserError(
-                f"{script} would run the sources in {ROOT}; use `sh stages/run {script.stem} ...` to run its own."
-            )
         yield
     except UserError as error:
         sys.exit(f"error: {error}")

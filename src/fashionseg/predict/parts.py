@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashionseg.core import files
+from fashionseg.core import files, stage
 
 MADE_BY = "made_by"
 
@@ -55,6 +55,7 @@ class Parts:
                     file.write((",\n" if written else "\n") + line)
                     written += 1
             file.write("\n]\n")
+        stage.check()  # before the parts go, from which the file can be written again
         files.remove(self.folder)
         return written
 

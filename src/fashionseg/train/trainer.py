@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from fashionseg.console.device import describe
-from fashionseg.core import digests, documents, files, paths
+from fashionseg.core import digests, documents, files, paths, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import MIN_AREA
@@ -93,6 +93,7 @@ def train(
             tracker=tracker.start(config.machine.tracker, folder, made_by["values"]),
         )
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
+        stage.check()  # before the checkpoint goes, from which the outs can be written again
         if os.getppid() == parent:
             files.remove(folder)
         else:

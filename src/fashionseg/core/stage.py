@@ -1,0 +1,108 @@
+"""What holds while a stage runs under DVC: its own sources, params.yaml for it alone, and a true record at its end."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import yaml
+
+from fashionseg.core import digests, files
+from fashionseg.core.errors import UserError, reported
+
+ROOT = Path(__file__).resolve().parents[3]
+NOTES = Path(".dvc", "tmp")  # DVC's own, and what this module notes
+PARAMS = Path("params.yaml")
+QUEUE = "queue experiments: `dvc exp run --queue -S ...`, then `dvc queue start`"
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Of each stage: its errors as `reported` prints them; ends it where what it does would be recorded wrongly."""
+    with reported():
+        _own_sources()
+        if "DVC_EXP_NAME" in os.environ:
+            _alone()
+        _made_from()
+        yield
+        check()
+
+
+def check() -> None:
+    """Raises UserError where the params or the code that dvc.yaml names for this stage are not what they were when it
+    began: DVC looks at them once it has ended, and would record them as what its outs were made from."""
+    if changed := sorted({name for name, _ in _made_from().items() ^ _state().items()}):
+        raise UserError(
+            f"{', '.join(changed)} changed while {_name()} ran, and DVC would record its outs as made from what is "
+            "there now; run it again, or change that back first: train and predict then only write their outs."
+        )
+
+
+@functools.cache
+def _made_from() -> dict[str, str]:
+    """`_state` when the stage began."""
+    return _state()
+
+
+def _state() -> dict[str, str]:
+    """What tells if the params and the code changed that dvc.yaml names for the stage that DVC runs; {} without DVC."""
+    if not _name():
+        return {}
+    described = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][_name()]
+    folders = [Path(path) for path in described.get("deps", []) if path.startswith(("src/", "stages/"))]
+    code = [file for path in folders for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    try:
+        params = yaml.safe_load(PARAMS.read_bytes())
+        values = {f"{PARAMS} ({key})": repr(params.get(key.partition(".")[0])) for key in described.get("params", [])}
+    except (AttributeError, OSError, ValueError, yaml.YAMLError):  # `params.load` tells what is wrong with it
+        values = {}
+    return values | {str(file): digests.of_files([file]) for file in code}
+
+
+def _name() -> str:
+    """Of the stage in dvc.yaml that DVC runs, '' without DVC."""
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")[0]
+
+
+def _own_sources() -> None:
+    """Refuses a stage of another checkout than the imported sources: DVC would record the wrong dependencies."""
+    script = Path(sys.argv[0]).resolve()
+    if script.parents[1] != ROOT:
+        raise UserError(
+            f"{script} would run the sources in {ROOT}; use `sh stages/run {script.stem} ...` to run its own."
+        )
+
+
+def _alone() -> None:
+    """Refuses a stage of `dvc exp run` while another run of DVC works in this folder, and where params.yaml is not what
+    it was in the experiment's first stage: each writes its own values into it."""
+    above, own = {process.pid: process for process in psutil.Process().parents()}, []
+    for pid, command in _at_work().items():
+        if pid in above:
+            own.append([pid, above[pid].create_time()])
+        elif {"run", "repro"} & {*command.split()} and psutil.pid_exists(pid):
+            raise UserError(
+                f"`{command}` (process {pid}) is at work in this folder, and {PARAMS} now holds the values of this "
+                f"experiment for both; {QUEUE}."
+            )
+    note, began = NOTES / "experiment.json", {"run": own, "params": digests.of_files([PARAMS])}
+    before = files.read_json(note) if note.exists() else began
+    if own and before["run"] == own and before != began:
+        raise UserError(
+            f"{PARAMS} has changed since this experiment began, by hand or by another `dvc exp run`; run it again, or "
+            f"{QUEUE}."
+        )
+    files.write_json(note, began)
+
+
+def _at_work() -> dict[int, str]:
+    """The commands, by process, that DVC has noted as users of files of this folder."""
+    locks = {}
+    with suppress(FileNotFoundError, ValueError):  # ValueError: while DVC is writing it
+        locks = json.loads((NOTES / "rwlock").read_text())
+    noted = [*locks.get("write", {}).values(), *(info for infos in locks.get("read", {}).values() for info in infos)]
+    return {info["pid"]: info["cmd"] for info in noted}
