@@ -1,111 +1,104 @@
 """kill -9 at a random moment of each stage. `dvc repro` after it must end with what an undisturbed run gives.
 
 Killed is the stage alone, DVC alone, or both with all that they started. Where DVC alone was killed its stage goes on,
-and `dvc repro` of that stage is tried beside it: it may be refused in one sentence, or do the work again.
+to its end or to be killed later, and `dvc repro` of that stage is tried beside it: it may be refused in one sentence,
+or do the work again.
 """
 
-import contextlib
-import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import project
+import psutil
 
 EPOCH = re.compile(r"^epoch (\d+)/\d+ in ", re.MULTILINE)
 
 
-def faults(reference: Path, folder: Path, count: int, seed: int):
-    """Yields (kind, outcome, what to look at or '') of each kill, all in one run, and of that run's end."""
-    seconds, drawn = project.reference(reference, seed), random.Random(seed)
-    names = list(seconds)
-    _anew(reference, folder)
-    epochs: list[str] = []
-    for place in sorted(number % len(names) for number in range(count)):
-        whose = drawn.choice(["the stage", "dvc", "all"])
-        hit, said = _kill(folder, names[place], whose, drawn.uniform(0, seconds[names[place]]))
-        if not hit:
-            break  # the run had come to its end before the kill
+def faults(work: Path, count: int, seed: int, only: str):
+    """Yields (whose kill, outcome, what to look at or '') of each, all in one run, and of that run's end."""
+    reference, folder = work / "reference", work / "kills"
+    seconds, drawn, epochs = project.reference(reference, seed), random.Random(seed), []
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(reference, folder, ignore=shutil.ignore_patterns("dvc.lock", "cache", "tmp"))
+    project.run(folder, "git", "clean", "-qfdx", "-e", ".dvc", check=True)
+    names = [name for name in seconds if only in name]
+    places = [*names, *["train"] * count][:count]  # train has most to lose
+    order = sorted((list(seconds).index(name), drawn.random() < 1 / 3, name) for name in places)
+    for _, alone, name in order:
+        whose = "dvc" if alone else drawn.choice(["the stage", "all"])
+        hit, said = _kill(folder, name, whose, seconds[name], drawn)
         epochs += EPOCH.findall(said)
-        print(f"kill -9 of {whose} in {hit}", flush=True)
         yield f"kill -9 of {whose}", f"in {hit}", said[-2000:] if "Traceback" in said else ""
+        locks = folder / ".dvc/tmp/rwlock"  # which DVC writes in place, at the start and the end of each stage
+        if locks.exists() and not locks.read_text():
+            locks.unlink()
+            yield "DVC's rwlock", "cut by a kill, removed as README says", ""
     end = project.run(folder, *project.DVC, "repro")
     fault = _fault(folder, reference, end, epochs + EPOCH.findall(end.stdout))
     yield "run to its end", fault[:60] or "equal outs, no epoch lost", fault
 
 
-def _anew(reference: Path, folder: Path) -> None:
-    """The project as it was before its first run."""
-    shutil.rmtree(folder, ignore_errors=True)
-    kept = shutil.ignore_patterns("dvc.lock", "cache", "tmp")
-    shutil.copytree(reference, folder, ignore=kept)
-    project.run(folder, "git", "clean", "-qfdx", "-e", ".dvc", check=True)
-
-
-def _kill(folder: Path, name: str, whose: str, after: float) -> tuple[str, str]:
-    """Kills `dvc repro` some seconds from the start of a stage. Returns the stage that was at work by then, or "DVC",
-    or "" at the end; and all that was printed."""
+def _kill(folder: Path, name: str, whose: str, seconds: float, drawn: random.Random) -> tuple[str, str]:
+    """Kills `dvc repro` within the time that a stage takes, or soon after it has written a checkpoint. Returns the
+    stage that was at work by then, or "DVC", or "nothing" at the end; and all that was printed."""
     words = project.commands(folder)
     due = list(words)[list(words).index(name) :]  # the stage itself may be done by now
     with (folder / "log").open("w+") as log:
         options = {"cwd": folder, "env": project.ENVIRONMENT, "stdout": log, "stderr": log}
-        dvc = subprocess.Popen((*project.DVC, "repro"), **options)
-        while dvc.poll() is None and not any(_stage(pid, words) in due for pid in _tree(dvc.pid)):
+        dvc = psutil.Popen((*project.DVC, "repro"), **options)
+        while dvc.poll() is None and not any(_stage(one, words) in due for one in _tree(dvc)):
             time.sleep(0.03)
-        time.sleep(after)
-        tree = _tree(dvc.pid) if dvc.poll() is None else []
-        at_work = {pid: stage for pid in tree if (stage := _stage(pid, words))}
-        hit = next(iter(at_work.values()), "DVC" if tree else "")
-        for pid in {"the stage": [*at_work] or tree[:1], "dvc": tree[:1], "all": tree}[whose]:
-            with _gone():
-                os.kill(pid, signal.SIGKILL)
+        saved, until = _saved(folder), time.monotonic() + drawn.uniform(0, seconds)
+        while _saved(folder) == saved and time.monotonic() < until:
+            time.sleep(0.03)
+        time.sleep(drawn.uniform(0, 2))
+        tree = _tree(dvc)
+        at_work = {one: stage for one in tree if (stage := _stage(one, words))}
+        hit = next(iter(at_work.values()), "DVC" if tree else "nothing")
+        _end({"the stage": [*at_work] or tree[:1], "dvc": tree[:1], "all": tree}[whose])
         dvc.wait()
-        said = _text(log)
+        refused = True
         if whose == "dvc" and at_work:
-            beside = subprocess.run((*project.DVC, "repro", "--single-item", hit), **options, check=False)
-            said = _text(log)
-            if beside.returncode and not project.sentence(said):
-                said += "Traceback wanting: the second run ended without a sentence"
-            while any(_stage(pid, words) for pid in at_work):
-                time.sleep(0.1)
+            refused = subprocess.run((*project.DVC, "repro", "--single-item", hit), **options, check=False).returncode
+            psutil.wait_procs(at_work, timeout=drawn.uniform(0, seconds))
+            _end(at_work)
+            psutil.wait_procs(at_work)
+        said = Path(log.name).read_text(errors="replace")
+        if whose == "dvc" and at_work and refused and not project.sentence(said):
+            said += "Traceback wanting: the second run ended without a sentence"
     return hit, said
 
 
-def _stage(pid: int, words: dict[str, list[str]]) -> str:
+def _tree(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all below it, parents first."""
+    with suppress(psutil.Error):
+        return [process, *process.children(recursive=True)] if process.status() != psutil.STATUS_ZOMBIE else []
+    return []
+
+
+def _stage(process: psutil.Process, words: dict[str, list[str]]) -> str:
     """The stage whose Python process this is, '' for another process."""
-    with _gone():
-        found = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[1:-1]
+    with suppress(psutil.Error):
+        found = process.cmdline()[1:]
         for name, (_, _, stage, *arguments) in words.items():
             if found and found[0].endswith(f"stages/{stage}.py") and found[1:] == arguments:
                 return name
     return ""
 
 
-def _tree(root: int) -> list[int]:
-    """A process and all below it, parents first."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with _gone():
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
 
 
-def _gone():
-    """A process may end while one looks at it."""
-    return contextlib.suppress(FileNotFoundError, ProcessLookupError)
-
-
-def _text(log) -> str:
-    log.flush()
-    return Path(log.name).read_text(errors="replace")
+def _saved(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("checkpoints/*/epoch-*")}
 
 
 def _fault(folder: Path, reference: Path, end: subprocess.CompletedProcess, epochs: list[str]) -> str:
@@ -114,7 +107,8 @@ def _fault(folder: Path, reference: Path, end: subprocess.CompletedProcess, epoc
         return f"it does not go on: {end.stderr[-2000:]}"
     if twice := len(epochs) - len(set(epochs)):
         return f"{twice} epochs lost"
-    if different := project.differences(folder, reference):
+    every = [out for outs in project.outs(reference).values() for out in outs]
+    if different := project.different(folder, reference, every):
         return f"other outs: {', '.join(different)}"
     half = [path.name for path in folder.rglob(".*.partial*") if ".dvc" not in path.parts]
     return f"half-written: {', '.join(half)}" if half else ""

@@ -10,7 +10,7 @@ import io
 import random
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -24,7 +24,7 @@ from fashionseg import __main__ as commands
 from fashionseg import params
 from fashionseg.coco import masks
 from fashionseg.core import files, rle
-from fashionseg.core.errors import reported
+from fashionseg.core.errors import UserError, reported
 
 SOUND = Path("sound")  # copies of what the mutations are compared with
 BYTES, TEXT, TABLE, JSON = damage.of_bytes, damage.of_text, damage.of_table, damage.of_document
@@ -42,24 +42,28 @@ class Kind:
     names: tuple[str, ...] = ()
 
 
-def faults(_: Path, folder: Path, count: int, seed: int, only: str = ""):
+def faults(work: Path, count: int, seed: int, only: str):
     """Yields (kind of file, outcome, what to look at or '') of `count` mutations of each kind."""
-    shutil.rmtree(folder, ignore_errors=True)
-    project.files_of(folder, seed, images=30)
-    with contextlib.chdir(folder):
-        with quiet():
-            run("source", "download", "split", "convert")
-            _predict()
-            run("evaluate", "tune", "submit")
-        for name in ("data", "results/data"):
-            shutil.copytree(name, SOUND / name)
-        shutil.copy("params.yaml", SOUND)
+    shutil.rmtree(work / "mutations", ignore_errors=True)
+    project.make(work / "mutations", seed, images=30)
+    with contextlib.chdir(work / "mutations"):
+        if problem := said(_undisturbed, ""):
+            raise RuntimeError(problem)
         for name, make in KINDS.items():
             if only in name:
                 kind, drawn = make(), random.Random(f"{seed} {name}")
                 for number in range(count):
                     outcome, finding = _try(kind, drawn)
                     yield name, outcome, finding and f"{number}: {finding}"
+
+
+def _undisturbed(_: str) -> None:
+    project.stage("source", "download", "split", "convert")
+    _predict()
+    project.stage("evaluate", "tune", "submit")
+    for name in ("data", "results/data"):
+        shutil.copytree(name, SOUND / name)
+    shutil.copy("params.yaml", SOUND)
 
 
 def _try(kind: Kind, drawn: random.Random) -> tuple[str, str]:
@@ -69,12 +73,12 @@ def _try(kind: Kind, drawn: random.Random) -> tuple[str, str]:
     what, data = drawn.choice(kind.ways)(sound, drawn)
     Path(name).write_bytes(data)
     try:
-        said = _said(kind.read, name)
-        if said.startswith("error: ") and "\n" not in said:
-            named = any(word in said for word in (name, *kind.names))
-            return ("refused", "") if named else ("refused, but the file is not named", f"{name}, {what}: {said}")
-        if said:
-            return "traceback", f"{name}, {what}: {said}"
+        sentence = said(kind.read, name)
+        if sentence.startswith("error: ") and "\n" not in sentence:
+            named = any(word in sentence for word in (name, *kind.names))
+            return ("refused", "") if named else ("refused, but the file is not named", f"{name}, {what}: {sentence}")
+        if sentence:
+            return "traceback", f"{name}, {what}: {sentence}"
         if wrong := kind.wrong(name):
             return "silently wrong", f"{name}, {what}: {wrong}"
         return ("right", "") if judges.dropped() == judges.dropped(SOUND) else ("dropped and counted", "")
@@ -82,10 +86,10 @@ def _try(kind: Kind, drawn: random.Random) -> tuple[str, str]:
         Path(name).write_bytes(sound)
 
 
-def _said(read: Callable[[str], None], name: str) -> str:
+def said(read: Callable[[str], None], name: str) -> str:
     """The sentence with which a call ends, or its traceback; '' where it ends well."""
     try:
-        with quiet(), reported():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), reported():
             read(name)
     except SystemExit as ended:
         return str(ended.code)
@@ -94,79 +98,50 @@ def _said(read: Callable[[str], None], name: str) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without what stages print."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-def run(*names: str) -> None:
-    for name in names:
-        project.stage(project.commands(Path())[name])
-
-
 def _predict() -> None:
-    """Predictions in place of those of a short training, which find nothing: the truth, a fifth in a wrong class."""
-    drawn = random.Random(0)
-    truth = files.read_json("data/coco/val.json")
+    """Predictions in place of those of a short training, which find nothing: the truth, a fifth in a wrong class; on
+    the test pictures that of others, resized."""
+    drawn, truth = random.Random(0), judges.load("data/coco/val.json")
+    test, found = judges.load("data/coco/test.json")["images"], {"val": [], "test": []}
     labels = [category["id"] for category in truth["categories"]]
-    found = {"val": [], "test": []}
-    test_images = iter(files.read_json("data/coco/test.json")["images"] * len(truth["annotations"]))
-    for one in truth["annotations"]:
-        image = next(test_images)
-        mask = rle.from_coco([one["segmentation"]])
-        for subset, image_id, runs in (
-            ("val", one["image_id"], mask),
-            ("test", image["id"], mask.resize(image["height"], image["width"])),
-        ):
-            if not runs.areas()[0]:
-                continue
-            found[subset].append(
-                {
-                    "image_id": image_id,
-                    "category_id": one["category_id"] if drawn.random() < 0.8 else drawn.choice(labels),
-                    "score": round(drawn.uniform(0.1, 1), 4),
-                    "segmentation": runs.to_coco()[0],
-                    "bbox": runs.boxes()[0].tolist(),
-                    "margin": round(drawn.random(), 4),
-                    "agreement": 1.0,
-                    "mask": masks.pack(np.ones((28, 28), np.float32)),
-                    "mask_score": round(drawn.random(), 4),
-                    "stability": 0.5,
+    scores = {"agreement": 1.0, "stability": 0.5, "mask": masks.pack(np.ones((28, 28), np.float32))}
+    for number, one in enumerate(truth["annotations"]):
+        mask, image = rle.from_coco([one["segmentation"]]), test[number % len(test)]
+        resized = mask.resize(image["height"], image["width"])
+        for subset, image_id, runs in (("val", one["image_id"], mask), ("test", image["id"], resized)):
+            if runs.areas()[0]:
+                drawn_scores = {name: round(drawn.uniform(0.1, 1), 4) for name in ("score", "margin", "mask_score")}
+                right = drawn.random() < 0.8
+                where = {"segmentation": runs.to_coco()[0], "bbox": runs.boxes()[0].tolist()}
+                attributes = {
                     "attribute_ids": one["attribute_ids"],
                     "attribute_scores": [0.9] * len(one["attribute_ids"]),
                 }
-            )
+                what = {"image_id": image_id, "category_id": one["category_id"] if right else drawn.choice(labels)}
+                found[subset].append(what | where | attributes | scores | drawn_scores)
     for subset, predictions in found.items():
         files.write_json(f"predictions/{subset}.json", predictions)
 
 
 def _of_predictions(name: str) -> None:
-    run(*(("evaluate", "tune") if name.endswith("val.json") else ("submit",)))
+    project.stage(*(("evaluate", "tune") if name.endswith("val.json") else ("submit",)))
 
 
 def _check(name: str) -> None:
     """`make check`, for which faults are an answer."""
     with contextlib.redirect_stdout(judges.printed):
         judges.printed.truncate(judges.printed.seek(0))
-        with contextlib.suppress(commands.UserError):
+        with contextlib.suppress(UserError):
             commands.check(name, "data/coco/test.json", "data/coco/sample_submission.csv")
 
 
 # What reads a section of params.yaml and is quick; `begin` is a training up to its first batch.
 READERS = {
-    "seed": ("split",),
-    "machine": ("convert",),
-    "data": ("source",),
-    "split": ("split",),
-    "images": ("convert",),
-    "model": ("begin",),
-    "augment": ("preview",),
-    "train": ("begin",),
-    "evaluate": ("evaluate",),
-    "tune": ("tune",),
-    "submission": ("tune", "submit"),
+    **{name: ("split",) for name in ("seed", "split")},
+    **{name: ("convert",) for name in ("machine", "images")},
+    **{name: ("begin",) for name in ("model", "train")},
+    **{"data": ("source",), "augment": ("preview",), "evaluate": ("evaluate",)},
+    **{"tune": ("tune",), "submission": ("tune", "submit")},
 }
 LONG = 10**6  # a number from here on does what it says, for hours or with more memory than there is
 
@@ -176,10 +151,9 @@ def _of_params(_: str) -> None:
     sound, found = (vars(params.load(*params.SECTIONS, path=path)) for path in (SOUND / "params.yaml", "params.yaml"))
     for section, readers in READERS.items():
         values = vars(found[section]).values() if hasattr(found[section], "__dict__") else []
-        if found[section] == sound[section] or any(isinstance(value, int) and value >= LONG for value in values):
-            continue
-        for name in readers:
-            _begin() if name == "begin" else run(name)
+        if found[section] != sound[section] and not any(isinstance(value, int) and value >= LONG for value in values):
+            for name in readers:
+                _begin() if name == "begin" else project.stage(name)
 
 
 class Begun(Exception):
@@ -188,16 +162,14 @@ class Begun(Exception):
 
 def _begin() -> None:
     """The stage train up to its first batch, its first step not taken."""
-    from fashionseg.train import loop, trainer
+    from fashionseg.train import loop
 
-    def batches(*arguments, make=trainer.Batches, **settings):
-        made = make(*arguments, **settings)
-        made[0]
-        return made
+    def first(epochs, *_):
+        epochs.batches[0]
+        raise Begun
 
-    begun = mock.patch.object(loop, "LiveLog", side_effect=Begun)
-    with contextlib.suppress(Begun), begun, mock.patch.object(trainer, "Batches", batches):
-        run("train")
+    with contextlib.suppress(Begun), mock.patch.object(loop.Epochs, "_train", first):
+        project.stage("train")
 
 
 def _checkpoints() -> Kind:
@@ -210,33 +182,27 @@ def _checkpoints() -> Kind:
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dropout(0.5)])
     model.compile(optimizer="adam", loss="mse")
     model.fit(np.ones((4, 8)), np.ones((4, 8)), verbose=0)
-    folder, history = Path("checkpoints/some"), Path("results/train/plots/metrics/train/loss.tsv")
+    folder, history = Path("checkpoints/some"), Path("results/train/loss.tsv")
     files.write_text(history, "step\tloss\n0\t1.5\n")
     checkpoints, state = Checkpoints(folder, "results/train"), State(epoch=1, best_epoch=1, best_ap=0.5)
     checkpoints.save_best(model, state)
     checkpoints.save(model, state)
     files.write_json(folder / provenance.MADE_BY, {"values": {"seed": 1}, "files": {"train.json": "d4"}})
-    (newest,) = folder.glob("epoch-*")
+    restored = []
 
     def read(_: str) -> None:
         for variable in model.variables:
             variable.assign(np.zeros(variable.shape))
         found = checkpoints.restore(model)
         variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-        restored = [vars(found), judges.digests(variables), judges.contents("results/train")]
+        restored[:] = [vars(found), judges.digests(variables), history.read_bytes()]
         checkpoints.load_best(model, found)
-        judges.restored = [*restored, judges.digests(model.weights)]
+        restored.append(judges.digests(model.weights))
         provenance.mention_others(Path("checkpoints/another"), {"values": {}, "files": {}})
 
-    with quiet():
-        read("")
-    saved = judges.restored
-    kept = [path for path in folder.rglob("*.*") if path.is_file()]
-
-    def wrong(_: str) -> str:
-        return "" if judges.restored == saved else "not what was saved"
-
-    return Kind([*map(str, sorted(kept))], (BYTES,), read, wrong, (str(newest), str(folder)))
+    read("")
+    saved, kept = list(restored), sorted(str(path) for path in folder.rglob("*.*") if path.is_file())
+    return Kind(kept, (BYTES,), read, lambda _: "" if restored == saved else "not what was saved", (str(folder),))
 
 
 def _pictures() -> list[str]:
@@ -245,10 +211,12 @@ def _pictures() -> list[str]:
 
 
 def _convert(_: str) -> None:
-    run("split", "convert")
+    project.stage("split", "convert")
 
 
 RAW = "data/raw/train.csv", "data/raw/label_descriptions.json"
+PREDICTIONS = ["predictions/val.json", "predictions/test.json"]
+OF_PARAMS = (BYTES, TEXT, *[damage.of_params] * 4)
 KINDS = {
     # where the rows of one are more than may drop, the sentence names them
     "picture": lambda: Kind(_pictures(), (BYTES,), _convert, judges.pictures, (RAW[0],)),
@@ -256,18 +224,9 @@ KINDS = {
     # rows may name what the labels no longer have
     "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), _convert, judges.annotations, (RAW[0],)),
     "params.yaml": lambda: Kind(
-        ["params.yaml"],
-        (BYTES, TEXT, *[damage.of_params] * 4),
-        _of_params,
-        judges.params,
-        ("data.path", "model.", "augment."),
+        ["params.yaml"], OF_PARAMS, _of_params, judges.params, ("data.path", "model.", "augment.")
     ),
-    "predictions": lambda: Kind(
-        ["predictions/val.json", "predictions/test.json"],
-        (BYTES, TEXT, JSON, JSON),
-        _of_predictions,
-        judges.predictions,
-    ),
+    "predictions": lambda: Kind(PREDICTIONS, (BYTES, TEXT, JSON, JSON), _of_predictions, judges.predictions),
     "submission": lambda: Kind(["submissions/submission.csv"], (BYTES, TEXT, TABLE, TABLE), _check, judges.submission),
     "checkpoint": _checkpoints,
 }

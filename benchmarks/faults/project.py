@@ -13,22 +13,22 @@ from pathlib import Path
 import yaml
 from ruamel.yaml import YAML
 
+from fashionseg.core import files
 from fashionseg_demo.competition import draw_competition
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = 48
 PARAMS = {
     "machine": {"workers": 1, "checkpoint_steps": 4},
     "data": {"source": "local", "path": "competition"},
     "split": {"folds": 3},
     "images": {"side": 64},
     "model": {"fpn_channels": 16, "proposals": 16, "detections": 10},
-    "train": {"epochs": 2, "rois": 8, "warmup_steps": 2, "validate_epochs": 1},
+    "train": {"epochs": 4, "rois": 8, "accumulate": 2, "ema": 0.9, "warmup_steps": 2, "validate_epochs": 1},
     "predict": {"score": 0.01},
     "evaluate": {"pictures": 2},
     "tune": {"trees": 5},
 }
-CLOCKS = ("seconds", "images_per_second")
+OF_CLOCKS = ("seconds.tsv", "images_per_second.tsv", "metrics.json", "index.html")  # of a run that took another time
 IDENTITY = {f"GIT_{role}_{what}": "someone@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 ENVIRONMENT = {**os.environ, **IDENTITY, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 DVC = (sys.executable, "-m", "dvc")
@@ -39,7 +39,12 @@ def reference(folder: Path, seed: int) -> dict[str, float]:
     log = folder / "seconds.json"
     if not log.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        _make(folder, seed)
+        make(folder, seed, images=48)
+        for command in (("git", "init", "-q"), (*DVC, "init", "-q")):
+            run(folder, *command, check=True)
+        shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
+        for command in (("git", "add", "-A"), ("git", "commit", "-q", "-m", "start")):
+            run(folder, *command, check=True)
         seconds = {}
         for name in commands(folder):
             began = time.monotonic()
@@ -49,16 +54,7 @@ def reference(folder: Path, seed: int) -> dict[str, float]:
     return json.loads(log.read_text())
 
 
-def _make(folder: Path, seed: int) -> None:
-    files_of(folder, seed)
-    for command in (("git", "init", "-q"), (*DVC, "init", "-q")):
-        run(folder, *command, check=True)
-    shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
-    for command in (("git", "add", "-A"), ("git", "commit", "-q", "-m", "start")):
-        run(folder, *command, check=True)
-
-
-def files_of(folder: Path, seed: int, images: int = IMAGES) -> None:
+def make(folder: Path, seed: int, images: int) -> None:
     """The project as it is before its first commit, with a drawn competition."""
     for name in ("plots", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -73,8 +69,7 @@ def files_of(folder: Path, seed: int, images: int = IMAGES) -> None:
 
 
 def run(folder: Path, *command: str, **options) -> subprocess.CompletedProcess:
-    options = {"env": ENVIRONMENT, "capture_output": True, "text": True, **options}
-    return subprocess.run(command, cwd=folder, **options)
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, **options)
 
 
 @functools.cache
@@ -87,35 +82,35 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def outs(folder: Path) -> dict[str, dict[str, str]]:
-    """Of each stage the md5 of its outs, as dvc.lock has them."""
+def outs(folder: Path) -> dict[str, list[str]]:
+    """Of each stage, as dvc.lock has them."""
     stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    return {name: {out["path"]: out["md5"] for out in stage["outs"]} for name, stage in stages.items()}
+    return {name: [out["path"] for out in stage["outs"]] for name, stage in stages.items()}
 
 
-def differences(folder: Path, other: Path) -> list[str]:
-    """The outs of a whole run that are not those of the other; what a clock gave does not count, nor the report's page,
-    which shows it."""
-    both = [{path: md5 for outs_ in outs(root).values() for path, md5 in outs_.items()} for root in (folder, other)]
-    found = sorted({path for path, _ in both[0].items() ^ both[1].items()} - {"results/train", "reports/index.html"})
-    return found + ["results/train"] * (history(folder) != history(other))
+def different(folder: Path, other: Path, found: list[str]) -> list[str]:
+    """The outs, of those found, that do not hold the same in both folders, but for what a clock gave."""
+    return [out for out in found if _contents(folder / out) != _contents(other / out)]
 
 
-def history(folder: Path) -> dict[str, str]:
-    """What a training logged, without what a clock gave."""
-    plots = folder / "results/train/plots/metrics"
-    found = {str(file.relative_to(plots)): file.read_text() for file in plots.rglob("*.tsv") if file.stem not in CLOCKS}
-    last = json.loads((folder / "results/train/metrics.json").read_text())
-    kept = {name: value for name, value in last["train"].items() if name not in CLOCKS}
-    return found | {"metrics.json": json.dumps({**last, "train": kept})}
+def _contents(path: Path) -> dict[Path, bytes]:
+    every = [file for file in (path, *path.rglob("*")) if file.is_file()]
+    return {file.relative_to(path): b"" if file.name in OF_CLOCKS else file.read_bytes() for file in every}
 
 
-def stage(command: list[str]) -> None:
-    """Runs a stage of this repository in this process, here."""
-    spec = util.spec_from_file_location(f"stage_{command[2]}", ROOT / "stages" / f"{command[2]}.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(*command[3:])
+def remove(folder: Path, *paths: str) -> None:
+    for path in paths:
+        files.remove(folder / path)
+
+
+def stage(*names: str) -> None:
+    """Runs stages of this repository in this process, here."""
+    for name in names:
+        _, _, script, *arguments = commands(Path())[name]
+        spec = util.spec_from_file_location(f"stage_{script}", ROOT / "stages" / f"{script}.py")
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.main(*arguments)
 
 
 def sentence(stderr: str) -> str:

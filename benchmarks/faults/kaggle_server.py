@@ -11,33 +11,16 @@ import random
 import re
 import shutil
 import threading
-import traceback
-import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
 import project
+from mutations import said
 
-DOWNLOAD = ("IntrospectToken", "DownloadDataFiles", "archive.zip")
-SENDING = ("IntrospectToken", "StartSubmissionUpload", "upload", "CreateSubmission")
-HOW = (
-    400,
-    401,
-    403,
-    404,
-    409,
-    413,
-    429,
-    500,
-    502,
-    503,
-    "no answer",
-    "half an answer",
-    "junk",
-    "another JSON",
-    "nothing",
-)
+STATUSES = (400, 401, 403, 404, 409, 413, 429, 500, 502, 503)
+JUNK = {"junk": b"<html>\xff\x00 Sorry", "another JSON": b'{"code": [1], "a": null}', "nothing": b""}
+HOW = (*STATUSES, *JUNK, "no answer", "half an answer")
 
 
 class Kaggle(BaseHTTPRequestHandler):
@@ -55,8 +38,7 @@ class Kaggle(BaseHTTPRequestHandler):
             body = b"".join(iter(self._chunk, b""))
         else:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        here = f"http://localhost:{self.server.server_port}"
-        call = self.path.rpartition("/")[2].partition("?")[0]
+        here, call = f"http://localhost:{self.server.server_port}", self.path.rpartition("/")[2]
         if call == "upload":
             Kaggle.submitted = body
         answers = {
@@ -64,16 +46,17 @@ class Kaggle(BaseHTTPRequestHandler):
             "StartSubmissionUpload": {"token": "t", "createUrl": f"{here}/upload"},
             "CreateSubmission": {"message": "Successfully submitted", "ref": 7},
         }
-        status, headers = (302, {"Location": f"{here}/archive.zip?s=1"}) if call == "DownloadDataFiles" else (200, {})
-        self._answer(call, status, json.dumps(answers.get(call, {})).encode(), **headers)
+        moved = {"Location": f"{here}/archive.zip?s=1"} if call == "DownloadDataFiles" else {}
+        self._answer(call, 302 if moved else 200, json.dumps(answers.get(call, {})).encode(), **moved)
 
     do_PUT = do_POST
 
     def do_GET(self):
         start = int(re.sub(r"\D", "", self.headers.get("Range", "0").partition("-")[0]) or 0)
-        headers = {"Content-Type": "application/zip", "Accept-Ranges": "bytes"}
-        headers["Last-Modified"] = "Mon, 01 Jun 2020 00:00:00 GMT"
-        self._answer("archive.zip", 206 if start else 200, self.archive[start:], **headers)
+        headers = {"Content-Type": "application/zip", "Last-Modified": "Mon, 01 Jun 2020 00:00:00 GMT"}
+        self._answer(
+            "archive.zip", 206 if start else 200, self.archive[start:], **headers, **{"Accept-Ranges": "bytes"}
+        )
 
     def _chunk(self) -> bytes:
         data = self.rfile.read(int(self.rfile.readline(), 16))
@@ -85,10 +68,9 @@ class Kaggle(BaseHTTPRequestHandler):
         self.close_connection = how in ("no answer", "half an answer")
         if how == "no answer":
             return
-        wrong = {"junk": b"<html>\xff\x00 Sorry", "another JSON": b'{"code": [1], "a": null}', "nothing": b""}
-        if isinstance(how, int):
+        if how in STATUSES:
             status, headers, body = how, {}, json.dumps({"code": how, "message": "no"}).encode()
-        body = wrong.get(how, body)
+        body = JUNK.get(how, body)
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -96,10 +78,10 @@ class Kaggle(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2] if how == "half an answer" else body)
 
 
-def faults(_: Path, folder: Path, count: int, seed: int):
+def faults(work: Path, count: int, seed: int, only: str):
     """Yields (what was called, outcome, what to look at or '') of `count` failures, drawn of all calls and ways."""
-    shutil.rmtree(folder, ignore_errors=True)
-    project.files_of(folder, seed, images=6)
+    shutil.rmtree(work / "kaggle", ignore_errors=True)
+    project.make(work / "kaggle", seed, images=6)
     server = ThreadingHTTPServer(("localhost", 0), Kaggle)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
@@ -109,46 +91,40 @@ def faults(_: Path, folder: Path, count: int, seed: int):
 
     for name in kaggle_env._env_to_endpoint:
         kaggle_env._env_to_endpoint[name] = f"http://localhost:{server.server_port}"
-    with contextlib.chdir(folder), mock.patch("time.sleep"):  # the client's pauses before it tries again
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w") as archive:
-            for path in sorted(path for path in Path("competition").rglob("*") if path.is_file()):
-                archive.write(path, path.relative_to("competition"))
-        Kaggle.archive = packed.getvalue()
-        every = [(job, call, how) for job, calls in JOBS.items() for call in calls for how in HOW]
+    with contextlib.chdir(work / "kaggle"), mock.patch("time.sleep"):  # the client's pauses before it tries again
+        Kaggle.archive = Path(shutil.make_archive("packed", "zip", "competition")).read_bytes()
+        every = [(job, call, how) for job, calls in JOBS.items() if only in job for call in calls for how in HOW]
         for job, call, how in random.Random(seed).choices(every, k=count):
             Kaggle.fault = call, how
             outcome, finding = _try(job)
-            if job is _download and not finding:  # the server is sound again
-                Kaggle.fault = "", ""
+            if job == "download" and not finding:
+                Kaggle.fault = "", ""  # the server is sound again
                 after, finding = _try(job)
-                finding = finding or ("" if after == "right" else f"and then {after}")
-            yield job.__name__[1:], f"{call}: {outcome}", finding and f"{call} {how}: {finding}"
+                finding = finding or (after != "right" and f"and then {after}")
+            yield job, f"{call}: {outcome}", finding and f"{call} {how}: {finding}"
 
 
-def _try(job) -> tuple[str, str]:
-    from fashionseg.core.errors import reported
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), reported():
-            return ("right", "") if job() else ("wrong, and nothing was said", "wrong")
-    except SystemExit as ended:
-        said = str(ended.code)
-        if "downloads/some.zip is broken" in said and "delete it and run again" in said:
-            Path("downloads/some.zip").unlink()
-        return "refused", "" if said.startswith("error: ") and "\n" not in said else f"no sentence: {said}"
-    except BaseException:
-        return "traceback", traceback.format_exc(limit=-4)
+def _try(job: str) -> tuple[str, str]:
+    """Outcome, and what to look at where it is no good one."""
+    done: list[bool] = []
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        sentence = said(lambda _: done.append(_download() if job == "download" else _send()), "")
+    if "downloads/some.zip is broken" in sentence and "delete it and run again" in sentence:
+        Path("downloads/some.zip").unlink()
+    if sentence:
+        fine = sentence.startswith("error: ") and "\n" not in sentence
+        return ("refused", "") if fine else ("traceback", sentence)
+    return ("right", "") if done[0] else ("silently wrong", "not what was sent")
 
 
 def _download() -> bool:
     """As the stage does; whether all files are those of the competition."""
     from fashionseg.download import config, sources
 
-    shutil.rmtree("raw", ignore_errors=True)
+    project.remove(Path(), "raw")
     Path("none.json").write_text("{}")
     sources.fetch(config.Data("kaggle", None, "times", "some"), 0, "none.json", "raw", cache="downloads")
-    shutil.rmtree("downloads")
+    project.remove(Path(), "downloads")
     found, there = ({p.relative_to(f): p.read_bytes() for p in Path(f).rglob("*.*")} for f in ("raw", "competition"))
     return found == there
 
@@ -162,4 +138,7 @@ def _send() -> bool:
     return Kaggle.submitted == sent.read_bytes() and answer == "Successfully submitted"
 
 
-JOBS = {_download: DOWNLOAD, _send: SENDING}
+JOBS = {
+    "download": ("IntrospectToken", "DownloadDataFiles", "archive.zip"),
+    "send": ("IntrospectToken", "StartSubmissionUpload", "upload", "CreateSubmission"),
+}
