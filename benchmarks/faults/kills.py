@@ -44,17 +44,19 @@ def faults(work: Path, count: int, seed: int, only: str):
 
 
 def _kill(folder: Path, name: str, whose: str, seconds: float, drawn: random.Random) -> tuple[str, str]:
-    """Kills `dvc repro` within the time that a stage takes, or soon after it has written a checkpoint. Returns the
+    """Kills `dvc repro` within the time that a stage takes, or soon after its end or a checkpoint of it. Returns the
     stage that was at work by then, or "DVC", or "nothing" at the end; and all that was printed."""
     words = project.commands(folder)
     due = list(words)[list(words).index(name) :]  # the stage itself may be done by now
     with (folder / "log").open("w+") as log:
         options = {"cwd": folder, "env": project.ENVIRONMENT, "stdout": log, "stderr": log}
         dvc = psutil.Popen((*project.DVC, "repro"), **options)
-        while dvc.poll() is None and not any(_stage(one, words) in due for one in _tree(dvc)):
+        found: list[psutil.Process] = []
+        while dvc.poll() is None and not found:
             time.sleep(0.03)
+            found = [one for one in _tree(dvc) if _stage(one, words) in due]
         saved, until = _saved(folder), time.monotonic() + drawn.uniform(0, seconds)
-        while _saved(folder) == saved and time.monotonic() < until:
+        while _saved(folder) == saved and time.monotonic() < until and any(_stage(one, words) for one in found):
             time.sleep(0.03)
         time.sleep(drawn.uniform(0, 2))
         tree = _tree(dvc)

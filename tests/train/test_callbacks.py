@@ -187,6 +187,18 @@ def test_without_a_terminal_a_line_an_epoch(tmp_path, monkeypatch):
     assert (task.completed, task.total) == (12, 12)
 
 
+def test_an_epoch_is_said_to_be_done_once_its_checkpoint_is_there(tmp_path, monkeypatch):
+    """So that after a kill no epoch is said to be done twice."""
+    saved = []
+
+    def end(*_):
+        saved.extend(path.name for path in (tmp_path / "checkpoints").glob("epoch-*"))
+
+    monkeypatch.setattr(progress.Progress, "end", end)
+    fit(tmp_path, epochs=2)
+    assert saved == ["epoch-0001-step-000000", "epoch-0002-step-000000"]
+
+
 def test_without_a_terminal_a_line_from_time_to_time(tmp_path, monkeypatch):
     lines = printed(tmp_path, monkeypatch, terminal=False, line_seconds=0)[0].splitlines()
     assert len(lines) == 2 * (4 + 2 + 1)

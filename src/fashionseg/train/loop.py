@@ -108,9 +108,9 @@ class Epochs:
                     if scores and state.judge(scores["AP"] or 0.0):
                         checkpoints.save_best(model, state)
                 live.log_epoch(losses, validation | scores, time.perf_counter() - began)
-                self.progress.end(losses, validation, scores)
                 state.next_epoch()
                 checkpoints.save(model, state)
+                self.progress.end(losses, validation, scores)
         live.end()
 
     def _train(self, live: LiveLog, save: Save) -> None:
