@@ -20,7 +20,7 @@ from small import settings as section
 
 from fashionseg import params
 from fashionseg.convert.config import Images
-from fashionseg.core import digests, files
+from fashionseg.core import digests, files, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
 from fashionseg.model.config import Model, Network
@@ -199,9 +199,12 @@ def test_a_backbone_from_a_preset_is_written_down_whole():
     assert trainer._rebuilding(preset, model) == replace(preset, weights="random", backbone={"network": {}})
 
 
-def test_a_killed_training_that_was_done_only_writes_its_outs(tmp_path, undisturbed, monkeypatch):
+@pytest.mark.parametrize(("module", "name"), [(trainer, "_save"), (stage, "check")], ids=["killed", "params changed"])
+def test_a_training_that_was_done_and_not_recorded_only_writes_its_outs(
+    tmp_path, undisturbed, monkeypatch, module, name
+):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, name, lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         train(tmp_path)
     monkeypatch.setattr(keras.Model, "fit", None)
     train(tmp_path)
