@@ -1,5 +1,7 @@
 """What a user reads where something goes wrong, and that nothing else is taken for it."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,21 @@ def test_what_a_user_can_mend_is_one_line(error, line):
         raise error
     assert ended.value.code.startswith(line)
     assert "\n" not in ended.value.code
+
+
+def test_a_full_disk_in_a_folder_that_is_copied_is_one_line(tmp_path):
+    """copytree collects the errors of its files into one without a number."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").touch()
+
+    def full(source, target):
+        raise OSError(28, "No space left on device", target)
+
+    with pytest.raises(SystemExit) as ended, reported():
+        shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=full)
+    assert ended.value.code.startswith(f"error: No space left on device for {tmp_path / 'b/file'}; free some space")
+    with pytest.raises(shutil.Error), reported():
+        shutil.move(tmp_path / "a", tmp_path / "a/b")
 
 
 def test_a_real_lack_of_memory_is_one_line():

@@ -5,6 +5,7 @@ import io as text_io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -125,6 +126,25 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(tmp_path, monkeypatch, 
         fit(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").glob("epoch-*")] == ["epoch-0001-step-000002"]
     assert signal.getsignal(getattr(signal, name)) is before
+
+
+def test_a_history_that_is_removed_ends_the_training_and_its_checkpoint_stays_whole(tmp_path, monkeypatch):
+    """As DVC does where it was killed and a second one begins beside the training that it left."""
+    monkeypatch.chdir(tmp_path)
+
+    def removed(self, batch, logs):
+        if (self.epoch, batch) == ("epoch 2/2", 1):
+            shutil.rmtree("results")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match="results was removed while this training ran"),
+    ):
+        patch.setattr(progress.Progress, "on_train_batch_end", removed)
+        fit(tmp_path, epochs=2)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("epoch-*")] == ["epoch-0001-step-000000"]
+    fit(tmp_path, epochs=2)
+    assert rows(tmp_path / "results", "steps/loss")["step"].tolist() == [3, 4, 7, 8]
 
 
 def test_a_signal_during_validation_stops_at_once(tmp_path, monkeypatch):

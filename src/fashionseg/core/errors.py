@@ -1,7 +1,9 @@
 """User errors as one sentence without traceback."""
 
 import errno
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +29,11 @@ def reported() -> Iterator[None]:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in DISK:
+        known = _of_tree(error)
+        if known.errno not in DISK:
             raise
-        where = f" for {error.filename}" * bool(error.filename)
-        sys.exit(f"error: {error.strerror}{where}; {DISK[error.errno]}, then run again.")
+        where = f" for {known.filename}" * bool(known.filename)
+        sys.exit(f"error: {known.strerror}{where}; {DISK[known.errno]}, then run again.")
     except Exception as error:
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise
@@ -38,3 +41,13 @@ def reported() -> Iterator[None]:
             "error: out of memory; lower train.batch_size (predict.batch_size in predict), images.side or train.rois, "
             "or set model.precision to mixed_bfloat16 (mixed_float16 on a T4)."
         )
+
+
+def _of_tree(error: OSError) -> OSError:
+    """The first of DISK among those that `shutil.copytree` collects as (source, target, text); any other as it is."""
+    collected = error.args[0] if isinstance(error, shutil.Error) and isinstance(error.args[0], list) else []
+    for _, target, text in collected:
+        for number in DISK:
+            if os.strerror(number) in text:
+                return OSError(number, os.strerror(number), target)
+    return error

@@ -17,7 +17,7 @@ from keras import ops
 from scmrepo.exceptions import SCMError
 
 from fashionseg.core.errors import UserError
-from fashionseg.train.checkpoint import Checkpoints, State
+from fashionseg.train.checkpoint import Checkpoints, State, not_removed
 from fashionseg.train.optimizer import unwrapped
 from fashionseg.train.tracker import Tracker
 
@@ -55,7 +55,8 @@ class LiveLog(keras.callbacks.Callback):
     steps has a row after every `every` steps, and at the end of the epoch, numbered by the steps done since the start:
     each loss, as the mean since the last row, and the learning_rate. NaN and infinity are left out, as they would
     break a plot. Rows that are there stay: `Checkpoints.restore` sees to it that they end before the first step to
-    come. `tracker` gets the same values. Raises UserError in a Git repository without a commit.
+    come. `tracker` gets the same values. Raises UserError in a Git repository without a commit, and where `folder` is
+    removed while it is in use.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class LiveLog(keras.callbacks.Callback):
         tracker: Tracker | None = None,
     ):
         super().__init__()
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.live = Live(str(folder), resume=True, dvcyaml=None, save_dvc_exp=False)
         except SCMError:
@@ -115,6 +118,7 @@ class LiveLog(keras.callbacks.Callback):
         return float(ops.convert_to_numpy(self.schedule(ops.maximum(batches, 1) - 1)))
 
     def _log(self, values: Logs, counter: str, count: int) -> None:
+        not_removed(self.folder)
         values = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         self.live.step = count
         for name, value in values.items():

@@ -64,6 +64,7 @@ class Checkpoints:
         if target.exists():  # a signal right after a checkpoint
             return
         with files.replacing(target) as beside:
+            not_removed(self.results)
             shutil.copytree(self.results, beside / "results")
             files.write_json(beside / "state.json", asdict(state))
             np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _variables(model)])
@@ -119,6 +120,15 @@ class Checkpoints:
 
     def _best(self, state: State) -> Path:
         return self.folder / f"best-{state.best_epoch:04}.npz"
+
+
+def not_removed(results: Path) -> None:
+    """Raises UserError where the history is gone: a checkpoint with what comes after it alone would be no whole one."""
+    if not results.exists():
+        raise UserError(
+            f"{results} was removed while this training ran, as a second `dvc repro` beside it does; run it again, it "
+            "goes on from the last checkpoint."
+        )
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
