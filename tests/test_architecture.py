@@ -98,6 +98,12 @@ def test_no_module_stands_loose():
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "params.py"}
 
 
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_pictures_are_written_by_what_raises_errors(path):
+    """OpenCV's imwrite leaves an empty or a cut file on a full disk, and says nothing."""
+    assert "imwrite" not in path.read_text()
+
+
 @pytest.mark.parametrize("path", [*MODULES, *(ROOT / "tests").rglob("*.py")], ids=lambda path: path.stem)
 def test_nothing_imports_stages(path):
     names = {node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}

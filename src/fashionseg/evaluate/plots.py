@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
@@ -78,7 +78,7 @@ def draw_overlays(
                 sides.append(overlay.draw(image, instances, names))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
             sheet = overlay.side_by_side(*sides, ("truth", f"prediction, {caption}"))
-            cv2.imwrite(str(beside / name), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+            Image.fromarray(sheet).save(beside / name, quality=88)
             written.append((name, kind, caption))
     return pd.DataFrame(written, columns=["file", "kind", "caption"])
 

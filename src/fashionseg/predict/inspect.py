@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 from keras import KerasTensor, ops
+from PIL import Image
 
 from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
@@ -74,7 +74,7 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
         beside.mkdir(parents=True)
         for number, (name, picture) in enumerate(drawn.items(), 1):
             file = beside / f"{number:02}_{name.partition(',')[0].replace(' ', '_')}.jpg"
-            cv2.imwrite(str(file), overlay.titled(picture, name)[..., ::-1])
+            Image.fromarray(overlay.titled(picture, name)).save(file, quality=95)
     return len(drawn)
 
 
