@@ -182,8 +182,8 @@ def wrong_submission(data: bytes) -> str:
             return f"the attributes {line[3][:80]}"
         height, width = (max(1, side * 1024 // max(sizes[line[0]])) for side in sizes[line[0]])
         mask = masks.setdefault((line[0], line[2]), np.zeros(height * width, bool))
-        plain = re.fullmatch(r"[1-9]\d*( [1-9]\d*)*", line[1])
-        if not plain or not _drawn(list(map(int, line[1].split(" "))), mask):
+        plain = re.fullmatch(r"[1-9]\d*( +[1-9]\d*)*", line[1])
+        if not plain or not _drawn(list(map(int, line[1].split())), mask):
             return f"the runs {line[1][:80]}"
     order = list(dict.fromkeys(row["ImageId"] for row in rows("data/coco/sample_submission.csv")))
     found = [name for name, _ in itertools.groupby(line[0] for line in lines)]
