@@ -21,7 +21,7 @@ def main(
         postprocess.attribute_pairs(documents.read(training)),
         settings.tune,
         settings.submission,
-        submission.read_sample(sample).filler_class,
+        filler_class=submission.read_sample(sample).filler_class,
         seed=settings.seed,
         workers=settings.machine.workers,
     )

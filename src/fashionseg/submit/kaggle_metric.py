@@ -93,6 +93,7 @@ def image_counts(
     nearest: np.ndarray,
     iou: np.ndarray,
     f1_levels: np.ndarray,
+    *,
     true_classes: np.ndarray,
     filler_class: int | None,
 ) -> MatchCounts:
@@ -126,7 +127,10 @@ def count_matches(
             for ids, true_ids in zip(submitted.attributes, true_attributes, strict=True)
         ]
         levels = np.array(f1_levels, int)
-        counts.append(image_counts(submitted.classes, nearest, iou, levels, truth.classes, filler_class))
+        of_image = image_counts(
+            submitted.classes, nearest, iou, levels, true_classes=truth.classes, filler_class=filler_class
+        )
+        counts.append(of_image)
     return joined(counts)
 
 

@@ -16,7 +16,8 @@ from submission_scenes import FILLER_CLASS, PARAMS, TUNE, document, prediction, 
 
 def tune(scene, filler_class=FILLER_CLASS, **changes):
     pairs = postprocess.attribute_pairs(scene[0])
-    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, filler_class, seed=0, workers=1)
+    options = {"filler_class": filler_class, "seed": 0, "workers": 1}
+    return cross_validation.tune(*scene, pairs, replace(TUNE, **changes), PARAMS, **options)
 
 
 def test_one_instance_for_precision_and_several_for_jaccard():

@@ -104,11 +104,15 @@ class CandidateTable:
         counts, pairs, start = [], [], 0
         for image, levels in zip(images, f1_levels, strict=True):
             candidates = image.candidates
-            counts.append(
-                kaggle_metric.image_counts(
-                    candidates.classes, image.nearest, image.iou, levels, image.truth.classes, filler_class
-                )
+            of_image = kaggle_metric.image_counts(
+                candidates.classes,
+                image.nearest,
+                image.iou,
+                levels,
+                true_classes=image.truth.classes,
+                filler_class=filler_class,
             )
+            counts.append(of_image)
             same_class = candidates.classes[:, None] == candidates.classes
             near = candidates.iou > min(SUPPRESSION["nms_iou"])
             near |= candidates.covered > min(SUPPRESSION["mask_overlap"])

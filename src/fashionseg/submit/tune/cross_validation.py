@@ -45,8 +45,8 @@ def tune(
     attribute_pairs: dict[str, list[int]],
     params: Tune,
     submission: Submission,
-    filler_class: int | None,
     *,
+    filler_class: int | None,
     seed: int,
     workers: int,
 ) -> Tuned:
@@ -88,7 +88,13 @@ def tune(
             train, test = folds[place]
             posts = tuner.fit([images[i] for i in train], matched_at)[0]
             of_folds[place] = _count(
-                posts, [images[i] for i in test], params, submission, attribute_count, filler_class, workers
+                posts,
+                [images[i] for i in test],
+                params,
+                submission,
+                attribute_count=attribute_count,
+                filler_class=filler_class,
+                workers=workers,
             )
         else:
             fitted, tables = tuner.fit(images, matched_at)
@@ -121,6 +127,7 @@ def _count(
     images: list[MatchedImage],
     params: Tune,
     submission: Submission,
+    *,
     attribute_count: int,
     filler_class: int | None,
     workers: int,
