@@ -17,7 +17,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: .venv/done ## the whole pipeline, from data to submission file; what is up to date is not repeated; GPU=1 on a GPU
-	@find .dvc/tmp/rwlock .dvc/cache/runs -empty -delete 2>/dev/null || true  # DVC trips over what a kill of it left
+	@find dvc.lock .dvc/tmp/rwlock .dvc/cache/runs -empty -delete 2>/dev/null || true  # a kill of DVC left them, it trips over them
 	@dvc repro
 	@$(BIN)/python -m fashionseg summary
 	@test -n "$(strip $(GPU))" || ! command -v nvidia-smi >/dev/null || echo "there is a GPU here: make repro GPU=1 uses it"

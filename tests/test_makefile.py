@@ -25,7 +25,7 @@ def test_recipes_run_in_utf_8_whatever_the_locale():
 def test_repro_removes_what_a_kill_of_dvc_may_leave(tmp_path):
     """An empty list of locks, which it calls corrupted, and an empty folder of its cache of runs, a TypeError."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("requirements.lock", "pyproject.toml", ".venv/done", ".dvc/tmp/rwlock", ".dvc/tmp/lock"):
+    for name in ("requirements.lock", "pyproject.toml", ".venv/done", "dvc.lock", ".dvc/tmp/rwlock", ".dvc/tmp/lock"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for name in ("dvc", "python"):
@@ -47,3 +47,4 @@ def test_repro_removes_what_a_kill_of_dvc_may_leave(tmp_path):
         "tmp",
         "tmp/lock",
     ]
+    assert not (tmp_path / "dvc.lock").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 import project
 import psutil
 
-LEFT = (".dvc/tmp/rwlock", ".dvc/cache/runs")  # where empty ones stop DVC; `make repro` removes them, too
+LEFT = ("dvc.lock", ".dvc/tmp/rwlock", ".dvc/cache/runs")  # where empty ones stop DVC; `make repro` removes them, too
 EPOCH = re.compile(r"^epoch (\d+)/\d+ in ", re.MULTILINE)
 
 
