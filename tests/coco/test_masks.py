@@ -60,6 +60,26 @@ def test_paste_equals_torchvision():
         np.testing.assert_array_equal(pasted_mask.decode(0), there)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    corner=st.tuples(st.floats(-1, WIDTH), st.floats(-1, HEIGHT)),
+    sides=st.tuples(st.floats(0, 70), st.floats(0, 70)),
+    grid=st.tuples(st.integers(1, 90), st.integers(1, 120)),
+)
+def test_a_resized_window_gives_the_resized_mask(seed, corner, sides, grid):
+    window = masks.enlarged(smooth(seed), [*corner, *sides], HEIGHT, WIDTH)
+    small, expected = window.resized(*grid).above(0.5), window.above(0.5).resize(*grid)
+    assert small.to_kaggle() == expected.to_kaggle()
+    assert (small.heights[0], small.widths[0]) == grid
+
+
+def test_the_mean_above_a_threshold():
+    window = masks.enlarged(smooth(5), [10.2, 5.1, 50, 40], HEIGHT, WIDTH)
+    assert window.mean_above(0.5) == pytest.approx(window.values[window.values > 0.5].mean(), rel=1e-6)
+    assert window.mean_above(1.0) == 0
+
+
 @pytest.mark.parametrize("side", [1, 14, 28])
 def test_packing_keeps_a_mask_to_half_a_step(side):
     mask = cv2.resize(smooth(3), (side, side))

@@ -221,6 +221,15 @@ def test_paste_and_crop(masks, top, left, height, width):
         assert_same(runs.crop(row, -top, -left, height, width), [expected[row]])
 
 
+@given(bitmaps(), *[st.integers(0, 5)] * 4)
+@settings(max_examples=40, deadline=None)
+def test_a_window_is_encoded_where_it_lies(bitmap, top, left, below, right):
+    whole = np.pad(bitmap, [(top, below), (left, right)])
+    assert_same(rle.encode(bitmap, top, left, whole.shape), [whole])
+    nothing = rle.encode(bitmap[:, :0], top, left, whole.shape)
+    assert_same(nothing, [np.zeros_like(whole)])
+
+
 @given(st.lists(bitmaps(), min_size=1, max_size=6), st.data())
 @settings(max_examples=40, deadline=None)
 def test_indexing(masks, data):

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -44,8 +43,7 @@ def test_coco_results_are_at_the_original_size():
         "agreement": np.ones(2),
     }
     labels, settings = Labels([40, 41], [7, 9, 30]), replace(SETTINGS, mask_threshold=0.5)
-    with ThreadPoolExecutor(1) as pool:
-        results = inference.coco_results(detections, (200, 320), labels, settings, pool)
+    results = inference.coco_results(detections, (200, 320), labels, settings)
     (result,) = results  # the second has no pixel above the threshold
     assert (result["category_id"], result["score"]) == (41, pytest.approx(0.9))
     assert result["bbox"] == [80, 40, 160, 160]
@@ -58,8 +56,7 @@ def test_coco_results_are_at_the_original_size():
     assert 0.7 < result["mask_score"] <= 0.75  # a little less at the edge
     assert (result["attribute_ids"], result["attribute_scores"]) == ([9, 30], [0.8, 0.05])
     del detections["attributes"]
-    with ThreadPoolExecutor(1) as pool:
-        (result,) = inference.coco_results(detections, (200, 320), labels, settings, pool)
+    (result,) = inference.coco_results(detections, (200, 320), labels, settings)
     assert result["attribute_ids"] == result["attribute_scores"] == []
 
 

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ class Predictor:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"an image is (H, W, 3) uint8 RGB. Received: {image.shape} {image.dtype}")
         (found,) = self.detect({side: padded([pictures.resized(image, side)], side) for side in self.sides})
-        with ThreadPoolExecutor() as pool:
-            return coco_results(found, image.shape[:2], self.labels, self.params, pool)
+        return coco_results(found, image.shape[:2], self.labels, self.params)
 
 
 def predict(
@@ -175,13 +175,13 @@ def predict(
         if done := parts.count():
             print(f"{done} of {len(pictures[0])} batches are taken over from {parts.folder}")
 
+        def results_of(record: dict[str, Any], detections: Detections) -> list[dict[str, Any]]:
+            found = coco_results(detections, (record["height"], record["width"]), predictor.labels, params)
+            return [{"image_id": record["id"], **result} for result in found]
+
         def finish(index: int, of_batch: list[Detections]) -> None:
-            results = []
-            for record, detections in zip(records[index * params.batch_size :], of_batch, strict=False):
-                size = record["height"], record["width"]
-                of_image = coco_results(detections, size, predictor.labels, params, pool)
-                results += [{"image_id": record["id"], **result} for result in of_image]
-            parts.add(index, results)
+            found = pool.map(results_of, records[index * params.batch_size :], of_batch)
+            parts.add(index, list(chain.from_iterable(found)))
 
         finishing = None
         for index in track(range(done, len(pictures[0])), "predict"):
@@ -205,7 +205,7 @@ def _made_by(pictures: Sequence[Pictures], folders: Sequence[Path], params: Pred
 
 
 def coco_results(
-    detections: Detections, size: tuple[int, int], labels: Labels, params: Predict, pool: Executor
+    detections: Detections, size: tuple[int, int], labels: Labels, params: Predict
 ) -> list[dict[str, Any]]:
     """COCO results of one image without image_id. detections: of `Predictor.detect`; size: height, width in pixels.
 
@@ -217,11 +217,10 @@ def coco_results(
     corners = detections["boxes"] * np.array([width, height] * 2)
     boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).round(2).tolist()
     packed = list(map(masks.pack, detections["masks"]))
-
-    def pasted(mask: str, box: list[float]) -> tuple[rle.Runs, float]:
-        return masks.paste(masks.unpack(mask), box, height, width, params.mask_threshold)
-
-    done = list(pool.map(pasted, packed, boxes))
+    done = [
+        masks.paste(masks.unpack(mask), box, height, width, params.mask_threshold)
+        for mask, box in zip(packed, boxes, strict=True)
+    ]
     if not done:
         return []
     runs = rle.concatenate([mask for mask, _ in done])

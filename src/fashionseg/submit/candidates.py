@@ -73,14 +73,20 @@ def masks_on_grid(
     """
     if mask_threshold is None:
         masks = rle.from_coco([prediction["segmentation"] for prediction in predictions])
-    else:
-        soft_masks = [mask_ops.unpack(prediction["mask"]) for prediction in predictions]
-        pasted = [
-            mask_ops.paste(soft_mask, prediction["bbox"], height, width, mask_threshold)[0]
-            for soft_mask, prediction in zip(soft_masks, predictions, strict=True)
-        ]
-        masks = rle.concatenate(pasted)
-    return masks.resize(*grid_size(height, width, params))
+        return masks.resize(*grid_size(height, width, params))
+    windows = windows_on_grid(predictions, height, width, params)
+    return rle.concatenate([window.above(mask_threshold) for window in windows])
+
+
+def windows_on_grid(
+    predictions: Sequence[Prediction], height: int, width: int, params: Submission
+) -> list[mask_ops.Window]:
+    """The soft masks of predictions of an image of height x width pixels at the pixels that the grid shows."""
+    grid = grid_size(height, width, params)
+    return [
+        mask_ops.enlarged(mask_ops.unpack(prediction["mask"]), prediction["bbox"], height, width).resized(*grid)
+        for prediction in predictions
+    ]
 
 
 def make_candidates(

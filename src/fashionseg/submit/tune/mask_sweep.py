@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
+from fashionseg.core import rle
 from fashionseg.submit import kaggle_metric
-from fashionseg.submit.candidates import masks_on_grid
+from fashionseg.submit.candidates import windows_on_grid
 from fashionseg.submit.config import Submission
 from fashionseg.submit.tune.matched_images import BATCH, MatchedImage
 
@@ -58,9 +59,9 @@ def _sweep_image(image: MatchedImage, height: int, width: int, params: Submissio
     near = np.flatnonzero(image.iou >= NEAR_IOU)
     first = near[np.unique(image.nearest[near], return_index=True)[1]]
     true_masks = image.truth.masks[image.nearest[first]]
-    predictions = [image.candidates.predictions[i] for i in first]
+    windows = windows_on_grid([image.candidates.predictions[i] for i in first], height, width, params)
     ious = [
-        masks_on_grid(predictions, height, width, params, threshold).elementwise_iou(true_masks)
+        rle.concatenate([window.above(threshold) for window in windows]).elementwise_iou(true_masks)
         for threshold in MASK_THRESHOLDS
     ]
     return image.candidates.scores[first], kaggle_metric.level(np.stack([image.iou[first], *ious], axis=1))
