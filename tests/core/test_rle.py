@@ -332,10 +332,14 @@ def test_unusual_but_valid_kaggle_strings():
         [],
     ],
 )
-def test_invalid_coco_counts(counts):
-    sound = coco(np.ones((4, 5)))
+def test_invalid_coco_counts(counts, monkeypatch):
+    sound, wrong = coco(np.ones((4, 5))), {"size": [4, 5], "counts": counts}
     with pytest.raises(rle.RunError, match=r"row 1: the counts should sum to 4 x 5 pixels"):
-        rle.from_coco([sound, {"size": [4, 5], "counts": counts}, sound])
+        rle.from_coco([sound, wrong, sound])
+    monkeypatch.setattr(rle, "CHECKED", 2)
+    rle.check_coco([sound] * 5)
+    with pytest.raises(rle.RunError, match=r"row 3: the counts should sum to 4 x 5 pixels"):
+        rle.check_coco([sound, sound, sound, wrong, sound, wrong])
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the slice of the competition is not on this machine")

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from documents import random_document
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from fashionseg.coco import average_precision
 from fashionseg.core.errors import UserError
@@ -48,6 +51,31 @@ def document() -> dict[str, Any]:
 @pytest.fixture
 def perfect(document) -> list[dict[str, Any]]:
     return [{**annotation, "score": 0.9} for annotation in document["annotations"]]
+
+
+@pytest.mark.parametrize("kind", average_precision.KINDS)
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_some_categories_at_a_time_are_all_at_once(kind, at_once, monkeypatch):
+    document, results = random_document(3, [0, 1, 2, 3, 4], [0, 1, 3], list(range(5)), images=6)
+    monkeypatch.setattr(average_precision, "CATEGORIES", at_once)
+    found = average_precision.evaluate_kind(document, results, kind)
+    truth = COCO()
+    truth.dataset = document
+    truth.createIndex()
+    kept = [{key: value for key, value in result.items() if kind == "bbox" or key != "bbox"} for result in results]
+    plain = COCOeval(truth, truth.loadRes(kept), kind)
+    plain.evaluate()
+    plain.accumulate()
+    plain.summarize()
+    np.testing.assert_array_equal(found.stats, plain.stats)
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(found.eval[name], plain.eval[name])
+    of_all_sizes = [image for image in plain.evalImgs if image and image["aRng"] == plain.params.areaRng[0]]
+    results_of = [
+        [(image["image_id"], image["category_id"], image["dtIds"], image["dtMatches"].tolist()) for image in images]
+        for images in (found.evalImgs, of_all_sizes)
+    ]
+    assert results_of[0] == results_of[1]
 
 
 def test_perfect_predictions(document, perfect):

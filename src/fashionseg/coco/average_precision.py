@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -14,6 +15,9 @@ Document = dict[str, Any]
 
 KINDS = ("segm", "bbox")
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}  # indices of COCOeval.stats
+
+CATEGORIES = 8  # evaluated at a time
+CATEGORY_AXES = {"precision": 2, "recall": 1, "scores": 2}  # of the arrays in COCOeval.eval
 
 
 def evaluate(document: Document, predictions: list[Prediction]) -> dict[str, COCOeval]:
@@ -30,7 +34,11 @@ def summary(evaluation: COCOeval) -> dict[str, float | None]:
 
 
 def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) -> COCOeval:
-    """As `evaluate`, for one kind."""
+    """As `evaluate`, for one kind.
+
+    Some categories at a time: the results of single images, a million for a fold of the competition, would take
+    gigabytes. `evalImgs` holds those of all sizes alone, without the empty ones; `eval` precision, recall and scores.
+    """
     with _silence():
         truth = _coco(document)
         if predictions:
@@ -40,8 +48,18 @@ def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) 
         else:
             results = _coco({**document, "annotations": [], "crowds": []})  # loadRes fails for an empty list
         evaluation = COCOeval(truth, results, kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
+        params = evaluation.params
+        categories, parts, of_images = params.catIds, [], []
+        for start in range(0, len(categories), CATEGORIES):
+            params.catIds = categories[start : start + CATEGORIES]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            parts.append(evaluation.eval)
+            of_images += [one for one in evaluation.evalImgs if one and one["aRng"] == params.areaRng[0]]
+        params.catIds, evaluation.evalImgs = categories, of_images
+        evaluation.eval = {
+            name: np.concatenate([part[name] for part in parts], axis) for name, axis in CATEGORY_AXES.items()
+        }
         evaluation.summarize()
     return evaluation
 

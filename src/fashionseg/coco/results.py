@@ -68,7 +68,7 @@ def _check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Se
         if fault := _fault(prediction, height, width) if "mask" in keys else "":
             raise _Wrong(number, f"{fault}; {again}")
     try:
-        rle.from_coco([prediction["segmentation"] for prediction in predictions])
+        rle.check_coco([prediction["segmentation"] for prediction in predictions])
     except rle.RunError as error:
         raise _Wrong(error.row, f"has no mask: {error.reason}; {again}") from None
 

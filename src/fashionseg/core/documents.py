@@ -134,7 +134,7 @@ def _no_mask(document: dict[str, Any]) -> str:
         if mask["size"] != (size := sizes[annotation["image_id"]]):
             return f"annotations[{number}].segmentation.size is {mask['size']}, that of its image is {size}"
     try:
-        rle.from_coco(masks)
+        rle.check_coco(masks)
     except rle.RunError as error:
         return f"annotations[{error.row}].segmentation is no mask: {error.reason}"
     return ""
