@@ -15,16 +15,15 @@ def main(
     training: str, document: str, sample: str, predictions: str, post_processing: str, tables: str, metrics: str
 ) -> None:
     settings = params.load("tune", "submission", "seed", "machine")
-    tuned = tune(
-        truth := documents.read(document),
-        results.read(predictions, truth),
-        postprocess.attribute_pairs(documents.read(training)),
-        settings.tune,
-        settings.submission,
-        filler_class=submission.read_sample(sample).filler_class,
-        seed=settings.seed,
-        workers=settings.machine.workers,
-    )
+    pairs = postprocess.attribute_pairs(documents.read(training))  # first: the document is large and not kept
+    truth = documents.read(document)
+    found = results.read(predictions, truth)
+    options = {
+        "filler_class": submission.read_sample(sample).filler_class,
+        "seed": settings.seed,
+        "workers": settings.machine.workers,
+    }
+    tuned = tune(truth, found, pairs, settings.tune, settings.submission, **options)
     notes = {"formula": settings.tune.formula, "strategy": tuned.strategy, "values": tuned.scores}
     postprocess.write(post_processing, tuned.post, notes)
     for name, table in tuned.tables.items():

@@ -230,6 +230,18 @@ def test_a_window_is_encoded_where_it_lies(bitmap, top, left, below, right):
     assert_same(nothing, [np.zeros_like(whole)])
 
 
+@given(pairs())
+@settings(max_examples=20, deadline=None)
+def test_compact_masks_are_the_same(chosen):
+    first, second = (many([pair[side] for pair in chosen]) for side in (0, 1))
+    small = first.compact()
+    assert small.starts.dtype == small.lengths.dtype == np.int32
+    assert_same(small.union(second), [a | b for a, b in chosen])
+    assert_same(small.resize(7, 9), [first.resize(7, 9).decode(row) for row in range(len(chosen))])
+    for make in (rle.Runs.to_coco, rle.Runs.to_kaggle, lambda runs: runs.boxes().tolist()):
+        assert make(small) == make(first)
+
+
 @given(st.lists(bitmaps(), min_size=1, max_size=6), st.data())
 @settings(max_examples=40, deadline=None)
 def test_indexing(masks, data):

@@ -66,7 +66,7 @@ class Window:
             places.append(shown[begin:end] - first)
             firsts.append(int(begin))
         rows, columns = places
-        return Window(self.values[rows].take(columns, axis=1), *firsts, (height, width))
+        return Window(self.values.take(rows, axis=0).take(columns, axis=1), *firsts, (height, width))
 
 
 def enlarged(mask: np.ndarray, bbox: Sequence[float], height: int, width: int) -> Window:

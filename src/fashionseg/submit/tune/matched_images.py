@@ -69,7 +69,7 @@ def _match_image(
     mask_threshold: float | None,
 ) -> tuple[MatchedImage, list[int]]:
     """A matched image without its predictions, of which a second copy would come back from the worker, and which they
-    are."""
+    are. Its masks are compact: those of a fold of the competition take a gigabyte."""
     candidates = make_candidates(predictions, *size, params, mask_threshold)
     masks = rle.from_coco([row["segmentation"] for row in annotations]).resize(*grid_size(*size, params))
     classes = np.array([row["category_id"] for row in annotations], int)
@@ -78,5 +78,6 @@ def _match_image(
     instances = kaggle_metric.ImageInstances(candidates.masks, candidates.classes, no_attributes)
     places = {id(prediction): place for place, prediction in enumerate(predictions)}
     kept = [places[id(prediction)] for prediction in candidates.predictions]
-    without = replace(candidates, predictions=[])
-    return MatchedImage(without, truth, *kaggle_metric.best_overlaps(instances, truth)), kept
+    overlaps = kaggle_metric.best_overlaps(instances, truth)
+    candidates = replace(candidates, predictions=[], masks=candidates.masks.compact())
+    return MatchedImage(candidates, replace(truth, masks=masks.compact()), *overlaps), kept
