@@ -74,7 +74,8 @@ def read(path: str | Path, side: int | None = None, upright: bool = False, remed
                 raise ValueError("pixels of 32 bits, of unknown scale")
             if image.mode.startswith("I;16"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            return np.array(image.convert("RGB"))
+            image.load()
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which copies in any case
     except Exception as error:
         raise _unreadable(path, error, remedy) from None
 
