@@ -61,6 +61,8 @@ def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) 
             name: np.concatenate([part[name] for part in parts], axis) for name, axis in CATEGORY_AXES.items()
         }
         evaluation.summarize()
+    for name in ("cocoGt", "cocoDt", "_gts", "_dts", "ious"):  # nobody reads these copies of all predictions
+        setattr(evaluation, name, None)
     return evaluation
 
 

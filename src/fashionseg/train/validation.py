@@ -61,7 +61,7 @@ class AveragePrecision:
             return []
         corners = found["boxes"] * np.array([width, height] * 2)
         boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
-        runs = [masks.paste(found["masks"][i], boxes[i], height, width, MASK_THRESHOLD)[0] for i in real]
+        runs = [masks.enlarged(found["masks"][i], boxes[i], height, width).above(MASK_THRESHOLD) for i in real]
         pasted = rle.concatenate(runs)
         return [
             {
