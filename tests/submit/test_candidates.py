@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from fashionseg.submit.candidates import FEATURES, features, grid_size, make_candidates, remove_overlaps
 from submission_scenes import PARAMS, prediction, rectangle
@@ -42,6 +43,16 @@ def test_masks_are_resized_as_pillow_does():
     masks = make_candidates([prediction(bitmap, 0.9)], 57, 91, replace(PARAMS, longest_side=64)).masks
     expected = np.array(Image.fromarray(bitmap.astype(np.uint8)).resize((64, 40), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(masks.decode(0), expected)
+
+
+def test_overlaps_are_those_of_pycocotools():
+    random = np.random.default_rng(1)
+    boxes = [rectangle(*random.integers(0, 50, 2), *random.integers(5, 50, 2)) for _ in range(12)]
+    found = candidates(*[prediction(box & (random.random(box.shape) < 0.8), 0.9) for box in boxes])
+    masks = found.masks.to_coco()
+    for overlaps, is_crowd in ((found.iou, 0), (found.covered, 1)):
+        expected = coco_mask.iou(masks, masks, [is_crowd] * len(masks)).astype(np.float32)
+        np.testing.assert_array_equal(overlaps, expected)
 
 
 def test_small_masks_and_empty_images():
