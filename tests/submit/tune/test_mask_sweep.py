@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pytest
+from scipy import stats
 
 from fashionseg.coco import masks
 from fashionseg.submit import kaggle_metric
@@ -46,8 +48,16 @@ def test_sweep_equals_matching_at_every_threshold():
                 assert sweep.iou_levels[row, column] == sum(iou > t for t in kaggle_metric.THRESHOLDS)
                 row += 1
         assert row == len(sweep.scores)
-    few = np.array([0, 3])
-    rows = np.isin(sweep.images, few)
-    sums = (sweep.scores[rows, None] * sweep.iou_levels[rows]).sum(0)
-    place = sums.tolist().index(max(sums))
-    assert sweep.best_threshold(few) == (None if place == 0 else MASK_THRESHOLDS[place - 1])
+
+
+@pytest.mark.parametrize("gains", [[3, 3, 2], [3, 0, 0], [9, -2, -3], [0, 0, 0], [-1, -2, 0]])
+def test_a_threshold_is_chosen_for_a_gain_beyond_its_standard_error(gains):
+    """Of the images 1, 3, 4 and 5, which has no mask near a truth; image 2, of another fold, asks for another one."""
+    images, place = np.array([1, 3, 4, 5]), 6
+    levels = np.full((8, 1 + len(MASK_THRESHOLDS)), 5)
+    levels[:, 1:] -= 4
+    levels[:, place] = 5 + np.array([*gains, -5, *gains, -5])
+    sweep = MaskSweep(np.array([1, 3, 4, 2] * 2), np.array([0.5] * 4 + [0.25] * 4), levels)
+    sums = [0.75 * gain for gain in [*gains, 0]]
+    beyond = np.mean(sums) > stats.sem(sums)
+    assert sweep.best_threshold(images) == (MASK_THRESHOLDS[place - 1] if beyond else None)

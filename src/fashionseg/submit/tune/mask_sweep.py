@@ -43,10 +43,14 @@ class MaskSweep:
         return cls(numbers, np.concatenate(scores), np.concatenate(iou_levels))
 
     def best_threshold(self, images: np.ndarray) -> float | None:
-        """The threshold with the highest score-weighted IoU level on these images; None for the segmentations."""
+        """The threshold with the highest score-weighted IoU level on these images; None for the segmentations, unless
+        its gain over them exceeds the gain's standard error over images: for less, no mask is pasted again."""
         rows = np.isin(self.images, images)
-        best = int((self.scores[rows] @ self.iou_levels[rows]).argmax())  # of equals the segmentations
-        return float(MASK_THRESHOLDS[best - 1]) if best else None
+        scores, levels = self.scores[rows], self.iou_levels[rows]
+        best = int((scores @ levels).argmax())
+        gains = np.bincount(self.images[rows], scores * (levels[:, best] - levels[:, 0]), images.max() + 1)[images]
+        error = np.sqrt(len(images) / max(1, len(images) - 1) * ((gains - gains.mean()) ** 2).sum())
+        return float(MASK_THRESHOLDS[best - 1]) if gains.sum() > error else None
 
     def table(self) -> pd.DataFrame:
         """One row a threshold; value: the mean share of the IoU thresholds that a mask exceeds, weighted by score."""
