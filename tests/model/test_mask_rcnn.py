@@ -254,7 +254,7 @@ def test_training_in_16_bits(half):
     batch = make_batch()
     fixed = "loss" if isinstance(half.network, Shares) else "objectness"  # of the same sample each step
     losses = [half.step(batch)[fixed] for _ in range(12)]
-    assert losses[-1] < 0.98 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
     assert int(ops.convert_to_numpy(half.network.optimizer.iterations)) > 6  # float16 skips some, to find the scale
     assert all(np.isfinite(ops.convert_to_numpy(variable)).all() for variable in half.network.variables)
     assert {id(variable) for variable in half.network.trainable_variables} <= {id(v) for v in half.moved()}
