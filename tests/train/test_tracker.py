@@ -66,6 +66,9 @@ def test_it_gets_every_row_of_the_tables(name, stand_in, tmp_path, monkeypatch):
             assert [count for count, _ in values] == expected["step"].tolist()
             assert [value for _, value in values] == pytest.approx(expected[table.stem].tolist(), rel=1e-9)
     assert all(math.isfinite(value) for values in service.logged for value in values.values())
+    told = len(service.logged)
+    fit(tmp_path, epochs=2, tracker=tracker.start(name, tmp_path / "checkpoints", CONFIG))  # nothing is left to train
+    assert (len(service.logged), service.ended) == (told, 2)
 
 
 @pytest.mark.parametrize(("name", "stand_in"), [("wandb", Wandb), ("mlflow", MLflow)])

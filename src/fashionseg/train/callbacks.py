@@ -108,8 +108,6 @@ class LiveLog(keras.callbacks.Callback):
 
     def end(self) -> None:
         self.live.end()
-        if self.tracker:
-            self.tracker.end()
 
     def _learning_rate(self) -> float:
         """Of the last step of the optimizer, which already stands at the next one."""

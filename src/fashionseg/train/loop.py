@@ -62,6 +62,8 @@ def fit(
             )
             epochs = Epochs(model, batches, validation, settings, state)
             epochs.run(scorer, live, checkpoints, Save(checkpoints, state, checkpoint_steps, interrupt))
+    if tracker:
+        tracker.end()
     if state.best_epoch:
         checkpoints.load_best(model, state)
         print(f"validation AP was best after epoch {state.best_epoch}, {state.best_ap:.3f}: these weights are kept")
