@@ -387,15 +387,16 @@ def test_inspection_shows_what_the_network_saw(trained, tmp_path, monkeypatch, s
     np.testing.assert_array_equal(pictures.resized(given[0], 64), seen)
 
 
-def test_what_is_drawn_is_what_the_network_finds(trained, image):
+def test_what_is_drawn_is_what_the_network_finds(predictor, image):
     """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
-    network, _ = inference.load(trained)
-    batch = padded([pictures.resized(image, 64)], 64)
-    steps, detector = inspect.Steps(network, 0.05), Detector(network, 0.05, inspect.NMS_IOU)
-    for model in (steps, detector):
-        model.compile(jit_compile=JIT)
-    found = steps.predict_on_batch(batch)
-    for name, values in detector.predict_on_batch(batch).items():
+    detector = predictor.views[0].detector
+    network, batch = detector.network, padded([pictures.resized(image, 64)] * SETTINGS.batch_size, 64)
+    assert SETTINGS.nms_iou == inspect.NMS_IOU
+    steps = inspect.Steps(network, SETTINGS.score)
+    steps.compile(jit_compile=JIT)
+    found, instances = steps.predict_on_batch(batch), detector.predict_on_batch(batch)
+    assert (instances["classes"] > 0).any()
+    for name, values in instances.items():
         np.testing.assert_allclose(found["instances"][name], values, rtol=1e-4, atol=1e-4)
 
     _, logits, deltas, anchors = network.first_stage(batch["images"])
