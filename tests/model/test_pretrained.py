@@ -155,6 +155,41 @@ def test_other_classes_and_ratios_are_newly_initialised(small, tensors):
     assert list(pretrained.load(network, GOLDEN / "network_v1.pth").skipped) == ["mask_head.logits"]
 
 
+@pytest.mark.parametrize("gaps", [True, False])  # torchvision's numbers, Matterport's
+def test_of_cocos_classes_those_with_our_names_are_loaded(small, tensors, gaps):
+    count = len([name for name in pretrained.COCO if gaps or name != "-"]) + 1
+    assert count == (91 if gaps else 81)
+    tie, umbrella = (32, 28) if gaps else (28, 26)
+    random = np.random.default_rng(0)
+    layers = {"box_predictor.cls_score": 1, "box_predictor.bbox_pred": 4, "mask_predictor.mask_fcn_logits": 1}
+    for name, width in layers.items():
+        for part in ("weight", "bias"):
+            full = f"roi_heads.{name}.{part}"
+            tensors[full] = random.standard_normal((count * width, *tensors[full].shape[1:])).astype("float32")
+    network = small(classes=3)
+    names = ["tie", "shirt, blouse", "cane, umbrella"]
+    report = pretrained.load(network, GOLDEN / "network_v1.pth", classes=names)
+    assert list(report.carried) == list(report.skipped)
+    assert all(found == ["background", "tie", "cane, umbrella"] for found in report.carried.values())
+    assert "class_logits    newly initialised but for background, tie, cane, umbrella: roi_heads" in str(report)
+    heads = network.roi_heads
+    ours = [heads.box_head.class_logits.get_weights(), heads.box_head.deltas.get_weights()]
+    ours.append([ops.convert_to_numpy(values).T for values in (heads.mask_head.kernel, heads.mask_head.bias)])
+    for (name, width), (kernel, bias) in zip(layers.items(), ours, strict=True):
+        file_kernel, file_bias = (tensors[f"roi_heads.{name}.{part}"] for part in ("weight", "bias"))
+        for row, of_file in {0: 0, 1: tie, 3: umbrella}.items():
+            for number in range(width):
+                np.testing.assert_array_equal(
+                    kernel[:, row * width + number], file_kernel[of_file * width + number].ravel()
+                )
+                assert bias[row * width + number] == file_bias[of_file * width + number]
+        assert not kernel[:, 2 * width : 3 * width].any()
+        assert not bias[2 * width : 3 * width].any()
+    assert not pretrained.load(small(classes=3, class_agnostic_masks=True), report.path, classes=names).carried.get(
+        "mask_head.logits"
+    )
+
+
 @pytest.mark.parametrize("imported", ["v1"], indirect=True)
 def test_old_names_and_backbones_only(imported, tensors):
     network, _, report = imported

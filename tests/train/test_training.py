@@ -182,12 +182,12 @@ NETWORK = Network(**vars(config().model), side=64, classes=2, attribute_count=0,
 def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
     monkeypatch.setattr(trainer, "MaskRCNN", lambda network: network)
     monkeypatch.setattr(
-        trainer.pretrained, "load", lambda model, path, unused: f"{path} into {model.weights} but {unused}"
+        trainer.pretrained, "load", lambda model, path, *others: f"{path} into {model.weights}, {others}"
     )
     file = replace(NETWORK, weights="coco.pth", weights_unused=["aux."])
-    assert trainer._start(file) == replace(file, weights="random")
-    assert capsys.readouterr().out == "coco.pth into random but ['aux.']\n"
-    assert trainer._start(NETWORK) is NETWORK
+    assert trainer._start(file, ["tie"]) == replace(file, weights="random")
+    assert capsys.readouterr().out == "coco.pth into random, (['aux.'], ['tie'])\n"
+    assert trainer._start(NETWORK, ["tie"]) is NETWORK
     assert not capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
+from keras import ops
 
 from fashionseg.core.errors import UserError
 from fashionseg.model.roi_heads import ROI_BOX_SIDE
@@ -16,6 +17,20 @@ from fashionseg.model.weights import read_state_dict
 
 # Layers whose shape depends on the number of classes or anchor ratios; where the file's differ, they are not loaded.
 MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head.deltas", "mask_head.logits")
+# The layers that have rows of numbers for each class, box_head.* as columns.
+BY_CLASS = ("box_head.class_logits", "box_head.deltas", "mask_head.logits")
+BACKGROUND = "background"
+# By COCO's ids from 1 on, as torchvision's files have them; Matterport's are without the gaps.
+COCO = re.split(
+    ", ",
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, -, stop sign, "
+    "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, -, backpack, umbrella, "
+    "-, -, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, "
+    "skateboard, surfboard, tennis racket, bottle, -, wine glass, cup, fork, knife, spoon, bowl, banana, apple, "
+    "sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, -, "
+    "dining table, -, -, toilet, -, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, "
+    "refrigerator, -, book, clock, vase, scissors, teddy bear, hair drier, toothbrush",
+)
 # Tensors that the network does not need: a classifier's last layer, counters of training steps.
 COUNTER = "num_batches_tracked"
 UNUSED = rf"fc\.(weight|bias)|.*\.{COUNTER}"
@@ -49,6 +64,7 @@ class Report:
     loaded: dict[str, list[str]] = field(default_factory=dict)  # layer: names of its tensors in the file
     numbers: int = 0  # values loaded
     skipped: dict[str, str] = field(default_factory=dict)  # layer: how its shape differs from the file's
+    carried: dict[str, list[str]] = field(default_factory=dict)  # skipped layer: classes that were loaded all the same
     fresh: list[str] = field(default_factory=list)  # layers that the file lacks
     unused: list[str] = field(default_factory=list)  # names in the file that the network does not need
 
@@ -59,7 +75,9 @@ class Report:
             matched[_group(layer)] += len(names)
         lines = [f"{self.path} ({self.source}): {self.numbers:,} values loaded into {len(self.loaded)} layers"]
         lines += [f"  {group:<24}{count:>4} tensors matched" for group, count in matched.items()]
-        lines += [f"  {layer:<24} newly initialised: {reason}" for layer, reason in self.skipped.items()]
+        for layer, reason in self.skipped.items():
+            but = f" but for {', '.join(self.carried[layer])}" if layer in self.carried else ""
+            lines.append(f"  {layer:<24} newly initialised{but}: {reason}")
         fresh = dict.fromkeys(map(_group, self.fresh))
         lines += [f"  {group:<24} newly initialised: not in the file" for group in fresh]
         unused = Counter(COUNTER if name.endswith(COUNTER) else _group(name) for name in self.unused)
@@ -71,15 +89,16 @@ def _group(layer: str) -> str:
     return re.match(GROUP, layer)[0]
 
 
-def load(network: keras.Model, path: str | Path, unused: Sequence[str] = ()) -> Report:
+def load(network: keras.Model, path: str | Path, unused: Sequence[str] = (), classes: Sequence[str] = ()) -> Report:
     """Loads a file's weights into a `MaskRCNN` and reports which layers got them.
 
     The file is a state dict saved by torch.save: of torchvision's maskrcnn_resnet50_fpn (for model.heads v1),
     maskrcnn_resnet50_fpn_v2 (v2) or a ResNet alone; or the .h5 of Matterport's Mask R-CNN (model.heads matterport,
     model.backbone resnet101_matterport for mask_rcnn_coco.h5). Batch norm of the heads is folded into the convolution
     before it, which gives the same numbers at inference. Layers of MAY_DIFFER keep their initial weights where shapes
-    differ. Raises UserError for any other tensor or layer without counterpart, except tensors whose name starts with
-    one of `unused`.
+    differ; but of a file of COCO's classes the background and what has a name of `classes` is loaded, the network's in
+    its order, `bag, wallet` being two names. Raises UserError for any other tensor or layer without counterpart, except
+    tensors whose name starts with one of `unused`.
 
     Matterport differs beyond its weights: it rounds the level of an RoI where the paper and this code round down,
     samples one point per RoI bin, and does not round anchors.
@@ -88,19 +107,26 @@ def load(network: keras.Model, path: str | Path, unused: Sequence[str] = ()) -> 
     if not path.is_file():
         raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file.")
     if h5py.is_hdf5(path):
-        return _matterport(_File(path, "Matterport", _h5_tensors(path), network, unused))
-    return _torchvision(_File(path, "torchvision", _current_names(read_state_dict(path)), network, unused))
+        return _matterport(_File(path, "Matterport", _h5_tensors(path), network, unused, classes))
+    return _torchvision(_File(path, "torchvision", _current_names(read_state_dict(path)), network, unused, classes))
 
 
 class _File:
     """The tensors of a file, each used once, and the layers of the network still to be loaded."""
 
     def __init__(
-        self, path: Path, source: str, tensors: dict[str, np.ndarray], network: keras.Model, unused: Sequence[str]
+        self,
+        path: Path,
+        source: str,
+        tensors: dict[str, np.ndarray],
+        network: keras.Model,
+        unused: Sequence[str],
+        classes: Sequence[str],
     ):
         self.tensors = tensors
         self.layers = _layers(network)
         self.may_be_unused = tuple(unused)
+        self.classes = [BACKGROUND, *classes]
         self.report = Report(path, source)
         self.taken: list[str] = []
 
@@ -137,11 +163,36 @@ class _File:
                 if layer not in MAY_DIFFER:
                     self.fail(f"does not fit {layer}: {difference}")
                 self.report.skipped[layer] = difference
+                self._carry_classes(layer, variables, values)
                 return
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value.astype("float32"))
             self.report.numbers += value.size
         self.report.loaded[layer] = names
+
+    def _carry_classes(self, layer: str, variables: list[keras.Variable], values: tuple[np.ndarray, ...]) -> None:
+        """Assigns what the file has of the network's classes. In their number alone the layers differ: those before
+        them fit."""
+        width = 4 if layer == "box_head.deltas" else 1
+        rows = _coco_classes(values[1].size // width)
+        if layer not in BY_CLASS or not rows or variables[1].shape != (width * len(self.classes),):
+            return
+        found = {
+            name: (index, rows[part])
+            for index, name in enumerate(self.classes)
+            for part in name.split(", ")
+            if part in rows
+        }
+        ours, theirs = np.array([*found.values()]).T
+        transposed = layer.startswith("box_head.")
+        for variable, value in zip(variables, values, strict=True):
+            before = ops.convert_to_numpy(variable)
+            old, new = (np.array(array.T if transposed else array, order="C") for array in (value, before))
+            of_class = new.reshape(len(self.classes), -1)
+            of_class[ours] = old.reshape(-1, of_class.shape[1])[theirs]
+            variable.assign(new.T if transposed else new)
+            self.report.numbers += of_class[ours].size
+        self.report.carried[layer] = list(found)
 
     def finish(self) -> Report:
         for name in self.tensors:
@@ -159,6 +210,13 @@ class _File:
 
     def fail(self, what: str, advice: str = ADVICE) -> None:
         raise UserError(f"{self.report.path} {what}; {advice}.")
+
+
+def _coco_classes(count: int) -> dict[str, int]:
+    """Where each class lies in a layer for `count` classes, background included; none if it is not one for COCO's."""
+    known = [name for name in COCO if name != "-"]
+    names = {len(COCO) + 1: COCO, len(known) + 1: known}.get(count)
+    return {name: row for row, name in enumerate([BACKGROUND, *names]) if name != "-"} if names else {}
 
 
 def _layers(network: keras.Model) -> dict[str, list[keras.Variable]]:

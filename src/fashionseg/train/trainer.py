@@ -70,7 +70,7 @@ def train(
             provenance.adopt(paths.of_user(config.train.resume), folder, made_by)
         files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
         random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
-        model = _start(network)
+        model = _start(network, [category["name"] for category in labels["categories"]])
         model.loss_weights = config.train.loss_weights
         scorer = AveragePrecision(
             model,
@@ -134,13 +134,13 @@ def _batches(
     return batches, Batches(truth, **shared)
 
 
-def _start(network: Network) -> keras.Model:
+def _start(network: Network, classes: list[str]) -> keras.Model:
     """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
-    begins with a name of `weights_unused` may be left over."""
+    begins with a name of `weights_unused` may be left over. classes: their names."""
     if network.weights in backbones.WEIGHTS:
         return MaskRCNN(network)
     model = MaskRCNN(replace(network, weights="random"))
-    print(pretrained.load(model, network.weights, network.weights_unused))
+    print(pretrained.load(model, network.weights, network.weights_unused, classes))
     return model
 
 
