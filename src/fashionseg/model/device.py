@@ -1,9 +1,10 @@
 """The devices that the network runs on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import keras
+from keras import KerasTensor
 
 _without_branches = False
 
@@ -22,6 +23,17 @@ def data_parallel(batch_size: int) -> keras.distribution.DataParallel | None:
 def accelerated() -> bool:
     """Whether there is a GPU or TPU: these are faster with few large operations, a CPU with small ones in its cache."""
     return _without_branches or not keras.distribution.list_devices()[0].startswith("cpu")
+
+
+def compiled(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]:
+    """The function as one XLA computation within TensorFlow's graph, which else runs it operation by operation; on JAX
+    it is one anyway."""
+    if keras.backend.backend() == "jax":
+        return function
+    import tensorflow as tf
+
+    whole = tf.function(function, jit_compile=True, autograph=False)
+    return lambda *tensors: whole(*map(tf.identity, tensors))
 
 
 @contextmanager

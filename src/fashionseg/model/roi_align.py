@@ -126,16 +126,23 @@ def _weighted_sums(table, index, weights):
             pooled = ops.swapaxes(ops.map(sums, (split(index), split(weights))), 0, 1)  # (B, parts, step, C)
             pooled = ops.reshape(pooled, (-1, parts * step, channels))[:, :bins]
 
-        def gradient(upstream):  # (B, bins, C)
-            def add(corner, total):
-                spread = ops.take(weights, corner, axis=2)[..., None] * upstream  # (B, bins, C)
-                rows = ops.reshape(ops.take(index, corner, axis=2), (-1,))  # (B * bins,)
-                spread = ops.cast(ops.reshape(spread, (-1, channels)), "float32")
-                return total + ops.segment_sum(spread, rows, ops.shape(table)[0])
-
-            total = ops.fori_loop(0, corners, add, ops.zeros(ops.shape(table), "float32"))
-            return ops.cast(total, table.dtype), None, None
+        def gradient(upstream):
+            return device.compiled(_spread)(table, index, weights, upstream), None, None
 
         return pooled, gradient
 
     return pool(table, index, ops.cast(weights, table.dtype))
+
+
+def _spread(table, index, weights, upstream):
+    """The gradient of `_weighted_sums` to its table, of which only shape and dtype count; upstream (B, bins, C)."""
+    corners, channels = index.shape[2], table.shape[-1]
+
+    def add(corner, total):
+        spread = ops.take(weights, corner, axis=2)[..., None] * upstream  # (B, bins, C)
+        rows = ops.reshape(ops.take(index, corner, axis=2), (-1,))  # (B * bins,)
+        spread = ops.cast(ops.reshape(spread, (-1, channels)), "float32")
+        return total + ops.segment_sum(spread, rows, ops.shape(table)[0])
+
+    total = ops.fori_loop(0, corners, add, ops.zeros(ops.shape(table), "float32"))
+    return ops.cast(total, table.dtype)
