@@ -26,9 +26,9 @@ def accelerated() -> bool:
 
 
 def compiled(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]:
-    """The function as one XLA computation within TensorFlow's graph, which else runs it operation by operation; on JAX
-    it is one anyway."""
-    if keras.backend.backend() == "jax":
+    """On a CPU the function as one XLA computation in TensorFlow's graph, which else runs it operation by operation, as
+    it does on a GPU, where XLA may lack its compiler; on JAX all is XLA's."""
+    if keras.backend.backend() == "jax" or accelerated():
         return function
     import tensorflow as tf
 

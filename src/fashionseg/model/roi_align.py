@@ -127,14 +127,14 @@ def _weighted_sums(table, index, weights):
             pooled = ops.reshape(pooled, (-1, parts * step, channels))[:, :bins]
 
         def gradient(upstream):
-            return device.compiled(_spread)(table, index, weights, upstream), None, None
+            return device.compiled(_gradient)(table, index, weights, upstream), None, None
 
         return pooled, gradient
 
     return pool(table, index, ops.cast(weights, table.dtype))
 
 
-def _spread(table, index, weights, upstream):
+def _gradient(table, index, weights, upstream):
     """The gradient of `_weighted_sums` to its table, of which only shape and dtype count; upstream (B, bins, C)."""
     corners, channels = index.shape[2], table.shape[-1]
 

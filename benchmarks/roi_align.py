@@ -1,0 +1,63 @@
+"""RoIAlign's gradient on a CPU: TensorFlow operation by operation, and by XLA as in a training.
+
+    python benchmarks/roi_align.py
+
+The RoIs of a training step as params come: 64 for the box head, 16 for the mask head, of each of two pictures of 320
+pixels, 96 channels. Processor time, the least of ten.
+"""
+
+import os
+import time
+from unittest.mock import patch
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import numpy as np
+import tensorflow as tf
+
+from fashionseg.model import device
+from fashionseg.model.roi_align import RoIAlign, levels
+
+SIDE, CHANNELS, IMAGES, STRIDES = 320, 96, 2, (4, 8, 16, 32)
+
+
+def main() -> None:
+    random = np.random.default_rng(0)
+    maps = [tf.zeros((IMAGES, SIDE // stride, SIDE // stride, CHANNELS)) for stride in STRIDES]
+    for name, count, side in (("box head", 64, 7), ("mask head", 16, 14)):
+        centres, sides = random.uniform(0, SIDE, (IMAGES, count, 2)), random.lognormal(4, 0.7, (IMAGES, count, 2))
+        rois = np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1).clip(0, SIDE).astype(np.float32)
+        upstream = random.standard_normal((IMAGES, count, side, side, CHANNELS)).astype(np.float32)
+        ours = gradient_of(rois, upstream)
+        with patch.object(device, "compiled", lambda function: function):
+            plain = gradient_of(rois, upstream)
+            before = least_seconds(plain, maps)
+        for one, other in zip(ours(maps), plain(maps), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+        now = least_seconds(ours, maps)
+        print(f"{name}: {before * 1e3:.1f} ms -> {now * 1e3:.1f} ms, ratio {now / before:.2f}")
+
+
+def gradient_of(rois: np.ndarray, upstream: np.ndarray):
+    @tf.function
+    def gradient(maps):
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            pooled = RoIAlign(maps, STRIDES)(rois, levels(tf.constant(rois), len(STRIDES)), upstream.shape[2])
+        return tape.gradient(pooled, maps, upstream)
+
+    return gradient
+
+
+def least_seconds(function, maps) -> float:
+    seconds = []
+    for _ in range(11):
+        began = time.process_time()
+        function(maps)
+        seconds.append(time.process_time() - began)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()
