@@ -1,4 +1,4 @@
-"""RoIAlign's gradient on a CPU: TensorFlow operation by operation, and by XLA as in a training.
+"""RoIAlign and its gradient on a CPU: TensorFlow operation by operation, and by XLA as in a training.
 
     python benchmarks/roi_align.py
 
@@ -24,19 +24,24 @@ SIDE, CHANNELS, IMAGES, STRIDES = 320, 96, 2, (4, 8, 16, 32)
 
 def main() -> None:
     random = np.random.default_rng(0)
-    maps = [tf.zeros((IMAGES, SIDE // stride, SIDE // stride, CHANNELS)) for stride in STRIDES]
+    maps = [tf.random.normal((IMAGES, SIDE // stride, SIDE // stride, CHANNELS)) for stride in STRIDES]
     for name, count, side in (("box head", 64, 7), ("mask head", 16, 14)):
         centres, sides = random.uniform(0, SIDE, (IMAGES, count, 2)), random.lognormal(4, 0.7, (IMAGES, count, 2))
         rois = np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1).clip(0, SIDE).astype(np.float32)
         upstream = random.standard_normal((IMAGES, count, side, side, CHANNELS)).astype(np.float32)
-        ours = gradient_of(rois, upstream)
-        with patch.object(device, "compiled", lambda function: function):
-            plain = gradient_of(rois, upstream)
-            before = least_seconds(plain, maps)
-        for one, other in zip(ours(maps), plain(maps), strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-4)
-        now = least_seconds(ours, maps)
-        print(f"{name}: {before * 1e3:.1f} ms -> {now * 1e3:.1f} ms, ratio {now / before:.2f}")
+        for what, made in (("", forward), (", gradient", gradient_of)):
+            ours = made(rois, upstream)
+            with patch.object(device, "compiled", lambda function: function), patch.object(device, "by_xla", bool):
+                plain = made(rois, upstream)
+                before = least_seconds(plain, maps)
+            for one, other in zip(ours(maps), plain(maps), strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-4)
+            now = least_seconds(ours, maps)
+            print(f"{name}{what}: {before * 1e3:.1f} ms -> {now * 1e3:.1f} ms, ratio {now / before:.2f}")
+
+
+def forward(rois: np.ndarray, upstream: np.ndarray):
+    return tf.function(lambda maps: pooled(maps, rois, upstream.shape[2]))
 
 
 def gradient_of(rois: np.ndarray, upstream: np.ndarray):
@@ -44,10 +49,14 @@ def gradient_of(rois: np.ndarray, upstream: np.ndarray):
     def gradient(maps):
         with tf.GradientTape() as tape:
             tape.watch(maps)
-            pooled = RoIAlign(maps, STRIDES)(rois, levels(tf.constant(rois), len(STRIDES)), upstream.shape[2])
-        return tape.gradient(pooled, maps, upstream)
+            features = pooled(maps, rois, upstream.shape[2])
+        return tape.gradient(features, maps, upstream)
 
     return gradient
+
+
+def pooled(maps: list[tf.Tensor], rois: np.ndarray, side: int) -> tf.Tensor:
+    return RoIAlign(maps, STRIDES)(rois, levels(tf.constant(rois), len(STRIDES)), side)
 
 
 def least_seconds(function, maps) -> float:

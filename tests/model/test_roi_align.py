@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from fashionseg.model import roi_align
+from fashionseg.model import device, roi_align
 from fashionseg.model.roi_align import RoIAlign, levels
 
 STRIDES = [4, 8, 16, 32]
@@ -41,9 +41,13 @@ def test_three_samples_per_axis(case, compiled):
     assert_pooled(pool(case["map"], case["rois"], case["levels"]), case["pooled_3_samples"])
 
 
-@pytest.mark.parametrize("part_bytes", [roi_align.PART_BYTES, 1, 4096], ids=["in one part", "bin by bin", "parts"])
+@pytest.mark.parametrize(
+    "part_bytes", [None, roi_align.PART_BYTES, 1, 4096], ids=["by XLA", "in one part", "bin by bin", "parts"]
+)
 def test_every_level_of_a_pyramid(golden, compiled, monkeypatch, part_bytes):
-    monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
+    if part_bytes:
+        monkeypatch.setattr(device, "by_xla", lambda: False)
+        monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
     case = golden("pyramid")
     maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]
     chosen = ops.convert_to_numpy(levels(case["rois"], 4))

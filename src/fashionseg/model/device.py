@@ -25,10 +25,16 @@ def accelerated() -> bool:
     return _without_branches or not keras.distribution.list_devices()[0].startswith("cpu")
 
 
+def by_xla() -> bool:
+    """Whether XLA computes what goes through `compiled`: on JAX always, on TensorFlow where there is no GPU, whose
+    compiler may be missing."""
+    return keras.backend.backend() == "jax" or not accelerated()
+
+
 def compiled(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]:
-    """On a CPU the function as one XLA computation in TensorFlow's graph, which else runs it operation by operation, as
-    it does on a GPU, where XLA may lack its compiler; on JAX all is XLA's."""
-    if keras.backend.backend() == "jax" or accelerated():
+    """The function as one XLA computation in TensorFlow's graph, which else runs it operation by operation; on JAX all
+    of the graph is one."""
+    if keras.backend.backend() == "jax" or not by_xla():
         return function
     import tensorflow as tf
 
