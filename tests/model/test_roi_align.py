@@ -42,11 +42,11 @@ def test_three_samples_per_axis(case, compiled):
 
 
 @pytest.mark.parametrize(
-    "part_bytes", [None, roi_align.PART_BYTES, 1, 4096], ids=["by XLA", "in one part", "bin by bin", "parts"]
+    "part_bytes", [None, roi_align.PART_BYTES, 1, 4096], ids=["as it is", "in one part", "bin by bin", "parts"]
 )
 def test_every_level_of_a_pyramid(golden, compiled, monkeypatch, part_bytes):
     if part_bytes:
-        monkeypatch.setattr(device, "by_xla", lambda: False)
+        monkeypatch.setattr(device, "compiles", lambda: False)
         monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
     case = golden("pyramid")
     maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]

@@ -25,16 +25,15 @@ def accelerated() -> bool:
     return _without_branches or not keras.distribution.list_devices()[0].startswith("cpu")
 
 
-def by_xla() -> bool:
-    """Whether XLA computes what goes through `compiled`: on JAX always, on TensorFlow where there is no GPU, whose
-    compiler may be missing."""
-    return keras.backend.backend() == "jax" or not accelerated()
+def compiles() -> bool:
+    """Whether `compiled` makes a difference: on TensorFlow where there is no GPU, for which XLA's compiler may be
+    missing. On JAX all of the graph is one computation of XLA."""
+    return keras.backend.backend() == "tensorflow" and not accelerated()
 
 
 def compiled(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]:
-    """The function as one XLA computation in TensorFlow's graph, which else runs it operation by operation; on JAX all
-    of the graph is one."""
-    if keras.backend.backend() == "jax" or not by_xla():
+    """The function as one computation of XLA in TensorFlow's graph, which else runs it operation by operation."""
+    if not compiles():
         return function
     import tensorflow as tf
 
