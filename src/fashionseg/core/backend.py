@@ -19,7 +19,7 @@ def choose(backend: str) -> None:
         raise UserError(f"KERAS_BACKEND is {name}, but the network runs on tensorflow or jax; `unset KERAS_BACKEND`.")
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow's own default leaves oneDNN off on CPUs without AVX-512 VNNI: a training step takes a sixth longer there.
+    # Without it TensorFlow leaves oneDNN off on CPUs without AVX-512 VNNI, and a training step takes a sixth longer.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     for variable in FOREIGN:
         os.environ.pop(variable, None)
