@@ -27,7 +27,7 @@ DOORS |= {
 def environment(monkeypatch):
     """Of this repository, restored afterwards."""
     monkeypatch.chdir(ROOT)
-    for name in ("KERAS_BACKEND", *backend.FOREIGN):
+    for name in ("KERAS_BACKEND", *backend.FOREIGN, *backend.SETTINGS):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
@@ -42,9 +42,12 @@ def test_a_backend_of_another_project_is_one_sentence(monkeypatch, door):
 def test_the_variable_wins_over_params_and_others_are_cleared(monkeypatch, before, expected):
     monkeypatch.setenv("KERAS_BACKEND", before)
     monkeypatch.setenv("KERAS_MAX_EPOCHS", "1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     backend.choose("tensorflow")
     assert os.environ["KERAS_BACKEND"] == expected
     assert "KERAS_MAX_EPOCHS" not in os.environ
+    assert [os.environ[name] for name in backend.SETTINGS] == ["1", "1"]
 
 
 def test_keras_that_does_not_start_is_one_sentence(monkeypatch):

@@ -10,6 +10,11 @@ BACKENDS = ("tensorflow", "jax")
 # Other environment variables that Keras reads on import: they limit epochs and steps or change the variables' type.
 FOREIGN = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
 
+SETTINGS = {  # unless the shell says otherwise
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # else off on CPUs without AVX-512 VNNI, and a training step takes a sixth longer
+}
+
 
 def choose(backend: str) -> None:
     """Imports Keras with the backend of KERAS_BACKEND or, if that is not set, with `backend`; call it before any other
@@ -18,9 +23,7 @@ def choose(backend: str) -> None:
     if name not in BACKENDS:
         raise UserError(f"KERAS_BACKEND is {name}, but the network runs on tensorflow or jax; `unset KERAS_BACKEND`.")
     os.environ["KERAS_BACKEND"] = name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Without it TensorFlow leaves oneDNN off on CPUs without AVX-512 VNNI, and a training step takes a sixth longer.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.update(SETTINGS | os.environ)
     for variable in FOREIGN:
         os.environ.pop(variable, None)
     try:
