@@ -162,6 +162,7 @@ def r50_fpn(options: argparse.Namespace, precision: str):
             heads="v1",
             weights_unused=[],
             frozen_norm=True,
+            class_agnostic_boxes=False,
             class_agnostic_masks=False,
             anchor_ratios=[0.5, 1.0, 2.0],
         )

@@ -9,6 +9,7 @@ USUAL = {
     "weights_unused": [],
     "frozen_norm": True,
     "heads": "v1",
+    "class_agnostic_boxes": False,
     "class_agnostic_masks": False,
     "anchor_ratios": [0.5, 1.0, 2.0],
 }

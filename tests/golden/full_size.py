@@ -88,6 +88,7 @@ def compare(folder: Path, heads: str, side: int) -> None:
         heads=heads,
         weights_unused=[],
         frozen_norm=True,
+        class_agnostic_boxes=False,
         class_agnostic_masks=False,
         anchor_ratios=[0.5, 1.0, 2.0],
     )

@@ -22,6 +22,7 @@ class Model:
     attributes: Literal["none", "linear", "conv"]
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     heads: Literal["v1", "v2", "v2_group", "matterport"]
+    class_agnostic_boxes: bool
     class_agnostic_masks: bool
     anchor_ratios: list[float]
 

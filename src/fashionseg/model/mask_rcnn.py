@@ -71,6 +71,7 @@ class MaskRCNN(keras.Model):
                 attribute_count=config.attribute_count,
                 box_convs=box_convs,
                 normed=normed,
+                class_agnostic_boxes=config.class_agnostic_boxes,
                 class_agnostic_masks=config.class_agnostic_masks,
             )
         self.seed_generator = keras.random.SeedGenerator(config.seed)

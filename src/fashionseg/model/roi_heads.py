@@ -29,12 +29,21 @@ class BoxHead(layers.Layer):
     """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4), and their
     input, features (B, R, 1024).
 
-    conv_widths: filters of 3x3 convolutions that replace the first dense layer; normed: with group norm.
+    conv_widths: filters of 3x3 convolutions that replace the first dense layer; normed: with group norm;
+    class_agnostic: the same deltas for all classes.
     """
 
-    def __init__(self, classes: int, conv_widths: Sequence[int] = (), normed: bool = False, **kwargs):
+    def __init__(
+        self,
+        classes: int,
+        conv_widths: Sequence[int] = (),
+        normed: bool = False,
+        class_agnostic: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.classes = classes
+        self.class_agnostic = class_agnostic
         self.conv_widths = list(conv_widths)
         self.normed = normed
         self.convs, self.norms = convs.stack(self.conv_widths, normed)
@@ -43,7 +52,9 @@ class BoxHead(layers.Layer):
         # The last layers start near zero, as in Detectron: every class equally likely, every box as proposed.
         near_zero = [initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
         self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
-        self.deltas = layers.Dense(4 * (classes + 1), kernel_initializer=near_zero[1], dtype="float32")
+        self.deltas = layers.Dense(
+            4 * (1 if class_agnostic else classes + 1), kernel_initializer=near_zero[1], dtype="float32"
+        )
 
     def build(self, shape):
         convs.build(self.convs, self.norms, (None, *shape[-3:]))
@@ -58,7 +69,8 @@ class BoxHead(layers.Layer):
         hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * ROI_BOX_SIDE**2))
         for layer in self.dense:
             hidden = layer(hidden)  # (B, R, 1024)
-        deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.classes + 1, 4))
+        deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.deltas.units // 4, 4))
+        deltas = ops.repeat(deltas, self.classes + 1, axis=2) if self.class_agnostic else deltas
         return self.class_logits(hidden), deltas, hidden
 
 
@@ -113,7 +125,7 @@ class RoIHeads(layers.Layer):
     """Box head, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
 
     attributes: none, linear or conv; attribute_count: its outputs. box_convs: number of 3x3 convolutions in the box
-    head; normed: group norm; class_agnostic_masks: one mask filter for all classes.
+    head; normed: group norm; class_agnostic_boxes, class_agnostic_masks: the same deltas, one mask filter for all classes.
     """
 
     def __init__(
@@ -127,6 +139,7 @@ class RoIHeads(layers.Layer):
         attribute_count: int,
         box_convs: int = 0,
         normed: bool = False,
+        class_agnostic_boxes: bool = False,
         class_agnostic_masks: bool = False,
         **kwargs,
     ):
@@ -138,8 +151,9 @@ class RoIHeads(layers.Layer):
         self.detections = detections
         self.box_convs = box_convs
         self.normed = normed
+        self.class_agnostic_boxes = class_agnostic_boxes
         self.class_agnostic_masks = class_agnostic_masks
-        self.box_head = BoxHead(classes, [channels] * box_convs, normed)
+        self.box_head = BoxHead(classes, [channels] * box_convs, normed, class_agnostic_boxes)
         self.mask_head = MaskHead(classes, channels, class_agnostic_masks, normed)
         self.attributes = attributes
         self.attribute_count = attribute_count
