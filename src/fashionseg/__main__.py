@@ -106,7 +106,7 @@ def export(models: str, path: str) -> None:
     from fashionseg.predict.export import export
 
     predict = params.load("predict").predict
-    export(models, path, predict.score, predict.nms_iou)
+    export(models, path, predict)
     use = (
         f"onnxruntime.InferenceSession('{path}').run(None, {{'images': ..., 'sizes': ...}})"
         if path.endswith(".onnx")

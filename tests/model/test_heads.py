@@ -1,4 +1,4 @@
-"""Options of the heads that no golden file covers: group norm, class-agnostic masks, ratios of anchors."""
+"""What no golden file covers: group norm, class-agnostic boxes and masks, ratios of anchors, scores of masks."""
 
 import h5py
 import numpy as np
@@ -8,8 +8,8 @@ from tiny import SMALL, make_batch, shrink
 
 from fashionseg.model import convs, device
 from fashionseg.model.fpn import FeaturePyramid
-from fashionseg.model.mask_rcnn import HEADS, LOSSES
-from fashionseg.model.roi_heads import MaskHead, RoIHeads
+from fashionseg.model.mask_rcnn import HEADS, LOSSES, with_mask_scores
+from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
 from fashionseg.model.rpn import RegionProposals
 from networks import mask_rcnn
 
@@ -116,7 +116,12 @@ def test_a_gpu_graph_gives_the_same_losses(compiled, monkeypatch):
 
 
 def test_all_options_together_train(compiled):
-    options = {"heads": "v2_group", "class_agnostic_masks": True, "anchor_ratios": [1.0, 2.0]}
+    options = {
+        "heads": "v2_group",
+        "class_agnostic_boxes": True,
+        "class_agnostic_masks": True,
+        "anchor_ratios": [1.0, 2.0],
+    }
     network = mask_rcnn(**{**SMALL, **options})
     batch = make_batch()
     losses = compiled(lambda *arrays: network(dict(zip(batch, arrays, strict=True))))(*batch.values())
@@ -145,3 +150,60 @@ def test_old_weight_files_still_load(tmp_path):
         f"{group}/{layer}/vars/{k}".replace("//", "/") for group in layers for layer in layers[group] for k in (0, 1)
     }
     assert {name for name in names if name.startswith(tuple(layers))} == expected
+
+
+def test_class_agnostic_boxes_are_those_of_a_head_with_the_same_weights_for_each_class(compiled):
+    features = np.random.default_rng(0).normal(size=(1, 5, 7, 7, 8)).astype("float32")
+    agnostic, specific = (BoxHead(classes=3, class_agnostic=agnostic) for agnostic in (True, False))
+    for head in (agnostic, specific):
+        head.build(features.shape)
+    assert agnostic.deltas.kernel.shape == (agnostic.dense[1].units, 4)
+    random = np.random.default_rng(1)
+    agnostic.set_weights([random.normal(size=weight.shape) / 10 for weight in agnostic.weights])
+    specific.set_weights(
+        [
+            np.tile(weight, 4) if weight.shape[-1] == 4 and place >= len(agnostic.weights) - 2 else weight
+            for place, weight in enumerate(agnostic.get_weights())
+        ]
+    )
+    found, expected = compiled(agnostic)(features), compiled(specific)(features)
+    assert np.ptp(found[1], axis=1).min() > 0  # RoIs differ
+    for values, others in zip(found, expected, strict=True):
+        np.testing.assert_allclose(values, others, rtol=1e-5, atol=1e-5)
+
+
+def test_mask_scores_by_hand(compiled):
+    """The mean of a mask's pixels above 0.5, its highest one where there are none; in order, without the too low."""
+    random = np.random.default_rng(0)
+    scores = np.array([[0.9, 0.8, 0.7, 0.3], [0.6, 0.5, 0.0, 0.0]], "float32")
+    levels = np.array([[0.51, 0.9, 0.4, 0.3], [0.99, 0.6, 0.0, 0.0]])
+    masks = levels[..., None, None] * random.uniform(0.6, 1.0, (2, 4, 28, 28))
+    found = {
+        "boxes": random.uniform(size=(2, 4, 4)),
+        "scores": scores,
+        "classes": np.array([[1, 2, 3, 4], [5, 6, 0, 0]], "int32"),
+        "masks": masks,
+        "attributes": random.uniform(size=(2, 4, 3)),
+    }
+    found = {name: values if name == "classes" else values.astype("float32") for name, values in found.items()}
+
+    def rescored(*values):
+        return with_mask_scores(dict(zip(found, values, strict=True)), 0.2)
+
+    result = compiled(rescored)(*found.values())
+    for image in range(2):
+        expected = []
+        for place, score in enumerate(found["scores"][image]):
+            mask = found["masks"][image, place]
+            quality = mask[mask > 0.5].mean() if (mask > 0.5).any() else mask.max()
+            expected.append((score * quality, place))
+        expected = [(score, place) for score, place in sorted(expected, reverse=True) if score > 0.2]
+        assert len(expected) == [3, 2][image]
+        places = [place for _, place in expected]
+        assert places != sorted(places) or image
+        count = len(places)
+        np.testing.assert_allclose(result["scores"][image][:count], [score for score, _ in expected], rtol=1e-5)
+        for name in ("boxes", "classes", "masks", "attributes"):
+            np.testing.assert_array_equal(result[name][image][:count], found[name][image][places])
+        assert not result["classes"][image][count:].any()
+        assert not result["scores"][image][count:].any()

@@ -394,7 +394,7 @@ def test_both_backends_give_the_same_numbers(bench, writer):
             RegionProposals,
             {"channels": 24, "strides": [4], "anchor_side": 12, "proposals": 33, "convs": 2, "ratios": [3.0]},
         ),
-        (BoxHead, {"classes": 5, "conv_widths": [8, 16], "normed": True}),
+        (BoxHead, {"classes": 5, "conv_widths": [8, 16], "normed": True, "class_agnostic": True}),
         (MaskHead, {"classes": 5, "channels": 24, "class_agnostic": True, "normed": True}),
         (LinearAttributes, {"count": 9}),
         (ConvAttributes, {"count": 9, "channels": 24}),

@@ -67,7 +67,15 @@ RECIPE = USUAL | {
 }  # fmt: skip
 CATEGORIES = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
 SETTINGS = Predict(
-    batch_size=2, score=0.2, nms_iou=0.5, mask_threshold=0.4, attribute_score=0.05, flip=False, scales=[1.0], models=[]
+    batch_size=2,
+    score=0.1,
+    nms_iou=0.5,
+    mask_scores=True,
+    mask_threshold=0.4,
+    attribute_score=0.05,
+    flip=False,
+    scales=[1.0],
+    models=[],
 )
 
 
@@ -264,7 +272,7 @@ def test_networks_of_other_labels_are_not_fused(trained, tmp_path):
 def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path, monkeypatch):
     from fashionseg.predict.export import export
 
-    export(trained, tmp_path / "saved", SETTINGS.score, SETTINGS.nms_iou)
+    export(trained, tmp_path / "saved", SETTINGS)
     batch = padded([pictures.resized(image, 64)] * 2, 64)
     batch["images"] = batch["images"].astype(np.float32)
     expected = predictor.views[0].detector.predict_on_batch(batch)
@@ -295,7 +303,7 @@ def test_onnx_gives_the_same(predictor, trained, image, tmp_path):
     recipe = {**RECIPE, "precision": "mixed_bfloat16"}
     files.write_json(tmp_path / "mask_rcnn.json", {"network": recipe, "categories": CATEGORIES})
     shutil.copy(trained / "mask_rcnn.weights.h5", tmp_path)
-    export(tmp_path, tmp_path / "network.onnx", SETTINGS.score, SETTINGS.nms_iou)
+    export(tmp_path, tmp_path / "network.onnx", SETTINGS)
     batch = padded([pictures.resized(image, 64), pictures.resized(image[:, :40], 64)], 64)
     batch["images"] = batch["images"].astype(np.float32)
     expected = predictor.views[0].detector.predict_on_batch(batch)
@@ -318,7 +326,7 @@ def test_a_graph_without_branches_gives_the_same(predictor, image):
     expected, before = view.detector.predict_on_batch(batch), device.accelerated()
     with device.without_branches():
         assert device.accelerated()
-        detector = Detector(view.detector.network, SETTINGS.score, SETTINGS.nms_iou)
+        detector = Detector(view.detector.network, SETTINGS.score, SETTINGS.nms_iou, SETTINGS.mask_scores)
         detector.compile(jit_compile=False, run_eagerly=True)
         found = detector.predict_on_batch(batch)
     assert device.accelerated() == before
@@ -332,14 +340,14 @@ def test_onnx_without_its_packages_and_another_suffix_are_one_sentence(trained, 
     from fashionseg.predict.export import export
 
     with pytest.raises(UserError, match=r"network\.tflite should end in \.onnx or, for a SavedModel, have no suffix"):
-        export(trained, tmp_path / "network.tflite", 0.5, 0.5)
+        export(trained, tmp_path / "network.tflite", SETTINGS)
     if keras.backend.backend() != "tensorflow":
         with pytest.raises(UserError, match=r"Keras runs on jax; export with KERAS_BACKEND=tensorflow"):
-            export(trained, tmp_path / "saved", 0.5, 0.5)
+            export(trained, tmp_path / "saved", SETTINGS)
         return
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UserError, match=r"ONNX needs packages that are not installed \(.*tf2onnx onnxruntime` brings"):
-        export(trained, tmp_path / "network.onnx", 0.5, 0.5)
+        export(trained, tmp_path / "network.onnx", SETTINGS)
     assert not list(tmp_path.iterdir())
 
 

@@ -43,7 +43,7 @@ def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     scorer.detector.compile = lambda **_: None  # it is
     monkeypatch.setattr(inference, "load", lambda folder, side=None: (network, Labels.of(document)))
     monkeypatch.setattr(inference, "Detector", lambda *_: scorer.detector)
-    params = Predict(2, 0.05, 0.5, 0.5, 0.05, False, [1.0], [])
+    params = Predict(2, 0.05, 0.5, True, 0.5, 0.05, False, [1.0], [])
     inference.predict(
         document, lambda side: tmp_path, [tmp_path], params, target := tmp_path / "predictions.json", workers=1
     )

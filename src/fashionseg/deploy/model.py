@@ -30,6 +30,7 @@ class Model:
             batch_size=1,
             score=score,
             nms_iou=0.5,
+            mask_scores=True,
             mask_threshold=0.5,
             attribute_score=attribute_score,
             flip=False,

@@ -125,7 +125,8 @@ class RoIHeads(layers.Layer):
     """Box head, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
 
     attributes: none, linear or conv; attribute_count: its outputs. box_convs: number of 3x3 convolutions in the box
-    head; normed: group norm; class_agnostic_boxes, class_agnostic_masks: the same deltas, one mask filter for all classes.
+    head; normed: group norm; class_agnostic_boxes: the same deltas for all classes; class_agnostic_masks: one mask
+    filter for all classes.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ class Predict:
     batch_size: Count
     score: Share
     nms_iou: Share
+    mask_scores: bool
     mask_threshold: Share
     attribute_score: Share
     flip: bool

@@ -119,7 +119,7 @@ class Predictor:
             for side in sides:
                 network = trained if side == trained.config.side else load(folder, side)[0]
                 labels_of[folder] = labels, network.roi_heads.attributes == "none"
-                detector = Detector(network, params.score, params.nms_iou)
+                detector = Detector(network, params.score, params.nms_iou, params.mask_scores)
                 detector.compile(jit_compile=JIT)
                 self.views += [View(detector, flipped) for flipped in ((False, True) if params.flip else (False,))]
         self.labels, without_attributes = labels_of[folders[0]]

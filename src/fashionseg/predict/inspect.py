@@ -14,7 +14,7 @@ from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
 from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import JIT, MaskRCNN
+from fashionseg.model.mask_rcnn import JIT, MaskRCNN, with_mask_scores
 from fashionseg.predict import inference
 
 BEST = 50  # boxes drawn of each step; more would cover the image
@@ -44,6 +44,9 @@ class Steps(keras.Model):
 
         proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
         class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
+        instances = network.roi_heads.detect(
+            pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
+        )
         moved = box_ops.decode(class_deltas, proposals[:, :, None], box_ops.HEAD_WEIGHTS)
         return {
             "pyramid": pyramid,
@@ -54,9 +57,7 @@ class Steps(keras.Model):
             "proposal_scores": proposal_scores,
             "probabilities": ops.softmax(class_logits, axis=-1),
             "moved": box_ops.clip(moved, sizes),
-            "instances": network.roi_heads.detect(
-                pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
-            ),
+            "instances": with_mask_scores(instances, self.score_threshold),
         }
 
 

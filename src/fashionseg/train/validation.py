@@ -12,7 +12,7 @@ from fashionseg.data.batches import Pictures
 from fashionseg.data.labels import Labels
 from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
 
-SCORE, NMS_IOU, MASK_THRESHOLD = 0.05, 0.5, 0.5  # those of `predict` as params.yaml comes
+SCORE, NMS_IOU, MASK_THRESHOLD, MASK_SCORES = 0.05, 0.5, 0.5, True  # those of `predict` as params.yaml comes
 
 
 class AveragePrecision:
@@ -36,7 +36,7 @@ class AveragePrecision:
         self.document = _sample(document, limit, seed)
         self.pictures = Pictures(self.document, folder, network.config.side, batch_size, workers)
         self.labels = Labels.of(document)
-        self.detector = Detector(network, SCORE, NMS_IOU)
+        self.detector = Detector(network, SCORE, NMS_IOU, MASK_SCORES)
         self.detector.compile(jit_compile=JIT)
 
     def __call__(self, after_batch: Callable[[int, int], None]) -> dict[str, float | None]:
