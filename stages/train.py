@@ -9,7 +9,7 @@ from fashionseg.core.stage import running
 
 def main(train_document: str, val_document: str, images: str, models: str, results: str) -> None:
     config = params.load("seed", "images", "model", "augment", "train", "machine")
-    backend.choose(config.machine.backend)
+    backend.choose(config.machine.backend, config.model.fpn_channels)
     from fashionseg.train import trainer
 
     trainer.train(

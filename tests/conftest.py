@@ -14,9 +14,7 @@ import pytest
 from hypothesis import settings
 
 from competition_folder import Folder
-from fashionseg.core import backend
 
-os.environ.update(backend.SETTINGS | os.environ)  # tests import Keras by themselves
 # XLA compiles in half the time and computes slower: tests compile much and compute little. Numbers stay the same.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # JAX sees two devices, as on a machine with two GPUs: what `trainer.train` trains, it trains on both.

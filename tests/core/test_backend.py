@@ -27,7 +27,7 @@ DOORS |= {
 def environment(monkeypatch):
     """Of this repository, restored afterwards."""
     monkeypatch.chdir(ROOT)
-    for name in ("KERAS_BACKEND", *backend.FOREIGN, *backend.SETTINGS):
+    for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", *backend.FOREIGN):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
@@ -42,12 +42,18 @@ def test_a_backend_of_another_project_is_one_sentence(monkeypatch, door):
 def test_the_variable_wins_over_params_and_others_are_cleared(monkeypatch, before, expected):
     monkeypatch.setenv("KERAS_BACKEND", before)
     monkeypatch.setenv("KERAS_MAX_EPOCHS", "1")
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
     backend.choose("tensorflow")
     assert os.environ["KERAS_BACKEND"] == expected
     assert "KERAS_MAX_EPOCHS" not in os.environ
-    assert [os.environ[name] for name in backend.SETTINGS] == ["1", "1"]
+
+
+@pytest.mark.parametrize(("shell", "channels", "expected"), [(None, 64, "1"), (None, 256, None), ("0", 64, "0")])
+def test_one_dnn_computes_narrow_networks_unless_the_shell_says_otherwise(monkeypatch, shell, channels, expected):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    if shell:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", shell)
+    backend.choose("tensorflow", channels)
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
 
 
 def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
