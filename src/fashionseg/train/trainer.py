@@ -136,7 +136,7 @@ def _batches(
 
 def _start(network: Network, classes: list[str]) -> keras.Model:
     """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
-    begins with a name of `weights_unused` may be left over. classes: their names."""
+    begins with a name of `weights_unused` may be left over, and whose rows for classes of these names are taken."""
     if network.weights in backbones.WEIGHTS:
         return MaskRCNN(network)
     model = MaskRCNN(replace(network, weights="random"))
