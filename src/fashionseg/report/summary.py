@@ -27,7 +27,7 @@ def show() -> None:
     console.print(f"[bold]score[/]  {tuned['value']:.3f}, the competition's, cross-validated")
     for name, path in SEEN:
         console.print(f"  {name:<18} {path}")
-    console.print("next: [bold]dvc exp run -S train.epochs=12[/], then [bold]make compare[/]")
+    console.print("next: [bold]dvc exp run -S train.epochs=20[/], then [bold]make compare[/]")
 
 
 def _number(value: float | None) -> str:
