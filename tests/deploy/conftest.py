@@ -38,7 +38,7 @@ def trained(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def model(trained) -> Model:
-    return fashionseg.load(trained, score=0.2, attribute_score=0.0)
+    return fashionseg.load(trained, score=0.1, attribute_score=0.0)
 
 
 @pytest.fixture
