@@ -36,7 +36,7 @@ def config(seed=3, workers=0, backend="jax", precision="float32", attributes="no
         seed=seed,
         machine=params.Machine(workers, backend, False, checkpoint_steps, None),
         images=Images(64),
-        model=Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, [1.0]),
+        model=Model("resnet50", "imagenet", [], 8, 0, True, 16, 8, 8, attributes, precision, "v1", False, False, [1.0]),
         augment=Augment([{"Fliplr": 0.5}], [1.0, 1.0], 0.0),
         train=section(**train),
     )
