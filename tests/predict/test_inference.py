@@ -99,7 +99,11 @@ def trained(small, tmp_path_factory):
     known = cache(lambda side: load(folder, side))
     compiled = cache(Once)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "load", lambda path, side=None: known(side) if path == folder else load(path, side))
+        patch.setattr(
+            inference,
+            "load",
+            lambda path, side=None: known(side or RECIPE["side"]) if path == folder else load(path, side),
+        )
         patch.setattr(inference, "Detector", compiled)
         yield folder
 

@@ -1,8 +1,9 @@
 """Images in, COCO results out: networks on TTA views (test-time augmentation), masks pasted at the original size."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -27,22 +28,39 @@ from fashionseg.predict.parts import parts_of
 CODE = ("core", "coco", "data", "model", "predict")  # packages that results hang on: those of the deps in dvc.yaml
 
 
+@contextmanager
+def _of_this_version(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}/mask_rcnn.json is of another version of the network ({error}); train again."
+        ) from None
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    if not (folder / "mask_rcnn.json").exists():
+        raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
+    return files.read_json(folder / "mask_rcnn.json")
+
+
+def config_of(folder: Path) -> Network:
+    """The config of a folder's trained network. Raises UserError where there is none of this version."""
+    description = _description(folder)
+    with _of_this_version(folder):
+        return Network(**description["network"])
+
+
 def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
     """The trained network of a folder, for images of `side` pixels or those of the training, and its labels.
 
     Reads only mask_rcnn.json and mask_rcnn.weights.h5. Raises UserError where they are missing or do not fit.
     """
-    if not (folder / "mask_rcnn.json").exists():
-        raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
-    description = files.read_json(folder / "mask_rcnn.json")
-    try:
-        network = Network(**description["network"])
-        network = MaskRCNN(replace(network, side=side or network.side))
+    description = _description(folder)
+    with _of_this_version(folder):
+        config = Network(**description["network"])
+        network = MaskRCNN(replace(config, side=side or config.side))
         labels = Labels.of(description)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder}/mask_rcnn.json is of another version of the network ({error}); train again."
-        ) from None
     heads = network.roi_heads
     for what, ids, count in (
         ("categories", labels.category_ids, heads.classes),
@@ -111,13 +129,12 @@ class Predictor:
         self.views = []
         labels_of = {}
         for folder in folders:
-            trained, labels = load(folder)
             try:
-                sides = params.sides(trained.config.side)
+                sides = params.sides(config_of(folder).side)
             except ValueError as error:
                 raise UserError(f"{error}.") from None
             for side in sides:
-                network = trained if side == trained.config.side else load(folder, side)[0]
+                network, labels = load(folder, side)
                 labels_of[folder] = labels, network.roi_heads.attributes == "none"
                 detector = Detector(network, params.score, params.nms_iou, params.mask_scores)
                 detector.compile(jit_compile=JIT)
