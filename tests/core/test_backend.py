@@ -1,5 +1,6 @@
 """Every door to Keras goes through one function, whatever the shell holds."""
 
+import gc
 import os
 import runpy
 import sys
@@ -61,6 +62,17 @@ def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(UserError, match=r"Keras does not start on jax \(import of keras halted.*keras\.json"):
         backend.choose("jax")
+    assert gc.isenabled()
+
+
+def test_the_garbage_collector_goes_on_but_leaves_what_was_imported_alone():
+    gc.unfreeze()
+    try:
+        backend.choose(keras.backend.backend())
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > len(gc.get_objects())  # these are the younger ones
+    finally:
+        gc.unfreeze()
 
 
 def test_backends_are_those_of_params():
