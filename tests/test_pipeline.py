@@ -54,8 +54,8 @@ def inputs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory, inputs) -> Path:
-    """The repository's files with small params, and `dvc repro` run through."""
+def project(tmp_path_factory, inputs) -> Path:
+    """The repository's files with small params, before the first `dvc repro`."""
     folder = tmp_path_factory.mktemp("pipeline")
     for name in ("plots", "presets", "stages", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,27 +73,66 @@ def pipeline(tmp_path_factory, inputs) -> Path:
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     for command in (["add", "-A"], ["commit", "-q", "-m", "start"]):
         assert run(folder, "git", *who, *command).returncode == 0
-    dvc(folder, "repro")
     return folder
+
+
+# `dvc repro` in parts, each with what it adds to the one before, so that the stage that fails or takes long is seen.
+
+
+@pytest.fixture(scope="module")
+def converted(project) -> Path:
+    dvc(project, "repro", "convert", "ensemble")
+    return project
+
+
+@pytest.fixture(scope="module")
+def trained(converted) -> Path:
+    dvc(converted, "repro", "--single-item", "train")
+    return converted
+
+
+@pytest.fixture(scope="module")
+def predicted(trained) -> Path:
+    dvc(trained, "repro", "--single-item", "predict@val")
+    return trained
+
+
+@pytest.fixture(scope="module")
+def evaluated(predicted) -> Path:
+    dvc(predicted, "repro", "--single-item", "predict@test", "evaluate")
+    return predicted
+
+
+@pytest.fixture(scope="module")
+def pipeline(evaluated) -> Path:
+    dvc(evaluated, "repro")
+    return evaluated
 
 
 def read(path: Path):
     return json.loads(path.read_text())
 
 
-def test_documents_are_coco(pipeline, inputs):
+def test_documents_are_coco(converted, inputs):
     rows = pd.read_csv(inputs / COMPETITION / "train.csv")
-    documents = {name: COCO(pipeline / f"data/coco/{name}.json") for name in ("train", "val", "test")}
+    documents = {name: COCO(converted / f"data/coco/{name}.json") for name in ("train", "val", "test")}
     assert sum(len(document.anns) for document in documents.values()) == len(rows)
     assert [len(document.imgs) for document in documents.values()] == [8, 4, 3]
     areas = rows["EncodedPixels"].map(lambda text: sum(map(int, text.split()[1::2])))
     assert sum(a["area"] for d in documents.values() for a in d.anns.values()) == areas.sum()
 
 
-def test_predictions_are_coco_results(pipeline):
-    found = COCO(pipeline / "data/coco/val.json").loadRes(str(pipeline / "predictions/val.json"))
+def test_the_network_knows_its_classes_and_its_history(trained):
+    network, document = read(trained / "models/mask_rcnn.json"), read(trained / "data/coco/train.json")
+    assert network["categories"] == document["categories"]
+    assert network["network"]["classes"] == len(document["categories"])
+    assert len(pd.read_table(trained / "results/train/plots/metrics/train/loss.tsv")) == 1
+
+
+def test_predictions_are_coco_results(predicted):
+    found = COCO(predicted / "data/coco/val.json").loadRes(str(predicted / "predictions/val.json"))
     sizes = {image["id"]: [image["height"], image["width"]] for image in found.dataset["images"]}
-    attributes = {attribute["id"] for attribute in read(pipeline / "data/coco/val.json")["attributes"]}
+    attributes = {attribute["id"] for attribute in read(predicted / "data/coco/val.json")["attributes"]}
     for result in found.dataset["annotations"]:
         assert result["segmentation"]["size"] == sizes[result["image_id"]]
         assert 0 < result["score"] <= 1
@@ -101,10 +140,14 @@ def test_predictions_are_coco_results(pipeline):
         assert len(result["attribute_scores"]) == len(result["attribute_ids"])
 
 
-def test_metrics_and_plots_are_there(pipeline):
-    metrics = read(pipeline / "metrics/evaluate.json")
+def test_the_network_is_scored(evaluated):
+    metrics = read(evaluated / "metrics/evaluate.json")
     assert set(metrics) >= {"segm", "bbox"}
     assert set(metrics["segm"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
+
+
+def test_metrics_and_plots_are_there(pipeline):
+    metrics = read(pipeline / "metrics/evaluate.json")
     assert read(pipeline / "metrics/tune.json").keys() >= {"value", "score", "rule"}
     shown = json.loads(dvc(pipeline, "metrics", "show", "--json"))
     assert shown[""]["data"]["metrics/evaluate.json"]["data"] == metrics
@@ -217,13 +260,15 @@ def session(folder: Path, **settings) -> str:
     return done.stdout
 
 
-def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, inputs, tmp_path):
-    """The first session has no time; the next finds what an earlier one made."""
+@pytest.fixture
+def stopped(pipeline, inputs, tmp_path) -> dict:
+    """A session that had no time; settings of the next one, with its output mounted. What an earlier session made is
+    added: this one made nothing."""
     dvc(pipeline, "repro")  # other tests leave an experiment's submission
-    first, second = tmp_path / "first", tmp_path / "second"
-    for path in (first, second, inputs / "notebooks/someone/fashionseg"):
-        path.mkdir(parents=True)
     settings = {"CODE": str(pipeline), "INPUT": str(inputs), "CHANGES": {"evaluate": {"pictures": 3}}}
+    first = tmp_path / "first"
+    for path in (first, inputs / "notebooks/someone/fashionseg"):
+        path.mkdir(parents=True)
     assert "Out of time" in session(first, HOURS=1e-9, **settings)
     assert not (first / "working/submission.csv").exists()
     state = inputs / "notebooks/someone/fashionseg/fashionseg.tar"
@@ -231,12 +276,16 @@ def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, inputs, tmp_p
     with tarfile.open(state, "a") as tar:
         for name in ("dvc.lock", ".dvc/cache"):
             tar.add(pipeline / name, name)
-    said = session(second, HOURS=1.0, **settings)
+    return settings
+
+
+def test_the_kaggle_notebook_goes_on_in_the_next_session(pipeline, stopped, tmp_path):
+    said = session(tmp_path, HOURS=1.0, **stopped)
     assert "going on from" in said
     assert "submission.csv is there" in said
-    files = [folder / "submission.csv" for folder in (second / "working", pipeline / "submissions")]
+    files = [folder / "submission.csv" for folder in (tmp_path / "working", pipeline / "submissions")]
     assert files[0].read_bytes() == files[1].read_bytes()
-    log = (second / "working/run.log").read_text()
+    log = (tmp_path / "working/run.log").read_text()
     assert re.findall("Running stage '(.*)'", log) == ["source", "evaluate", "report"]
 
 

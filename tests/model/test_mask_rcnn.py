@@ -91,16 +91,21 @@ def test_the_loss_is_the_sum_of_all_losses(bench):
     assert {id(variable) for variable in bench.network.trainable_variables} <= {id(v) for v in bench.moved()}
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="100 steps of the numbers that the golden test compares")
-def test_it_learns_boxes_classes_and_masks(monkeypatch):
-    """Fitted to one batch of six instances it finds them, each with its class, its mask and its attributes."""
+@pytest.fixture
+def fitted(monkeypatch) -> Bench:
+    """To one batch of six instances."""
     monkeypatch.setattr(backbones, "build", lambda *arguments: backbone(*arguments, width=16))
     monkeypatch.setattr(roi_heads, "DENSE", 64)
     bench = Bench(network(**LINEAR, fpn_channels=16, proposals=24, rois=64), rate=4e-3)
-    batch = make_batch()
-    bench.network.fit(Repeated(batch, 100), verbose=0)
+    bench.network.fit(Repeated(make_batch(), 100), verbose=0)
+    return bench
 
-    found, boxes, masks, attributes = bench.detect(batch, 0.3), [], [], []
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="100 steps of the numbers that the golden test compares")
+def test_it_learns_boxes_classes_and_masks(fitted):
+    """It finds them, each with its class, its mask and its attributes."""
+    batch = make_batch()
+    found, boxes, masks, attributes = fitted.detect(batch, 0.3), [], [], []
     for image, slot in np.argwhere(batch["classes"]):
         same = np.flatnonzero(found["classes"][image] == batch["classes"][image, slot])
         ious = coco_mask.iou(xywh(found["boxes"][image][same]), xywh(batch["boxes"][image, slot][None]), [0])

@@ -272,11 +272,16 @@ def test_networks_of_other_labels_are_not_fused(trained, tmp_path):
         inference.Predictor([trained, tmp_path / "other"], SETTINGS)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
-def test_the_exported_network_gives_the_same_without_this_package(predictor, trained, image, tmp_path, monkeypatch):
+@pytest.fixture
+def saved_model(trained, tmp_path) -> Path:
     from fashionseg.predict.export import export
 
     export(trained, tmp_path / "saved", SETTINGS)
+    return tmp_path / "saved"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
+def test_the_exported_network_gives_the_same_without_this_package(predictor, saved_model, image, monkeypatch):
     batch = padded([pictures.resized(image, 64)] * 2, 64)
     batch["images"] = batch["images"].astype(np.float32)
     expected = predictor.views[0].detector.predict_on_batch(batch)
@@ -285,14 +290,14 @@ def test_the_exported_network_gives_the_same_without_this_package(predictor, tra
     with monkeypatch.context() as patch:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("fashionseg", "keras")]:
             patch.setitem(sys.modules, name, None)  # to import it fails
-        saved = tf.saved_model.load(tmp_path / "saved")
+        saved = tf.saved_model.load(saved_model)
         found = saved.serve({name: tf.constant(values) for name, values in batch.items()})
         one = saved.serve({name: tf.constant(values[:1]) for name, values in batch.items()})
     assert set(found) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-5)
         np.testing.assert_allclose(one[name], values[:1], atol=1e-5)
-    assert b"PyFunc" not in (tmp_path / "saved" / "saved_model.pb").read_bytes()  # which this process alone could run
+    assert b"PyFunc" not in (saved_model / "saved_model.pb").read_bytes()  # which this process alone could run
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports ONNX by TensorFlow")

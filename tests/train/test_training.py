@@ -117,18 +117,24 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, child, r
 RICH = {"schedule": "cosine", "ema": 0.7, "accumulate": 3, "backbone_rate": 0.5, "heads_only": 0.2, "log_steps": 1}
 
 
+@pytest.fixture
+def rich(tmp_path_factory) -> Path:
+    """A training with all that a checkpoint has to hold."""
+    folder = tmp_path_factory.mktemp("rich")
+    train(folder, config(**RICH))
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("where", "changes"),
-    [("train", {}), ("test", {}), ("train", RICH)],
+    ("where", "changes", "other"),
+    [("train", {}, "undisturbed"), ("test", {}, "undisturbed"), ("train", RICH, "rich")],
     ids=["steps", "validation", "all"],
 )
-def test_a_terminated_training_goes_on_as_if_nothing_had_happened(tmp_path, request, monkeypatch, where, changes):
+def test_a_terminated_training_goes_on_as_if_nothing_had_happened(
+    tmp_path, request, monkeypatch, where, changes, other
+):
     """In the midst of an epoch and of a gradient, and in the validation."""
-    undisturbed = request.getfixturevalue("undisturbed")
-    if changes:
-        undisturbed = tmp_path / "undisturbed"
-        undisturbed.mkdir()
-        train(undisturbed, config(**changes))
+    undisturbed = request.getfixturevalue(other)
 
     def killed(self, batch, logs):
         if self.epoch == "epoch 2/3":
