@@ -159,7 +159,17 @@ def predict(options: argparse.Namespace) -> None:
     from fashionseg.predict import inference
     from fashionseg.predict.config import Predict
 
-    settings = Predict(4, 0.05, 0.5, True, 0.5, 0.05, flip=False, scales=[1.0], models=[])
+    settings = Predict(
+        batch_size=4,
+        score=0.05,
+        nms_iou=0.5,
+        mask_scores=True,
+        mask_threshold=0.5,
+        attribute_score=0.05,
+        flip=False,
+        scales=[1.0],
+        models=[],
+    )
     document = json.loads((options.run / "data/coco/val.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
         description = json.loads((options.run / "models/mask_rcnn.json").read_text())

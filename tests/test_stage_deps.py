@@ -98,7 +98,7 @@ def test_a_param_repeats_what_reads_it(repo):
     assert set_to("tune", "trees", 7) == {"tune", "report"}
     assert set_to("submission", "min_area", 7) == {"tune", "submit", "report"}
     assert set_to("evaluate", "pictures", 7) == {"evaluate", "report"}
-    assert set_to("predict", "flip", True) == {"predict@val", "predict@test", "report"}
+    assert set_to("predict", "flip", False) == {"predict@val", "predict@test", "report"}
     assert set_to("predict", "models", ["first"]) == {"ensemble", "predict@val", "predict@test", "report"}
 
 

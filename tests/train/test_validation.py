@@ -41,9 +41,20 @@ def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     scorer = AveragePrecision(network, document, tmp_path, batch_size=2, limit=3, seed=0, workers=0)
     assert scorer(lambda *_: None) == {"AP": None, "AP50": None}
     scorer.detector.compile = lambda **_: None  # it is
+    monkeypatch.setattr(inference, "config_of", lambda folder: network.config)
     monkeypatch.setattr(inference, "load", lambda folder, side=None: (network, Labels.of(document)))
     monkeypatch.setattr(inference, "Detector", lambda *_: scorer.detector)
-    params = Predict(2, 0.05, 0.5, True, 0.5, 0.05, False, [1.0], [])
+    params = Predict(
+        batch_size=2,
+        score=0.05,
+        nms_iou=0.5,
+        mask_scores=True,
+        mask_threshold=0.5,
+        attribute_score=0.05,
+        flip=False,
+        scales=[1.0],
+        models=[],
+    )
     inference.predict(
         document, lambda side: tmp_path, [tmp_path], params, target := tmp_path / "predictions.json", workers=1
     )

@@ -19,7 +19,7 @@ from fashionseg.model.weights import read_state_dict
 MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head.deltas", "mask_head.logits")
 # The layers that have rows of numbers for each class, box_head.* as columns.
 BY_CLASS = ("box_head.class_logits", "box_head.deltas", "mask_head.logits")
-BACKGROUND = "background"
+BACKGROUND = "__background__"  # as torchvision calls it; a class of the data may be called "background"
 # By COCO's ids from 1 on, as torchvision's files have them; Matterport's are without the gaps.
 COCO = re.split(
     ", ",
