@@ -104,9 +104,15 @@ def evaluated(predicted) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pipeline(evaluated) -> Path:
-    dvc(evaluated, "repro")
+def submitted(evaluated) -> Path:
+    dvc(evaluated, "repro", "--single-item", "tune", "submit")
     return evaluated
+
+
+@pytest.fixture(scope="module")
+def pipeline(submitted) -> Path:
+    dvc(submitted, "repro")
+    return submitted
 
 
 def read(path: Path):
@@ -146,6 +152,20 @@ def test_the_network_is_scored(evaluated):
     assert set(metrics["segm"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
 
 
+def test_the_submission_holds_every_test_image(submitted, inputs):
+    rows = pd.read_csv(submitted / "submissions/submission.csv", keep_default_na=False)
+    sample = pd.read_csv(inputs / COMPETITION / "sample_submission.csv")
+    assert rows["ImageId"].drop_duplicates().tolist() == sample["ImageId"].tolist()
+
+
+def test_only_attributes_seen_in_training_can_be_submitted(submitted):
+    seen = {}
+    for annotation in read(submitted / "data/coco/train.json")["annotations"]:
+        seen.setdefault(str(annotation["category_id"]), set()).update(annotation["attribute_ids"])
+    pairs = read(submitted / "results/postprocessing.json")["attribute_pairs"]
+    assert {category: set(ids) for category, ids in pairs.items()} == {c: ids for c, ids in seen.items() if ids}
+
+
 def test_metrics_and_plots_are_there(pipeline):
     metrics = read(pipeline / "metrics/evaluate.json")
     assert read(pipeline / "metrics/tune.json").keys() >= {"value", "score", "rule"}
@@ -177,20 +197,6 @@ def rows(spec) -> list[dict]:
         {name.replace("dvc_inferred_y_value", "value"): plain(row[name]) for name in row.keys() - APART}
         for row in spec["data"]["values"]
     ]
-
-
-def test_the_submission_holds_every_test_image(pipeline, inputs):
-    rows = pd.read_csv(pipeline / "submissions/submission.csv", keep_default_na=False)
-    sample = pd.read_csv(inputs / COMPETITION / "sample_submission.csv")
-    assert rows["ImageId"].drop_duplicates().tolist() == sample["ImageId"].tolist()
-
-
-def test_only_attributes_seen_in_training_can_be_submitted(pipeline):
-    seen = {}
-    for annotation in read(pipeline / "data/coco/train.json")["annotations"]:
-        seen.setdefault(str(annotation["category_id"]), set()).update(annotation["attribute_ids"])
-    pairs = read(pipeline / "results/postprocessing.json")["attribute_pairs"]
-    assert {category: set(ids) for category, ids in pairs.items()} == {c: ids for c, ids in seen.items() if ids}
 
 
 def test_pictures_are_on_the_disk_once(pipeline, inputs):
