@@ -29,6 +29,7 @@ CHANGES = {
     "split": {"folds": 3},
     "images": {"side": 64},
     "machine": {"workers": 1},
+    "predict": {"scales": [1.0]},
     "tune": {"formula": "jaccard", "folds": 2, "trees": 5},  # for precision one instance an image is enough
     "submission": {"min_area": 4},
 }

@@ -192,9 +192,9 @@ def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
     ],
 )
 def test_views_are_refused_before_the_training(write, scales, sentence):
-    assert "scales: [1.2]" in WHOLE
+    assert "scales: [1.0, 1.2]" in WHOLE
     with pytest.raises(UserError, match=sentence):
-        params.load("seed", path=write(WHOLE.replace("scales: [1.2]", f"scales: {scales}")))
+        params.load("seed", path=write(WHOLE.replace("scales: [1.0, 1.2]", f"scales: {scales}")))
 
 
 def test_params_without_the_right_to_them_are_no_broken_ones(monkeypatch):

@@ -25,7 +25,7 @@ CHANGES = {
     "images": {"side": 64},
     "model": {"fpn_channels": 16, "proposals": 16, "detections": 10},
     "train": {"epochs": 1, "rois": 8, "warmup_steps": 2},
-    "predict": {"score": 0.0},
+    "predict": {"score": 0.0, "scales": [1.0]},
     "evaluate": {"pictures": 4},
     "tune": {"trees": 10},
 }

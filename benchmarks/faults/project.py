@@ -24,7 +24,7 @@ PARAMS = {
     "images": {"side": 64},
     "model": {"fpn_channels": 16, "proposals": 16, "detections": 10},
     "train": {"epochs": 4, "rois": 8, "accumulate": 2, "ema": 0.9, "warmup_steps": 2, "validate_epochs": 1},
-    "predict": {"score": 0.01},
+    "predict": {"score": 0.01, "scales": [1.0]},
     "evaluate": {"pictures": 2},
     "tune": {"trees": 5},
 }
