@@ -258,7 +258,7 @@ def test_training_in_16_bits(half):
     assert scaled == (half.precision == "mixed_float16")
     batch = make_batch()
     fixed = "loss" if isinstance(half.network, Shares) else "objectness"  # of the same sample each step
-    losses = [half.step(batch)[fixed] for _ in range(12)]
+    losses = [half.step(batch)[fixed] for _ in range(20)]  # 0.68 of the first at most in ten seeds; after 12 steps 0.94
     assert losses[-1] < 0.95 * losses[0]
     assert int(ops.convert_to_numpy(half.network.optimizer.iterations)) > 6  # float16 skips some, to find the scale
     assert all(np.isfinite(ops.convert_to_numpy(variable)).all() for variable in half.network.variables)
