@@ -175,7 +175,8 @@ def ours(options: argparse.Namespace, task: str) -> Side:
     import keras
     import numpy as np
 
-    from fashionseg.model.mask_rcnn import JIT, Detector
+    from fashionseg.model.device import compile_steps
+    from fashionseg.model.mask_rcnn import Detector
 
     network = r50_fpn(options, {"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision])
     image, boxes, classes = picture(options.side)
@@ -198,11 +199,11 @@ def ours(options: argparse.Namespace, task: str) -> Side:
     # Both give numbers, not promises: there is nothing to wait for.
     about = f"{keras.backend.backend()} on {keras.distribution.list_devices()[0]}, {options.precision}"
     if task == "training":
-        network.compile(keras.optimizers.SGD(1e-4, 0.9), jit_compile=JIT)
+        compile_steps(network, optimizer=keras.optimizers.SGD(1e-4, 0.9))
         return Side(about, lambda: network.train_on_batch(batch), lambda: None, peak)
     network.roi_heads.box_head.class_logits.bias.assign(CLASS_LOGITS)
     detector = Detector(network, SCORE_THRESHOLD, 0.5)
-    detector.compile(jit_compile=JIT)
+    compile_steps(detector)
     seen = {name: batch[name] for name in ("images", "sizes")}
     return Side(about, lambda: detector.predict_on_batch(seen), lambda: None, peak)
 

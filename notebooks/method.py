@@ -55,7 +55,7 @@ names = [category["name"] for category in truth["categories"]]
 
 # %% [markdown]
 # ## 1. The picture
-# Resized so that its long side is `images.side`, padded at the right and bottom to a square: batches need one shape.
+# Resized so that its long side is `images.side`, padded at the right and bottom, here to a square.
 
 # %%
 record = truth["images"][PICTURE]

@@ -80,12 +80,12 @@ def make(data, **options):
 
 
 def pasted(batch, row):
-    """Masks of one picture as bitmaps (n, S, S), put back into their boxes."""
+    """Masks of one picture as bitmaps (n, H, W), put back into their boxes."""
     found = []
     for box, label, mask in zip(batch["boxes"][row], batch["classes"][row], batch["masks"][row], strict=True):
         if label:
             x1, y1, x2, y2 = box.astype(int)
-            canvas = np.zeros((batch["images"].shape[1],) * 2, bool)
+            canvas = np.zeros(batch["images"].shape[1:3], bool)
             canvas[y1:y2, x1:x2] = cv2.resize(mask * 255, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR) > 127
             found.append(canvas)
     return found

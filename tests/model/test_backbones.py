@@ -13,7 +13,7 @@ from tiny import DENSE, SMALL, make_batch
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import backbones, roi_heads
-from fashionseg.model.mask_rcnn import JIT
+from fashionseg.model.device import compile_steps
 from fashionseg.model.weights import read_state_dict
 from fashionseg.train.checkpoint import Checkpoints, State
 from networks import mask_rcnn
@@ -83,7 +83,7 @@ def pooled(model) -> keras.Model:
     """The means of its maps, to be trained with a loss of any kind."""
     features = [keras.layers.GlobalAveragePooling2D()(feature) for feature in model.outputs]
     network = keras.Model(model.input, keras.layers.Concatenate(dtype="float32")(features))
-    network.compile(keras.optimizers.SGD(1e-3), "mse", jit_compile=JIT)
+    compile_steps(network, optimizer=keras.optimizers.SGD(1e-3), loss="mse")
     network.optimizer.build(network.trainable_variables)
     return network
 
@@ -246,7 +246,8 @@ def test_resnet50_is_the_network_of_the_preset(monkeypatch):
     learned = {variable.path.split("/")[0] for variable in model.trainable_variables}
     assert not {name for name in learned if "bn" in name or name.startswith(("conv1", "stack0"))}
     assert len(learned) == 3 * (4 + 6 + 3) + 3  # three convolutions a block, one shortcut a stage
-    assert [output.shape[1:3] for output in model.outputs] == [(24, 24), (12, 12), (6, 6), (3, 3)]
+    shapes = model.compute_output_shape((1, 96, 64, 3))
+    assert [shape[1:3] for shape in shapes] == [(24, 16), (12, 8), (6, 4), (3, 2)]
 
 
 def test_a_preset_folder_with_its_own_scaling(tmp_path):
@@ -363,6 +364,10 @@ def test_keras_hub_feature_maps_by_stride(kind, drawn_by_numpy, tmp_path):
     write_preset(kind, folder)
     model = backbones.build(folder, "random", 1, 64)
     assert [shape[1] for shape in model.compute_output_shape((1, 64, 64, 3))] == [16, 8, 4, 2]
+    if kind == "MiT":
+        assert model.input.shape == (None, 64, 64, 3)
+    else:
+        assert [shape[1:3] for shape in model.compute_output_shape((1, 64, 32, 3))] == [(16, 8), (8, 4), (4, 2), (2, 1)]
     learned = [variable.trainable for variable in model.variables]
     assert {*learned} == {True, False}
     model.save_weights(tmp_path / "model.weights.h5")

@@ -7,7 +7,8 @@ from keras.backend import standardize_dtype
 
 from fashionseg.model import attribute_heads, backbones, initializers, roi_heads, sampling
 from fashionseg.model.config import Network
-from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+from fashionseg.model.device import compile_steps
+from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 from fashionseg.model.rpn import RegionProposals
 from networks import USUAL
 
@@ -149,10 +150,10 @@ class Bench:
 
         network.first_stage = counted
         adam = optimizers.Adam(rate)
-        network.compile(adam, jit_compile=JIT)
+        compile_steps(network, optimizer=adam)
         network.optimizer.build(network.trainable_variables)  # else TensorFlow traces the first step twice
         self.detector = Adjustable(network)
-        self.detector.compile(jit_compile=JIT)
+        compile_steps(self.detector)
         self.state = [*network.variables, *network.optimizer.variables]
         self.start = self.values()
         self.seed = ops.convert_to_numpy(network.seed_generator.state)

@@ -20,12 +20,13 @@ from fashionseg.__main__ import main
 from fashionseg.coco import masks
 from fashionseg.core import digests, files, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import samples
+from fashionseg.data import samples, shapes
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
 from fashionseg.model import backbones, device, roi_heads
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import JIT, Detector
+from fashionseg.model.device import compile_steps
+from fashionseg.model.mask_rcnn import Detector
 from fashionseg.predict import inference, inspect
 from fashionseg.predict.config import Predict
 from fashionseg.predict.parts import Parts
@@ -97,21 +98,15 @@ def trained(small, tmp_path_factory):
     files.write_json(folder / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES})
     load = inference.load
     known = cache(lambda side: load(folder, side))
-    compiled = cache(Once)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             inference,
             "load",
             lambda path, side=None: known(side or RECIPE["side"]) if path == folder else load(path, side),
         )
-        patch.setattr(inference, "Detector", compiled)
+        patch.setattr(inference, "Detector", cache(Detector))
+        patch.setattr(inference, "compile_steps", cache(compile_steps))
         yield folder
-
-
-class Once(Detector):
-    def compile(self, **kwargs):
-        if not self.compiled:
-            super().compile(**kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +193,7 @@ def test_an_array_and_a_file_give_the_same(predictor, trained, image, tmp_path):
 
 def test_a_flipped_view_of_a_flipped_image_equals_the_plain_view(predictor, image):
     (plain,) = predictor.views
-    mirrored = inference.View(plain.detector, flipped=True)
+    mirrored = inference.View(plain.detector, 64, flipped=True)
     (expected,) = plain.detect(padded([pictures.resized(image, 64)], 64))
     (found,) = mirrored.detect(padded([pictures.resized(image, 64)[:, ::-1]], 64))
     np.testing.assert_allclose(found["scores"], expected["scores"])
@@ -212,6 +207,28 @@ FLIP = np.array([[0, 0, -1, 0], [0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])  # x
 def test_fusing_a_network_with_itself_changes_nothing(predictor, trained, image):
     twice = inference.Predictor([trained, trained], SETTINGS)
     assert twice(image) == predictor(image)
+
+
+def test_images_of_a_shape_share_a_batch(predictor, trained, image, tmp_path, monkeypatch):
+    """Each has the results of its own shape, in one place."""
+    monkeypatch.setattr(shapes, "COMPILATION", 0.1)
+    sizes = [(40, 80) if number % 2 else (60, 60) for number in range(6)]
+    document = {"images": []}
+    for number, (height, width) in enumerate(sizes):
+        document["images"].append({"id": 9 - number, "file_name": f"{number}.png", "height": height, "width": width})
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.roll(image, 7 * number, axis=1)[:height, :width, ::-1])
+    found = predicted(tmp_path, document, [trained], SETTINGS)
+    expected = []
+    for number in (0, 2, 1, 3, 4, 5):  # batches are of two images of a shape, in the order of their first ones
+        height, width = sizes[number]
+        picture = pictures.resized(np.roll(image, 7 * number, axis=1)[:height, :width], 64)
+        (detections,) = predictor.detect({64: padded([picture], *((32, 64) if number % 2 else (64, 64)))})
+        of_image = inference.coco_results(detections, (height, width), predictor.labels, SETTINGS)
+        expected += [{"image_id": 9 - number, **result} for result in of_image]
+    assert len({result["image_id"] for result in expected}) > 3
+    assert [result["image_id"] for result in found] == [result["image_id"] for result in expected]
+    np.testing.assert_allclose([r["score"] for r in found], [r["score"] for r in expected], atol=1e-5)
+    np.testing.assert_allclose([r["bbox"] for r in found], [r["bbox"] for r in expected], atol=0.02)
 
 
 def test_tta_views_are_flips_and_scales_of_each_network(trained, image):
@@ -410,7 +427,7 @@ def test_what_is_drawn_is_what_the_network_finds(predictor, image):
     network, batch = detector.network, padded([pictures.resized(image, 64)] * SETTINGS.batch_size, 64)
     assert SETTINGS.nms_iou == inspect.NMS_IOU
     steps = inspect.Steps(network, SETTINGS.score)
-    steps.compile(jit_compile=JIT)
+    compile_steps(steps)
     found, instances = steps.predict_on_batch(batch), detector.predict_on_batch(batch)
     assert (instances["classes"] > 0).any()
     for name, values in instances.items():

@@ -16,6 +16,8 @@ LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
 class Tiny(keras.Model):
     """As MaskRCNN: a batch in, a dict of scalar losses out, random numbers in between."""
 
+    square = False
+
     def __init__(self, side=8, seed=1, width=4, precision="float32", **kwargs):
         super().__init__(dtype=precision, autocast=False)
         self.backbone = keras.layers.Dense(width, kernel_initializer=keras.initializers.GlorotUniform(seed))
@@ -40,7 +42,8 @@ class Tiny(keras.Model):
 
 
 class TinyBatches(keras.utils.PyDataset):
-    """As data.batches.Batches, of noise that follows from seed and epoch; `shift` is added to every loss of a step."""
+    """As data.batches.Batches, of noise that follows from seed and epoch, the third in another shape; `shift` is added
+    to every loss of a step."""
 
     batch_size = 2
     names = ("shirt", "shoe")
@@ -60,8 +63,9 @@ class TinyBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         random = np.random.default_rng([self.seed, self.epoch, index])
+        height = self.side // 2 if index == 2 else self.side
         return {
-            "images": random.uniform(0, 255, (2, self.side, self.side, 3)).astype("float32"),
+            "images": random.uniform(0, 255, (2, height, self.side, 3)).astype("float32"),
             "sizes": np.full((2, 2), self.side, np.int32),
             "boxes": np.tile(np.array([1, 1, self.side - 1, self.side - 2], np.float32), (2, 1, 1)),
             "classes": np.ones((2, 1), np.int32),

@@ -63,7 +63,7 @@ def test_history_holds_what_keras_sees(repository):
     )
     validation = TinyBatches(steps=2, seed=5)
     history = model.fit(
-        batches, validation_data=validation, epochs=3, shuffle=False, verbose=0, callbacks=[follow]
+        loop.of_any_shape(batches), validation_data=validation, epochs=3, shuffle=False, verbose=0, callbacks=[follow]
     ).history
     for name in ("loss", *LOSSES):
         for subset, prefix in (("train", ""), ("eval", "val_")):

@@ -9,6 +9,7 @@ from small import Tiny, TinyBatches, fit, values
 from fashionseg.core.errors import UserError
 from fashionseg.model.device import data_parallel
 from fashionseg.train.checkpoint import Checkpoints, State, checkpoints_in
+from fashionseg.train.loop import of_any_shape
 
 SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [0.02, 0.01, 0.001])
 
@@ -26,7 +27,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path):
     results.mkdir()
     (results / "history").write_text("of two epochs")
     model = compiled()
-    model.fit(TinyBatches(), epochs=2, shuffle=False, verbose=0)
+    model.fit(of_any_shape(TinyBatches()), epochs=2, shuffle=False, verbose=0)
     state = State(epoch=2, step=3, seconds=1 / 3, logged_step=1, logged_sums={"loss": 0.1})
     Checkpoints(folder, results).save(model, state)
     assert [path.name for path in folder.iterdir()] == ["epoch-0002-step-000003"]
@@ -60,12 +61,12 @@ def test_a_training_of_two_devices_goes_on_on_one(tmp_path):
     model, again = compiled(), compiled(seed=2)
     with data_parallel(2).scope():
         shared = compiled()
-        shared.fit(TinyBatches(), shuffle=False, verbose=0)
+        shared.fit(of_any_shape(TinyBatches()), shuffle=False, verbose=0)
     assert len(shared.head.kernel.value.sharding.device_set) == 2
     Checkpoints(tmp_path / "checkpoint", tmp_path / "results").save(shared, State(1))
     Checkpoints(tmp_path / "checkpoint", tmp_path / "results").restore(again)
-    again.fit(TinyBatches(), initial_epoch=1, epochs=2, shuffle=False, verbose=0)
-    model.fit(TinyBatches(), epochs=2, shuffle=False, verbose=0)
+    again.fit(of_any_shape(TinyBatches()), initial_epoch=1, epochs=2, shuffle=False, verbose=0)
+    model.fit(of_any_shape(TinyBatches()), epochs=2, shuffle=False, verbose=0)
     for expected, got in zip(values(model.variables), values(again.variables), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
 

@@ -1,4 +1,4 @@
-"""Padded batches of fixed shape for Keras, prefetched by worker processes.
+"""Padded batches for Keras, of few shapes, prefetched by worker processes.
 
 Keras' own prefetching is not used: `use_multiprocessing` forks a process with TensorFlow or JAX threads in every epoch,
 and threads block each other on the GIL; both were slower than no workers, these are faster (benchmarks/batches.py).
@@ -19,9 +19,9 @@ import keras
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor
 
-from fashionseg.core import documents
+from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
-from fashionseg.data import augment, repeats, samples
+from fashionseg.data import augment, repeats, samples, shapes
 from fashionseg.data.config import NONE, Augment
 from fashionseg.data.labels import Labels
 from fashionseg.data.samples import MASK_SIDE, Sample, Source
@@ -32,17 +32,24 @@ Batch = dict[str, np.ndarray]
 
 
 class Pictures(keras.utils.PyDataset):
-    """The images of a COCO document in its order, for prediction: batches of images and sizes.
+    """The images of a COCO document, for prediction: batches of images and sizes.
 
     document: the document or its path; images: the folder that file_name is relative to; side in pixels. An item is a
-    dict of images (B, S, S, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, height and
-    width without padding. Shapes are fixed: the last batch is filled up with the first images, so only the first
-    len(records) rows of predictions count. workers: processes that prefetch, 0 for none; they and the order of calls do
-    not change an item. Raises UserError without images.
+    dict of images (B, H, W, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, height and
+    width without padding. The longer of H and W is `side`. Images of about the same aspect share a batch (`shapes`), or
+    all are in squares with `square`; the aspects fix which, not the side. The last batch of a shape is filled up with
+    others: `records_of` names those that count. workers: processes that prefetch, 0 for none; they and the order of
+    calls do not change an item. Raises UserError without images.
     """
 
     def __init__(
-        self, document: dict[str, Any] | str | Path, images: str | Path, side: int, batch_size: int, workers: int = 0
+        self,
+        document: dict[str, Any] | str | Path,
+        images: str | Path,
+        side: int,
+        batch_size: int,
+        workers: int = 0,
+        square: bool = False,
     ):
         super().__init__(workers=1)  # Keras' own; 1 means none
         document = document if isinstance(document, dict) else documents.read(document)
@@ -53,12 +60,24 @@ class Pictures(keras.utils.PyDataset):
         self.side = side
         self.batch_size = batch_size
         self.processes = workers
-        self._plan: tuple[np.ndarray, np.ndarray] | None = None
+        sizes = np.array([[record["height"], record["width"]] for record in self.records])
+        fitted = np.array([pictures.fit(*size, side) for size in sizes.tolist()])
+        self._groups = np.full(len(sizes), shapes.SQUARE) if square else shapes.groups(sizes)
+        self.shapes = {
+            group: (side, side) if group == shapes.SQUARE else shapes.shape(fitted[self._groups == group], side)
+            for group in np.unique(self._groups).tolist()
+        }
+        self._plan: list[shapes.Rows] | None = None
         self._under_way: dict[int, list[Future[Any]]] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return -(-len(self._planned()[0]) // self.batch_size)
+        return len(self._planned())
+
+    def records_of(self, index: int) -> list[dict[str, Any]]:
+        """The records of a batch's first rows; the others only fill it."""
+        rows = self._planned()[index]
+        return [self.records[image] for image in rows.images[: rows.count]]
 
     def names_of(self, index: int) -> list[str]:
         """The file names of a batch's images."""
@@ -81,18 +100,17 @@ class Pictures(keras.utils.PyDataset):
     def _order(self) -> np.ndarray:
         return np.arange(len(self.records))
 
-    def _planned(self) -> tuple[np.ndarray, np.ndarray]:
-        """The images of an epoch in order, and how often each came before."""
+    def _planned(self) -> list[shapes.Rows]:
+        """The batches of an epoch."""
         if self._plan is None:
             order = self._order()
-            self._plan = order, repeats.times_before(order)
+            self._plan = shapes.batches(order, repeats.times_before(order), self._groups, self.batch_size)
         return self._plan
 
     def _chosen(self, index: int) -> tuple[list[int], list[int]]:
         """The images of a batch, and how often each came before in this epoch."""
-        order, before = self._planned()
-        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size) % len(order)
-        return order[places].tolist(), before[places].tolist()
+        rows = self._planned()[index]
+        return rows.images.tolist(), rows.before.tolist()
 
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
         """The function and plain arguments that read each image of a batch."""
@@ -102,8 +120,9 @@ class Pictures(keras.utils.PyDataset):
         record = self.records[image]
         return samples.read, self.images / record["file_name"], record["height"], record["width"], self.side
 
-    def _batch(self, index: int, pictures: list[np.ndarray]) -> Batch:
-        return padded(pictures, self.side)
+    def _batch(self, index: int, read: list[np.ndarray]) -> Batch:
+        group = self._groups[self._planned()[index].images[0]]
+        return padded(read, *self.shapes[group])
 
 
 class Batches(Pictures):
@@ -133,9 +152,10 @@ class Batches(Pictures):
         shuffle: bool = False,
         repeat_threshold: float = 0.0,
         workers: int = 0,
+        square: bool = False,
     ):
         document = document if isinstance(document, dict) else documents.read(document)
-        super().__init__(document, images, side, batch_size, workers)
+        super().__init__(document, images, side, batch_size, workers, square=square)
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
         self.augmentation = augmentation
@@ -177,7 +197,9 @@ class Batches(Pictures):
     def _order(self) -> np.ndarray:
         if not self.shuffle:
             return super()._order()
-        counts = repeats.counts(self._repeats, np.random.default_rng([self.seed, self.epoch, 1]))
+        counts, random = np.ones(len(self.records), int), np.random.default_rng([self.seed, self.epoch, 1])
+        for group in self.shapes:  # each by itself, so that it has as many batches in every epoch
+            counts[self._groups == group] = repeats.counts(self._repeats[self._groups == group], random)
         images = np.repeat(np.arange(len(self.records)), counts)
         return np.random.default_rng([self.seed, self.epoch]).permutation(images)
 
@@ -219,12 +241,13 @@ class Batches(Pictures):
         return batch
 
 
-def padded(pictures: Sequence[np.ndarray], side: int) -> Batch:
-    """A batch of images (B, side, side, 3) and sizes from pictures (h, w, 3) of at most `side` pixels."""
-    images = np.full((len(pictures), side, side, 3), augment.GREY, np.uint8)
-    for square, picture in zip(images, pictures, strict=True):
-        square[: picture.shape[0], : picture.shape[1]] = picture
-    return {"images": images, "sizes": np.array([picture.shape[:2] for picture in pictures], np.int32)}
+def padded(read: Sequence[np.ndarray], height: int, width: int | None = None) -> Batch:
+    """A batch of images (B, height, width, 3), by default squares, and sizes from images (h, w, 3) that are no
+    larger."""
+    images = np.full((len(read), height, width or height, 3), augment.GREY, np.uint8)
+    for whole, image in zip(images, read, strict=True):
+        whole[: image.shape[0], : image.shape[1]] = image
+    return {"images": images, "sizes": np.array([image.shape[:2] for image in read], np.int32)}
 
 
 @cache

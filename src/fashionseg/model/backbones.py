@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,7 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
 WEIGHTS = ("imagenet", "random")
 STRIDES = (4, 8, 16, 32)  # of C2 to C5
+ANY_SHAPE = (None, None, 3)
 # Code that downloads a preset, by the prefix of its handle.
 REMOTE = {
     "kaggle://": "import kagglehub; print(kagglehub.model_download('{}'))",
@@ -60,7 +62,8 @@ def build(
     name: str | dict[str, Any], weights: str, frozen_stages: int, side: int, frozen_norm: bool = True
 ) -> keras.Model:
     """A model from images (B, side, side, 3) float32 RGB 0..255, side a multiple of 32, to the list [C2, C3, C4, C5] of
-    feature maps (B, side / stride, side / stride, C), strides 4, 8, 16, 32.
+    feature maps (B, side / stride, side / stride, C), strides 4, 8, 16, 32. If its input has no fixed height and width,
+    it takes images of other ones, too, multiples of 32.
 
     name: one of OWN, a KerasHub preset or its folder, or the `description` of a model that this returned, plain values
     that rebuild it without the preset's files. weights: imagenet or random. frozen_stages: 0 to 4; the stem and all
@@ -234,15 +237,14 @@ def _keras_hub(
     name: str | dict[str, Any], weights: str, side: int
 ) -> tuple[keras.Model, list[float], list[float], str | dict[str, Any]]:
     """The network, scale and offset of its input per channel, and the description that rebuilds it at any side."""
-    shape = side, side, 3  # some networks only work at the size they were built for
     if isinstance(name, dict):
-        backbone, scale, offset = _described(name, shape)
+        backbone, scale, offset = _described(name, side)
         description = name
     elif name in OWN:
-        backbone, scale, offset = _resnet(name, weights, shape)
+        backbone, scale, offset = _resnet(name, weights)
         description = name
     else:
-        backbone, scale, offset = _preset(name, weights, shape)
+        backbone, scale, offset = _preset(name, weights, side)
         scale, offset = _by_channel(scale, 1.0), _by_channel(offset, 0.0)
         parts = keras.saving.serialize_keras_object(backbone)
         network = {key: parts[key] for key in ("module", "class_name", "registered_name", "config")}
@@ -250,7 +252,7 @@ def _keras_hub(
     # By stride, not by name: KerasHub counts the stages of a CSPNet from P2 whatever their stride, those of a MiT from
     # P1. Of several maps with one stride the last, deepest one is kept.
     outputs = list(getattr(backbone, "pyramid_outputs", {}).values())
-    shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, *shape)) if outputs else []
+    shapes = keras.Model(backbone.input, outputs).compute_output_shape((1, side, side, 3)) if outputs else []
     maps = {side / height: output for output, (_, height, *_) in zip(outputs, shapes, strict=True)}
     if not set(STRIDES) <= set(maps):
         strides = ", ".join(f"{stride:g}" for stride in sorted(maps)) or "none"
@@ -276,18 +278,29 @@ def _hub() -> ModuleType:
     return keras_hub
 
 
-def _described(description: dict[str, Any], shape: tuple[int, int, int]):
+def _of_any_shape(make: Callable[[tuple[int | None, int | None, int]], keras.Model], side: int) -> keras.Model:
+    """What `make` gives for images of any shape; some networks, as MiT, only work at the size they were built for."""
+    try:
+        return make(ANY_SHAPE)
+    except Exception:  # each network raises its own
+        return make((side, side, 3))
+
+
+def _described(description: dict[str, Any], side: int):
     _hub()  # registers its networks with Keras
     network = description["network"]
-    resized = {**network, "config": {**network["config"], "image_shape": shape}}
-    return keras.saving.deserialize_keras_object(resized), description["scale"], description["offset"]
+
+    def make(shape):
+        return keras.saving.deserialize_keras_object({**network, "config": {**network["config"], "image_shape": shape}})
+
+    return _of_any_shape(make, side), description["scale"], description["offset"]
 
 
 def _by_channel(value: float | list[float] | None, default: float) -> list[float]:
     return np.broadcast_to(default if value is None else value, 3).tolist()
 
 
-def _resnet(name: str, weights: str, shape: tuple[int, int, int]):
+def _resnet(name: str, weights: str):
     if weights == "imagenet":
         other = (
             "set model.weights to the path of mask_rcnn_coco.h5"
@@ -302,7 +315,7 @@ def _resnet(name: str, weights: str, shape: tuple[int, int, int]):
         stackwise_num_blocks=RESNETS[name.removesuffix(MATTERPORT)],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="bottleneck_block",
-        image_shape=shape,
+        image_shape=ANY_SHAPE,
     )
     if name.endswith(MATTERPORT):
         return backbone, [1.0] * 3, (-MATTERPORT_MEAN).tolist()
@@ -323,7 +336,7 @@ def _as_matterport(layer: layers.Layer) -> layers.Layer:
     return type(layer).from_config(config)
 
 
-def _preset(name: str, weights: str, shape: tuple[int, int, int]):
+def _preset(name: str, weights: str, side: int):
     keras_hub = _hub()
     presets = keras_hub.models.FeaturePyramidBackbone.presets
     if name in presets or name.startswith(tuple(REMOTE)):
@@ -342,7 +355,9 @@ def _preset(name: str, weights: str, shape: tuple[int, int, int]):
         nearest = difflib.get_close_matches(name, names, 1, cutoff=0)[0]
         raise UserError(f"model.backbone is {name!r}, neither a folder nor a known name; the nearest is {nearest}.")
     try:
-        backbone = keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape)
+        backbone = _of_any_shape(
+            lambda shape: keras_hub.models.Backbone.from_preset(name, weights == "imagenet", image_shape=shape), side
+        )
         converter = keras_hub.layers.ImageConverter.from_preset(name)
     except Exception as error:  # KerasHub raises the errors of many libraries
         reason = textwrap.shorten(str(error) or type(error).__name__, 160)

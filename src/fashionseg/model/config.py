@@ -35,9 +35,9 @@ class Model:
 class Network(Model):
     """The section `model` with values from the data and other sections; saved as models/mask_rcnn.json.
 
-    backbone: a name, or the description that rebuilds one without its files; side: of the square images, in pixels;
-    classes: without the background; attribute_count: outputs of the attribute head; rois: sampled per image for the
-    heads; seed: of initial weights and sampling.
+    backbone: a name, or the description that rebuilds one without its files; side: the longer one of the images, in
+    pixels; classes: without the background; attribute_count: outputs of the attribute head; rois: sampled per image for
+    the heads; seed: of initial weights and sampling.
     """
 
     backbone: str | dict[str, Any]

@@ -1,7 +1,8 @@
-"""The devices that the network runs on."""
+"""The devices that the network runs on, and how it is compiled for them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 from keras import KerasTensor
@@ -39,6 +40,23 @@ def compiled(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]
 
     whole = tf.function(function, jit_compile=True, autograph=False)
     return lambda *tensors: whole(*map(tf.identity, tensors))
+
+
+def compile_steps(model: keras.Model, **options: Any) -> None:
+    """`model.compile` with `options`, so that each step is compiled once for every shape of its batch, with these
+    lengths in the graph.
+
+    JAX does so. Keras on TensorFlow makes one graph for all shapes, in which height and width are unknown. There the
+    steps run without XLA, which is no faster on CPUs and takes longer to start.
+    """
+    if keras.backend.backend() != "tensorflow":
+        model.compile(**options, jit_compile=True)
+        return
+    import tensorflow as tf
+
+    model.compile(**options, jit_compile=False, run_eagerly=True)  # of the function around a step, which does nothing
+    for name in ("train_step", "test_step", "predict_step"):
+        setattr(model, name, tf.function(getattr(model, name), autograph=False))
 
 
 @contextmanager

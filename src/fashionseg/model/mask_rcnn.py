@@ -13,8 +13,6 @@ from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
 
 STRIDES = [4, 8, 16, 32, 64]  # of P2 to P6; the heads use all but P6
-# JAX always needs XLA. TensorFlow runs without: on CPUs XLA is no faster and takes longer to start.
-JIT = keras.backend.backend() == "jax"
 # model.heads: number of 3x3 convolutions of the RPN, their filters (None: fpn_channels), number of 3x3 convolutions of
 # the box head, group norm in pyramid and heads. v1 and v2 are torchvision's maskrcnn_resnet50_fpn and ..._v2; an import
 # folds their batch norm and Matterport's into the layers. v2_group is v2 for training without a file.
@@ -36,7 +34,7 @@ class MaskRCNN(keras.Model):
     so imported batch norm is folded into its convolution, with the same numbers at inference, and trained on as kernel
     and bias. Without an import, v2_group normalises within each image and RoI.
 
-    A batch is a dict: images (B, S, S, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
+    A batch is a dict: images (B, H, W, 3) RGB 0..255 padded at the right and bottom, float32, or uint8 to send a
     quarter of the bytes; sizes (B, 2) int32 height and width without padding; boxes (B, N, 4) float32 x1 y1 x2 y2 in
     padded pixels; classes (B, N) int32, 0 = no instance, else index + 1; masks (B, N, M, M) uint8, each cropped to its
     box; with an attribute head attributes (B, N, A) uint8 0 or 1.
@@ -85,6 +83,11 @@ class MaskRCNN(keras.Model):
             self.rpn.build(pyramid)
             self.roi_heads.build(pyramid)
         self.built = True
+
+    @property
+    def square(self) -> bool:
+        """Whether H and W of a batch must be config.side; else they may be any multiples of 32."""
+        return self.backbone.input.shape[1] is not None
 
     def call(self, batch: dict[str, KerasTensor], training: bool = False) -> dict[str, KerasTensor]:
         """The losses by name, scalars. training: batch norm that is not frozen uses batch statistics."""

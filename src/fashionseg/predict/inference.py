@@ -20,7 +20,8 @@ from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
 from fashionseg.model.config import Network
-from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+from fashionseg.model.device import compile_steps
+from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
 from fashionseg.predict.parts import parts_of
@@ -42,13 +43,6 @@ def _description(folder: Path) -> dict[str, Any]:
     if not (folder / "mask_rcnn.json").exists():
         raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
     return files.read_json(folder / "mask_rcnn.json")
-
-
-def config_of(folder: Path) -> Network:
-    """The config of a folder's trained network. Raises UserError where there is none of this version."""
-    description = _description(folder)
-    with _of_this_version(folder):
-        return Network(**description["network"])
 
 
 def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
@@ -88,14 +82,11 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
 
 @dataclass(frozen=True)
 class View:
-    """One TTA view: a network with its image size, and whether the image is flipped."""
+    """One TTA view: a network, the side of its images in pixels, and whether the image is flipped."""
 
     detector: Detector
+    side: int
     flipped: bool
-
-    @property
-    def side(self) -> int:
-        return self.detector.network.config.side
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Detections of each image without padding: arrays as named by `MaskRCNN.detect`, flipped back; boxes in shares
@@ -117,6 +108,12 @@ class View:
         ]
 
 
+def _detector(network: MaskRCNN, params: Predict) -> Detector:
+    detector = Detector(network, params.score, params.nms_iou, params.mask_scores)
+    compile_steps(detector)
+    return detector
+
+
 class Predictor:
     """One or more trained networks, each in a folder, on the TTA views of params (scales, flip), fused into one result.
 
@@ -129,16 +126,17 @@ class Predictor:
         self.views = []
         labels_of = {}
         for folder in folders:
+            network, labels = load(folder)
+            labels_of[folder] = labels, network.roi_heads.attributes == "none"
             try:
-                sides = params.sides(config_of(folder).side)
+                sides = params.sides(network.config.side)
             except ValueError as error:
                 raise UserError(f"{error}.") from None
+            detector = _detector(network, params)
             for side in sides:
-                network, labels = load(folder, side)
-                labels_of[folder] = labels, network.roi_heads.attributes == "none"
-                detector = Detector(network, params.score, params.nms_iou, params.mask_scores)
-                detector.compile(jit_compile=JIT)
-                self.views += [View(detector, flipped) for flipped in ((False, True) if params.flip else (False,))]
+                if network.square and side != detector.network.config.side:
+                    detector = _detector(load(folder, side)[0], params)
+                self.views += [View(detector, side, flipped) for flipped in (False, True)[: 1 + params.flip]]
         self.labels, without_attributes = labels_of[folders[0]]
         self.detections = self.views[0].detector.network.roi_heads.detections
         for folder, (labels, without) in labels_of.items():
@@ -149,8 +147,13 @@ class Predictor:
 
     @property
     def sides(self) -> set[int]:
-        """Sides of the padded square images that the views need, pixels."""
+        """Long sides of the images that the views need, pixels."""
         return {view.side for view in self.views}
+
+    @property
+    def square(self) -> bool:
+        """Whether one of the networks takes square images alone."""
+        return any(view.detector.network.square for view in self.views)
 
     def detect(self, batches: dict[int, Batch]) -> list[Detections]:
         """The fused detections of each image. batches: the same images by side, for each of `sides`."""
@@ -174,16 +177,18 @@ def predict(
     *,
     workers: int,
 ) -> int:
-    """Writes COCO results of every image of a COCO document into `target`, at the images' original size, best first
-    within an image; returns how many.
+    """Writes COCO results of every image of a COCO document into `target`, at the images' original size, those of an
+    image in one place and best first; returns how many.
 
     images_for: gives the folder of the images for a view of this side in pixels. What a killed call had done of the
     same is not done again. Masks of a batch are pasted while the network is at the next one.
     """
     predictor = Predictor(folders, params)
     print(describe(predictor.views[0].detector.network.dtype_policy.name))
-    pictures = [Pictures(document, images_for(side), side, params.batch_size, workers) for side in predictor.sides]
-    records = document["images"]
+    pictures = [
+        Pictures(document, images_for(side), side, params.batch_size, workers, square=predictor.square)
+        for side in predictor.sides
+    ]
     with (
         parts_of(target, _made_by(pictures, folders, params)) as parts,
         ThreadPoolExecutor(max(1, workers)) as pool,
@@ -197,7 +202,7 @@ def predict(
             return [{"image_id": record["id"], **result} for result in found]
 
         def finish(index: int, of_batch: list[Detections]) -> None:
-            found = pool.map(results_of, records[index * params.batch_size :], of_batch)
+            found = pool.map(results_of, pictures[0].records_of(index), of_batch)
             parts.add(index, list(chain.from_iterable(found)))
 
         finishing = None

@@ -14,7 +14,8 @@ from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
 from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.mask_rcnn import JIT, MaskRCNN, with_mask_scores
+from fashionseg.model.device import compile_steps
+from fashionseg.model.mask_rcnn import MaskRCNN, with_mask_scores
 from fashionseg.predict import inference
 
 BEST = 50  # boxes drawn of each step; more would cover the image
@@ -89,7 +90,7 @@ def steps(
     """
     picture = pictures.resized(image, network.config.side)
     model = Steps(network, score_threshold)
-    model.compile(jit_compile=JIT)
+    compile_steps(model)
     seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
     found = {name: values[0] for name, values in seen.pop("instances").items()}

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from fashionseg.console.progress import Progress
 from fashionseg.data.batches import Batch, Batches
-from fashionseg.model.mask_rcnn import JIT
+from fashionseg.model.device import compile_steps
 from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
 from fashionseg.train.checkpoint import Checkpoints, State
 from fashionseg.train.config import Train
@@ -41,7 +42,7 @@ def fit(
     """
     steps = len(batches)
     rate = schedule(settings, settings.epochs * steps)
-    model.compile(optimizer=optimizer(model, settings, rate, settings.epochs * steps), jit_compile=JIT)
+    compile_steps(model, optimizer=optimizer(model, settings, rate, settings.epochs * steps))
     model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(folder, results)
     state = checkpoints.restore(model)
@@ -119,7 +120,7 @@ class Epochs:
         """What is left of the epoch."""
         self.batches.epoch = self.state.epoch
         self.model.fit(
-            Rest(self.batches, self.state.step),
+            of_any_shape(Rest(self.batches, self.state.step)),
             initial_epoch=self.state.epoch,
             epochs=self.state.epoch + 1,
             shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
@@ -129,7 +130,7 @@ class Epochs:
 
     def _validate(self, scorer: Scorer, save: Save) -> tuple[Losses, Scores]:
         found = self.model.evaluate(
-            self.validation, verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save]
+            of_any_shape(self.validation), verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save]
         )
         losses = {metric.name: found[metric.name] for metric in self.model.metrics}  # Keras sorts them
         done, every = self.state.epoch + 1, self.settings.validate_epochs
@@ -155,3 +156,16 @@ class Rest(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Batch:
         return self.batches[self.first + index]
+
+
+def of_any_shape(batches: keras.utils.PyDataset) -> Any:
+    """The batches for `fit`. On TensorFlow Keras would take the height and width of the first two for those of all."""
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    first = batches[0]
+    shapes = {name: values.shape for name, values in first.items()} | {"images": (None, None, None, 3)}
+    specs = {name: tf.TensorSpec(shapes[name], values.dtype) for name, values in first.items()}
+    data = tf.data.Dataset.from_generator(lambda: map(batches.__getitem__, range(len(batches))), output_signature=specs)
+    return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(tf.data.AUTOTUNE)

@@ -61,7 +61,6 @@ def train(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
     network = _network(config, labels)
-    batches, validation = _batches(config, document, truth, images)
     made_by = provenance.made_by(config, train_document, val_document)
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
     with files.locked(Path(checkpoints) / "lock"), parallel.scope() if parallel else nullcontext():
@@ -72,6 +71,7 @@ def train(
         random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
         model = _start(network, [category["name"] for category in labels["categories"]])
         model.loss_weights = config.train.loss_weights
+        batches, validation = _batches(config, document, truth, images, model.square)
         scorer = AveragePrecision(
             model,
             truth,
@@ -113,7 +113,7 @@ def _network(config: SimpleNamespace, labels: dict[str, list]) -> Network:
 
 
 def _batches(
-    config: SimpleNamespace, document: dict[str, Any], truth: dict[str, Any], images: str | Path
+    config: SimpleNamespace, document: dict[str, Any], truth: dict[str, Any], images: str | Path, square: bool
 ) -> tuple[Batches, Batches]:
     """Those to train on and those to validate with; says what is left out of the first."""
     shared = {
@@ -124,6 +124,7 @@ def _batches(
         "attributes": config.model.attributes != "none",
         "seed": config.seed,
         "workers": config.machine.workers,
+        "square": square,
     }
     drawn = {"augmentation": config.augment, "shuffle": True, "repeat_threshold": config.train.repeat_threshold}
     batches = Batches(document, **drawn, **shared)

@@ -10,7 +10,8 @@ from fashionseg.coco import average_precision, masks
 from fashionseg.core import rle
 from fashionseg.data.batches import Pictures
 from fashionseg.data.labels import Labels
-from fashionseg.model.mask_rcnn import JIT, Detector, MaskRCNN
+from fashionseg.model.device import compile_steps
+from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 
 SCORE, NMS_IOU, MASK_THRESHOLD, MASK_SCORES = 0.05, 0.5, 0.5, True  # those of `predict` as params.yaml comes
 
@@ -34,20 +35,19 @@ class AveragePrecision:
         workers: int,
     ):
         self.document = _sample(document, limit, seed)
-        self.pictures = Pictures(self.document, folder, network.config.side, batch_size, workers)
+        self.pictures = Pictures(self.document, folder, network.config.side, batch_size, workers, square=network.square)
         self.labels = Labels.of(document)
         self.detector = Detector(network, SCORE, NMS_IOU, MASK_SCORES)
-        self.detector.compile(jit_compile=JIT)
+        compile_steps(self.detector)
 
     def __call__(self, after_batch: Callable[[int, int], None]) -> dict[str, float | None]:
         """after_batch: called with the number of batches done and of all."""
-        records, results = self.pictures.records, []
+        results: list[dict[str, Any]] = []
         for index in range(len(self.pictures)):
             batch = self.pictures[index]
             found = self.detector.predict_on_batch(batch)
             found["boxes"] = found["boxes"] / batch["sizes"][:, None, [1, 0, 1, 0]]
-            first = index * self.pictures.batch_size
-            for row, record in enumerate(records[first : first + self.pictures.batch_size]):
+            for row, record in enumerate(self.pictures.records_of(index)):
                 results += self._results({name: values[row] for name, values in found.items()}, record)
             after_batch(index + 1, len(self.pictures))
         scores = average_precision.summary(average_precision.evaluate_kind(self.document, results, "segm"))
