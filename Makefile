@@ -29,14 +29,19 @@ test: .venv/done ## all that CI runs: lint, then the tests on TensorFlow and bes
 test-whole: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/test_*.py
 
-test-jax: .venv/done
-	KERAS_BACKEND=jax $(BIN)/python -m pytest $(ON_BOTH)
+test-jax: .venv/done  # nice: XLA compiles with all cores, and the tests beside it would wait
+	KERAS_BACKEND=jax nice $(BIN)/python -m pytest $(ON_BOTH)
 
 test-model: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(ON_BOTH)
 
 test-packages: .venv/done
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests $(ON_BOTH:%=--ignore=%) --ignore-glob='tests/test_*.py'
+
+trials: .venv/done ## the tests that train, ten times each, as on other processors: values beside their bounds
+	@for setting in KERAS_BACKEND=tensorflow TF_NUM_INTRAOP_THREADS=1 TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=SSE41 \
+	  KERAS_BACKEND=jax 'KERAS_BACKEND=jax XLA_FLAGS=--xla_cpu_max_isa=SSE4_2'; do \
+	  echo "== $$setting"; env $$setting $(BIN)/python -m pytest tests/model --trials 10 --durations=0 || exit 1; done
 
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
@@ -101,5 +106,5 @@ lock: ## requirements.lock and requirements-gpu.lock anew, from pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help preset repro test test-whole test-jax test-model test-packages lint bench compare check compare-submissions submit inspect augment \
+.PHONY: help preset repro test test-whole test-jax test-model test-packages trials lint bench compare check compare-submissions submit inspect augment \
   serve export notebooks wheels lock

@@ -1,6 +1,6 @@
 """What a training step of Mask R-CNN R50-FPN costs on a GPU, as XLA plans it: nothing runs, and no GPU is needed.
 
-    python benchmarks/step.py [--side 1024] [--batch 8] [--precision mixed_bfloat16] [--largest 20]
+    python benchmarks/step.py [--side 1024] [--width 704] [--batch 8] [--precision mixed_bfloat16] [--largest 20]
 
 With the plugin of `jax[cuda12]` installed the step is compiled for an H100, else for the processor, where features of
 16 bits are computed in 32. Printed are the FLOPs as XLA counts them, the bytes that its kernels read and write, and
@@ -49,10 +49,12 @@ def main() -> None:
         ("largest", 20),
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--width", type=int, help="of the images, which are --side tall; square if left out")
     parser.add_argument("--precision", default="mixed_bfloat16", choices=["float32", "mixed_bfloat16"])
     parser.add_argument("--images", default="float32", choices=["float32", "uint8"], help="what a batch holds")
     parser.add_argument("--hlo", help="file for the compiled step as text")
     options = parser.parse_args()
+    options.width = options.width or options.side
     flops, compiled, target = step(options)
     text = compiled.as_text()
     if options.hlo:
@@ -60,7 +62,7 @@ def main() -> None:
             file.write(text)
     kernels = traffic(text)
     peak = compiled.memory_analysis().temp_size_in_bytes
-    print(f"{options.side} px, batch {options.batch}, {options.precision}, {options.images} images, for {target}:")
+    print(f"{options.side} x {options.width} px, batch {options.batch}, {options.precision}, {options.images} images, for {target}:")
     print(f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB moved, {peak / 1e9:.2f} GB temporary")
     for kernel, size in kernels.most_common(options.largest):
         print(f"{size / 1e9:8.2f} GB  {kernel}")
@@ -79,7 +81,7 @@ def step(options: argparse.Namespace):
     network.optimizer.build(network.trainable_variables)
     images = options.batch
     shapes = {
-        "images": ((images, options.side, options.side, 3), options.images),
+        "images": ((images, options.side, options.width, 3), options.images),
         "sizes": ((images, 2), "int32"),
         "boxes": ((images, options.instances, 4), "float32"),
         "classes": ((images, options.instances), "int32"),

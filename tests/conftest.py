@@ -1,11 +1,16 @@
 """What all tests share.
 
 Hypothesis looks for new examples on a developer's machine; CI repeats the same ones, so that red means changed.
+
+A test that trains takes `trial`, the number of its network and pictures. `pytest --trials 10` runs these tests alone,
+with ten each, and prints the least and the greatest of each value that has a bound; `make trials` does so as on other
+processors.
 """
 
 import os
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +28,32 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--trials", type=int, default=1, help="run the tests that train alone, so many times")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "trial" in metafunc.fixturenames:
+        metafunc.parametrize("trial", range(metafunc.config.getoption("--trials")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--trials") > 1:
+        items[:] = [item for item in items if "trial" in item.fixturenames]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--trials") == 1:
+        return
+    values = defaultdict(list)
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            values[report.location[2].partition("[")[0], name].append(value)
+    terminalreporter.section("values over the trials")
+    for (test, name), found in values.items():
+        terminalreporter.write_line(f"{test}: {name} {min(found):.3g} to {max(found):.3g} in {len(found)}")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The smallest network that has all its parts: what tests build where the backbone does not matter, and its batches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from keras import Model, layers, ops, optimizers
@@ -34,7 +36,7 @@ _v, _u = (np.mgrid[:56, :56] + 0.5) / 28 - 1
 SHAPES = np.stack([_u**2 + _v**2 <= 1, _u + _v < 0, _u + _v > 0])  # by class; IoUs 0.4, 0.4 and 0
 
 
-def make_batch(seed: int = 0, images: int = 2, instances: int = 4) -> dict[str, np.ndarray]:
+def make_batch(seed: int = 0, images: int = 2, instances: int = 4, tallest: int = 25) -> dict[str, np.ndarray]:
     """A disc and two halves of a rectangle, each class of one shape and colour, on noise; the last slot is padding.
     Beside what MaskRCNN knows: proposals near the instances and elsewhere."""
     rng = np.random.default_rng(seed)
@@ -48,7 +50,7 @@ def make_batch(seed: int = 0, images: int = 2, instances: int = 4) -> dict[str, 
     }
     for image in range(images):
         for slot in range(instances - 1):
-            width, height = rng.integers(14, 22), rng.integers(14, 26)
+            width, height = rng.integers(14, 22), rng.integers(14, tallest + 1)
             left, top = 2 + 20 * slot, rng.integers(2, 54 - height)
             rows, columns = (((np.arange(n) + 0.5) / n * 56).astype(int) for n in (height, width))
             inside = SHAPES[slot][rows][:, columns]
@@ -139,7 +141,7 @@ class Bench:
     `first_stages` has the types of pyramid, logits, deltas and anchors each time that Python builds them.
     """
 
-    def __init__(self, network: MaskRCNN, rate: float = 2e-3):
+    def __init__(self, network: MaskRCNN, rate: float | optimizers.schedules.LearningRateSchedule = 2e-3):
         self.network, self.first_stages = network, []
         first_stage = network.first_stage
 
@@ -155,13 +157,21 @@ class Bench:
         self.detector = Adjustable(network)
         compile_steps(self.detector)
         self.state = [*network.variables, *network.optimizer.variables]
-        self.start = self.values()
+        self.starts = {0: self.values()}  # by trial
+        self.restart()
         self.seed = ops.convert_to_numpy(network.seed_generator.state)
 
     def values(self) -> list[np.ndarray]:
         return [np.array(ops.convert_to_numpy(variable)) for variable in self.state]
 
-    def restart(self) -> None:
+    def restart(self, trial: int = 0) -> None:
+        """As it began, with other first weights for each trial."""
+        if trial not in self.starts:
+            config = self.network.config
+            other = type(self.network)(replace(config, seed=config.seed + trial))
+            weights = [np.array(ops.convert_to_numpy(variable)) for variable in other.variables]
+            self.starts[trial] = weights + self.starts[0][len(weights) :]
+        self.start = self.starts[trial]
         for variable, value in zip(self.state, self.start, strict=True):
             variable.assign(value)
 
