@@ -62,7 +62,8 @@ def main() -> None:
             file.write(text)
     kernels = traffic(text)
     peak = compiled.memory_analysis().temp_size_in_bytes
-    print(f"{options.side} x {options.width} px, batch {options.batch}, {options.precision}, {options.images} images, for {target}:")
+    shape = f"{options.batch} x {options.side} x {options.width}"
+    print(f"{shape} px, {options.precision}, {options.images} images, for {target}:")
     print(f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB moved, {peak / 1e9:.2f} GB temporary")
     for kernel, size in kernels.most_common(options.largest):
         print(f"{size / 1e9:8.2f} GB  {kernel}")

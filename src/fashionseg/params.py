@@ -31,7 +31,7 @@ from fashionseg.train.config import Train
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    workers: Count
+    workers: Index
     backend: Literal["tensorflow", "jax"]
     allow_cpu: bool
     checkpoint_steps: Count

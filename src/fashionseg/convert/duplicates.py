@@ -25,7 +25,7 @@ def groups(images: dict[str, Path], workers: int) -> dict[str, str]:
     The same: imagehash's DCT hashes differ in at most NEAR bits, directly or over others between.
     """
     names = sorted(images)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(max(1, workers)) as pool:
         hashes = pool.map(_hash, [images[name] for name in names])
         hashed = {
             n: h for n, h in zip(names, track(hashes, "comparing pictures", len(names)), strict=True) if h is not None

@@ -57,14 +57,12 @@ class RoIAlign:
     def _bins(self, rois, roi_levels, side):
         """The rows of the table that each bin sums, and their weights, both (B, R * side * side, K)."""
 
-        def of_level(values, dtype):  # (B, R)
-            return ops.take(ops.convert_to_tensor(values, dtype), roi_levels)
-
-        cells = [height * width for height, width in self.shapes]
-        images = ops.arange(ops.shape(rois)[0], dtype="int32")[:, None]
-        start = of_level([sum(cells[:k]) for k in range(len(cells))], "int32") + images * sum(cells)  # (B, R)
-        heights, widths = (of_level(list(lengths), "int32") for lengths in zip(*self.shapes, strict=True))
-        corners = ops.cast(rois, "float32") / of_level(list(self.strides), "float32")[..., None]  # (B, R, 4) in cells
+        starts = [0, *accumulate(height * width for height, width in self.shapes)]
+        levels = [list(level) for level in zip(starts, *zip(*self.shapes, strict=True), self.strides, strict=False)]
+        of_roi = ops.take(ops.convert_to_tensor(levels, "int32"), roi_levels, axis=0)
+        start, heights, widths, strides = ops.unstack(of_roi, axis=-1)  # (B, R) each
+        start = start + ops.arange(ops.shape(rois)[0], dtype="int32")[:, None] * starts[-1]
+        corners = ops.cast(rois, "float32") / ops.cast(strides, "float32")[..., None]  # (B, R, 4) in cells
         corners = corners - 0.5 if self.aligned else corners
         ys, y_weights = self._axis(corners[..., 1], corners[..., 3], heights, side)
         xs, x_weights = self._axis(corners[..., 0], corners[..., 2], widths, side)

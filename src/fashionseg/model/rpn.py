@@ -1,6 +1,7 @@
 """Region Proposal Network (Ren et al. 2015) on a feature pyramid."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import keras
 from keras import KerasTensor, layers, ops
@@ -95,20 +96,23 @@ class RegionProposals(layers.Layer):
 
         sizes (B, 2) int32: heights and widths without padding.
         """
-        boxes, scores = [], []
-        for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors, strict=True):
-            level_logits = ops.where(anchor_ops.inside(level_anchors, sizes), level_logits, -float("inf"))  # score 0
-            level_logits, indices = top_k(level_logits, min(self.proposals, level_logits.shape[1]))  # (B, K)
-            level_deltas = targets.take(level_deltas, indices)  # (B, K, 4)
-            level_anchors = ops.take(level_anchors, indices, axis=0)  # (B, K, 4)
-            level_boxes = box_ops.decode(level_deltas, level_anchors, box_ops.RPN_WEIGHTS)
-            level_boxes = box_ops.clip(level_boxes, sizes)  # (B, K, 4)
-            keep = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= RPN_MIN_SIZE, axis=-1)  # (B, K)
-            level_scores = ops.where(keep, ops.sigmoid(level_logits), 0.0)
-            keep = nms(level_boxes, level_scores, RPN_NMS_THRESH)
-            boxes.append(level_boxes)
-            scores.append(ops.where(keep, level_scores, 0.0))
-        boxes, scores = ops.concatenate(boxes, axis=1), ops.concatenate(scores, axis=1)
+        starts = [0, *accumulate(level.shape[0] for level in anchors)][:-1]  # of the levels, among all A anchors
+        anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
+        logits = ops.where(anchor_ops.inside(anchors, sizes), ops.concatenate(logits, axis=1), -float("inf"))  # score 0
+        levels = ops.split(logits, starts[1:], axis=1)
+        best = [top_k(level, min(self.proposals, level.shape[1])) for level in levels]
+        logits = ops.concatenate([level for level, _ in best], axis=1)  # (B, K), as all from here on
+        indices = [ops.cast(places, "int32") + start for (_, places), start in zip(best, starts, strict=True)]
+        indices = ops.concatenate(indices, axis=1)
+        deltas = targets.take(ops.concatenate(deltas, axis=1), indices)  # (B, K, 4)
+        boxes = box_ops.decode(deltas, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)
+        boxes = box_ops.clip(boxes, sizes)
+        keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= RPN_MIN_SIZE, axis=-1)
+        scores = ops.where(keep, ops.sigmoid(logits), 0.0)
+        starts = list(accumulate(level.shape[1] for level, _ in best))[:-1]
+        levels = zip(ops.split(boxes, starts, axis=1), ops.split(scores, starts, axis=1), strict=True)
+        keep = ops.concatenate([nms(*level, RPN_NMS_THRESH) for level in levels], axis=1)
+        scores = ops.where(keep, scores, 0.0)
         scores, indices = top_k(scores, min(self.proposals, scores.shape[1]))
         return ops.stop_gradient(targets.take(boxes, indices)), ops.stop_gradient(scores)
 

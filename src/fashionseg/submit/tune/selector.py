@@ -69,7 +69,7 @@ def _model(params: Tune, count: int, *, seed: int, workers: int) -> Pipeline:
         max_features=1 / 3,
         max_samples=MAX_SAMPLES if count > 3 * MAX_SAMPLES else None,
         random_state=seed,
-        n_jobs=workers,
+        n_jobs=max(1, workers),
     )
     return Pipeline(
         [
