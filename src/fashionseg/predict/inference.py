@@ -1,9 +1,8 @@
 """Images in, COCO results out: networks on TTA views (test-time augmentation), masks pasted at the original size."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -29,32 +28,21 @@ from fashionseg.predict.parts import parts_of
 CODE = ("core", "coco", "data", "model", "predict")  # packages that results hang on: those of the deps in dvc.yaml
 
 
-@contextmanager
-def _of_this_version(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder}/mask_rcnn.json is of another version of the network ({error}); train again."
-        ) from None
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    if not (folder / "mask_rcnn.json").exists():
-        raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
-    return files.read_json(folder / "mask_rcnn.json")
-
-
 def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
     """The trained network of a folder, for images of `side` pixels or those of the training, and its labels.
 
     Reads only mask_rcnn.json and mask_rcnn.weights.h5. Raises UserError where they are missing or do not fit.
     """
-    description = _description(folder)
-    with _of_this_version(folder):
+    file = folder / "mask_rcnn.json"
+    if not file.exists():
+        raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
+    description = files.read_json(file)
+    try:
         config = Network(**description["network"])
         network = MaskRCNN(replace(config, side=side or config.side))
         labels = Labels.of(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is of another version of the network ({error}); train again.") from None
     heads = network.roi_heads
     for what, ids, count in (
         ("categories", labels.category_ids, heads.classes),
@@ -62,7 +50,7 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
     ):
         if count not in (None, len(ids)):
             raise UserError(
-                f"{folder}/mask_rcnn.json names {len(ids)} {what}, but its network has {count}; "
+                f"{file} names {len(ids)} {what}, but its network has {count}; "
                 "copy the whole folder that training wrote."
             )
     weights = folder / "mask_rcnn.weights.h5"
