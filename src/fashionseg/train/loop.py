@@ -159,7 +159,11 @@ class Rest(keras.utils.PyDataset):
 
 
 def of_any_shape(batches: keras.utils.PyDataset) -> Any:
-    """The batches for `fit`. On TensorFlow Keras would take the height and width of the first two for those of all."""
+    """The batches for `fit`. On TensorFlow Keras would take the height and width of the first two for those of all.
+
+    tf.data prefetches one batch; `Batches` itself has more of them ready. It does so without autotuning: the thread of
+    that sleeps for up to a minute, and where it is not woken an epoch ends as long after its last batch.
+    """
     if keras.backend.backend() != "tensorflow":
         return batches
     import tensorflow as tf
@@ -168,4 +172,6 @@ def of_any_shape(batches: keras.utils.PyDataset) -> Any:
     shapes = {name: values.shape for name, values in first.items()} | {"images": (None, None, None, 3)}
     specs = {name: tf.TensorSpec(shapes[name], values.dtype) for name, values in first.items()}
     data = tf.data.Dataset.from_generator(lambda: map(batches.__getitem__, range(len(batches))), output_signature=specs)
-    return data.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.apply(tf.data.experimental.assert_cardinality(len(batches))).with_options(options).prefetch(1)
