@@ -24,7 +24,7 @@ CHANGES = {
     "split": {"folds": 3},
     "images": {"side": 64},
     "model": {"frozen_stages": 4, "fpn_channels": 16, "proposals": 16, "detections": 10},
-    "train": {"epochs": 1, "optimizer": "sgd", "rois": 8, "warmup_steps": 2},
+    "train": {"epochs": 1, "optimizer": "sgd", "ema": 0.0, "rois": 8, "warmup_steps": 2},
     "predict": {"score": 0.0, "scales": [1.0]},
     "evaluate": {"pictures": 4},
     "tune": {"trees": 10},
