@@ -59,6 +59,17 @@ def test_a_group_reaches_over_those_between_and_what_is_broken_is_in_none(tmp_pa
     assert duplicates.groups({"x": paths["x"]}, 1) == {}
 
 
+def test_a_long_row_of_near_pictures_is_not_one_group(tmp_path):
+    """As garments in the middle of a white background: each looks like some others."""
+    paths = written(tmp_path, {f"{cut:02}": scene(0).crop((0, 0, 300 - 7 * cut, 400)) for cut in range(16)})
+    assert len(set(duplicates.groups(dict(list(paths.items())[: duplicates.ROW]), 1).values())) == 1
+    groups = duplicates.groups(paths, 1)
+    assert len(groups) == 16
+    assert 1 < len(set(groups.values())) < 8
+    bits = {name: duplicates._hash(path) for name, path in paths.items()}
+    assert all((bits[name] != bits[first]).sum() <= duplicates.NEAR for name, first in groups.items())
+
+
 @pytest.mark.skipif(not CCP.is_dir(), reason="shared data ccp is not here")
 def test_real_photographs():
     """Three of the 700 are there twice, as one sees when one looks at them."""

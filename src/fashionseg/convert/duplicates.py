@@ -8,7 +8,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 from rich.progress import track
-from sklearn.cluster import DBSCAN
+from sklearn.cluster import DBSCAN, AgglomerativeClustering
 
 from fashionseg.core import pictures
 from fashionseg.core.errors import UserError
@@ -17,12 +17,15 @@ SIDE = 16  # of the hash: 256 bits; with the usual 64 the nearest different stre
 # Bits in which two hashes of one picture may differ. Copies saved smaller, stretched by 3 %, brighter or with a mark
 # differed by at most 32, cut by 2 % on each side by 42; different pictures, of street photographs, by 76 at least.
 NEAR = 56
+# A row of more pictures than this, each near the next one, is of garments on a plain background, not of copies.
+ROW = 10
 
 
 def groups(images: dict[str, Path], workers: int) -> dict[str, str]:
     """Id -> the first of the ids whose pictures show the same, its own for most; what cannot be decoded is left out.
 
-    The same: imagehash's DCT hashes differ in at most NEAR bits, directly or over others between.
+    The same: imagehash's DCT hashes differ in at most NEAR bits, directly or over others between; in a group of more
+    than ROW hashes any two of them.
     """
     names = sorted(images)
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -33,10 +36,20 @@ def groups(images: dict[str, Path], workers: int) -> dict[str, str]:
     if not hashed:
         return {}
     bits, place = np.unique(np.array(list(hashed.values())), axis=0, return_inverse=True)
-    # Between points of zeros and ones, Euclid's distance is the root of the number of differing bits.
-    cluster = DBSCAN(sqrt(NEAR + 0.5), min_samples=1, algorithm="brute").fit_predict(bits.astype(np.float32))[place]
+    cluster = _clusters(bits.astype(np.float32))[place]
     first: dict[int, str] = {}
     return {name: first.setdefault(number, name) for name, number in zip(hashed, cluster.tolist(), strict=True)}
+
+
+def _clusters(bits: np.ndarray) -> np.ndarray:
+    """A number (n,) for each hash of zeros and ones (n, SIDE * SIDE), alike where they show the same."""
+    # Between such points Euclid's distance is the root of the number of differing bits.
+    rows = DBSCAN(sqrt(NEAR + 0.5), min_samples=1, algorithm="brute").fit_predict(bits)
+    clusters = rows.copy()
+    for row in np.flatnonzero(np.bincount(rows) > ROW):
+        split = AgglomerativeClustering(None, metric="l1", linkage="complete", distance_threshold=NEAR + 0.5)
+        clusters[rows == row] = clusters.max() + 1 + split.fit_predict(bits[rows == row])
+    return clusters
 
 
 def _hash(path: Path) -> np.ndarray | None:
