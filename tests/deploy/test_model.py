@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -126,14 +127,26 @@ def test_a_folder_is_drawn_and_told_as_coco(model, shop, tmp_path, monkeypatch, 
 def test_no_picture_is_lost_by_predicting(model, shop, tmp_path, monkeypatch):
     monkeypatch.setattr(fashionseg, "load", lambda folder, score: model)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"shop exists and is of no earlier run; name another one with --folder\.$"):
+    with pytest.raises(UserError, match=r"shop exists and is of no earlier run; name another folder\.$"):
         main(["predict", "models", str(shop / "a.png"), "--folder", str(shop)])
     (shop / "predictions.json").touch()
-    with pytest.raises(UserError, match=r"a\.png lies in .*shop, which is replaced; name another one with --folder\.$"):
+    with pytest.raises(UserError, match=r"a\.png lies in .*shop, which is replaced; name another folder\.$"):
         main(["predict", "models", str(shop), "--folder", str(shop)])
     with pytest.raises(UserError, match=r"^none of 1 pictures can be read; nothing was written\.$"):
         main(["predict", "models", str(shop / "no.png"), "--folder", str(tmp_path / "new")])
+    monkeypatch.chdir(shop)
+    with pytest.raises(UserError, match=r"^\. would be replaced, and you are in it; name another folder\.$"):
+        main(["predict", "models", str(shop / "a.png"), "--folder", "."])
     assert sorted(tmp_path.rglob("*")) == [*before, shop / "predictions.json"]
+
+
+def test_names_as_long_as_file_systems_take(model, shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(fashionseg, "load", lambda folder, score: model)
+    for name in ("a" * 250, "\u3042" * 83):  # of 3 bytes each
+        shutil.copy(shop / "a.png", shop / f"{name}.png")
+        main(["predict", "models", str(shop / f"{name}.png"), "--folder", str(tmp_path / "out")])
+        assert (tmp_path / "out" / f"0001_{name.encode()[:200].decode(errors='ignore')}.jpg").exists()
+        assert COCO(tmp_path / "out" / "predictions.json").loadImgs([1])[0]["file_name"] == str(shop / f"{name}.png")
 
 
 def test_sources_without_a_picture_are_named(tmp_path):

@@ -91,6 +91,8 @@ def test_what_is_no_picture_is_one_sentence(ask, image, monkeypatch):
         assert ask(*request)[0] == 404
     assert ask("POST", "/predict", None, **{"Content-Length": "-1"})[0] == 411
     monkeypatch.setattr(serve, "MOST_BYTES", 50)
+    status, _, told = ask("POST", "/predict", b"x" * 2**24)  # more than a connection holds before it is read
+    assert (status, json.loads(told)["error"]) == (413, "the file has more than 0 MB.")
     assert ask("POST", "/predict", b"x" * 51)[0] == 413
     assert ask("POST", "/predict", b"x" * 50)[0] == 400
 

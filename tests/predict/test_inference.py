@@ -371,6 +371,10 @@ def test_onnx_without_its_packages_and_another_suffix_are_one_sentence(trained, 
         with pytest.raises(UserError, match=r"Keras runs on jax; export with KERAS_BACKEND=tensorflow"):
             export(trained, tmp_path / "saved", SETTINGS)
         return
+    before = sorted(trained.iterdir())
+    with pytest.raises(UserError, match=r"exists and is of no earlier run; name another folder\.$"):
+        export(trained, trained, SETTINGS)
+    assert sorted(trained.iterdir()) == before
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UserError, match=r"ONNX needs packages that are not installed \(.*tf2onnx onnxruntime` brings"):
         export(trained, tmp_path / "network.onnx", SETTINGS)
@@ -409,7 +413,7 @@ def test_every_step_of_the_method_is_drawn(trained, image, tmp_path, capsys):
 
 @pytest.mark.parametrize("size", [(250, 200), (40, 50)])  # shrinks, grows
 def test_inspection_shows_what_the_network_saw(trained, tmp_path, monkeypatch, size):
-    """16 bits, and turned for the viewer: neither changes what training and prediction read."""
+    """16 bits, and upright as the photographs of `fashionseg predict`."""
     grey, exif = (np.arange(size[0])[:, None] * np.full((1, size[1]), 200)).astype(np.uint16), Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(grey).save(tmp_path / "photo.png", exif=exif)
@@ -417,8 +421,16 @@ def test_inspection_shows_what_the_network_saw(trained, tmp_path, monkeypatch, s
     monkeypatch.setattr(inspect, "steps", lambda network, image, names: given.append(image) or {})
     (tmp_path / "steps").mkdir()
     inspect.inspect(trained, str(tmp_path / "photo.png"), tmp_path / "steps")
-    seen = samples.read(tmp_path / "photo.png", *size, 64)
+    Image.fromarray(np.rot90(grey, -1)).save(tmp_path / "upright.png")
+    seen = samples.read(tmp_path / "upright.png", *size[::-1], 64)
     np.testing.assert_array_equal(pictures.resized(given[0], 64), seen)
+
+
+def test_inspection_replaces_no_folder_of_the_user(trained, tmp_path):
+    Image.fromarray(np.zeros((50, 40, 3), np.uint8)).save(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"exists and is of no earlier run; name another folder\.$"):
+        inspect.inspect(trained, str(tmp_path / "a.jpg"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
 
 
 def test_what_is_drawn_is_what_the_network_finds(predictor, image):

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         remove(beside)
+
+
+def check_replaceable(folder: str | Path, mark: str, inputs: Iterable[Path] = ()) -> None:
+    """Raises UserError where a new `folder` in its place would cost the user something: where there is one that no
+    earlier run wrote, which leaves a file `mark` in it, where it holds one of `inputs`, and where the user is in it."""
+    place = Path(folder).resolve()
+    if place == Path.cwd() or place in Path.cwd().parents:
+        raise UserError(f"{folder} would be replaced, and you are in it; name another folder.")
+    if place.exists() and not (place / mark).exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"{folder} exists and is of no earlier run; name another folder.")
+    if inside := [path for path in inputs if place in path.resolve().parents]:
+        raise UserError(f"{inside[0]} lies in {folder}, which is replaced; name another folder.")
 
 
 def remove(path: str | Path) -> None:

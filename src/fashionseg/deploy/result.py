@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fashionseg.core import files, pictures, rle
+from fashionseg.core import documents, files, pictures, rle
 from fashionseg.draw import overlay
 
 
@@ -42,7 +42,8 @@ class Result:
 
     def summary(self) -> str:
         """ "2 shoe, 1 dress": how many of each class, most first."""
-        counts = Counter(name.partition(",")[0] for name in self.names)  # as `draw` shortens "top, t-shirt, sweatshirt"
+        names = documents.names_of(self.labels)
+        counts = Counter(names[instance["category_id"]] for instance in self.instances)
         return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
 
     @property

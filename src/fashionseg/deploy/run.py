@@ -1,5 +1,6 @@
 """Overlays and COCO results of picture files: `fashionseg predict`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fashionseg.core.errors import UserError
 from fashionseg.deploy.model import Model, find
 
 RESULTS = "predictions.json"
+MOST_BYTES = 200  # of a picture's name in that of its overlay; file systems take 255
 
 
 def run(model: Model, sources: Sequence[str | Path], folder: str | Path) -> None:
@@ -20,10 +22,7 @@ def run(model: Model, sources: Sequence[str | Path], folder: str | Path) -> None
     none can be read, and where `folder` holds other things than an earlier run's.
     """
     folder, paths = Path(folder), find(sources)
-    if folder.exists() and not (folder / RESULTS).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is of no earlier run; name another one with --folder.")
-    if inside := [path for path in paths if folder.resolve() in path.resolve().parents]:
-        raise UserError(f"{inside[0]} lies in {folder}, which is replaced; name another one with --folder.")
+    files.check_replaceable(folder, RESULTS, paths)
     images, annotations, broken = [], [], 0
     with files.replacing(folder) as beside:
         beside.mkdir()
@@ -34,7 +33,8 @@ def run(model: Model, sources: Sequence[str | Path], folder: str | Path) -> None
                 print(error)
                 broken += 1
                 continue
-            result.save(beside / f"{number:04}_{path.stem}.jpg")
+            stem = os.fsencode(path.stem)[:MOST_BYTES].decode(errors="ignore")
+            result.save(beside / f"{number:04}_{stem}.jpg")
             height, width = result.size
             images.append({"id": number, "file_name": str(path), "height": height, "width": width})
             annotations += result.coco(number)

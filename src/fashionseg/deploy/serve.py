@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -54,6 +55,9 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
             if not length.isdecimal():
                 return self.refuse(411, "the request has no Content-Length")
             if int(length) > MOST_BYTES:
+                left = int(length)  # an answer before the end of the file would not be read
+                while left > 0 and (part := self.rfile.read(min(left, 2**20))):
+                    left -= len(part)
                 return self.refuse(413, f"the file has more than {MOST_BYTES >> 20} MB")
             with NamedTemporaryFile() as file:
                 file.write(self.rfile.read(int(length)))
@@ -73,8 +77,9 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the page was closed
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             """Whose picture was looked at is nobody's business."""

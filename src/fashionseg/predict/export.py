@@ -28,8 +28,10 @@ def export(models: str | Path, path: str | Path, params: Predict) -> None:
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             f"the network is exported by TensorFlow, but Keras runs on {keras.backend.backend()}; "
-            "export with KERAS_BACKEND=tensorflow, which reads the same weights."
+            "export with KERAS_BACKEND=tensorflow, which reads the same weights, in a .venv made without GPU=1."
         )
+    if not path.suffix:
+        files.check_replaceable(path, "saved_model.pb")
     write = _onnx if path.suffix else _saved_model
     network, _ = inference.load(Path(models))
     with files.replacing(path) as beside:

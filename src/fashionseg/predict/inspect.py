@@ -19,6 +19,7 @@ from fashionseg.model.mask_rcnn import MaskRCNN, with_mask_scores
 from fashionseg.predict import inference
 
 BEST = 50  # boxes drawn of each step; more would cover the image
+FIRST = "01_anchors.jpg"  # of the pictures that are written
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 STRONGEST = 3  # channels drawn of each pyramid level: those that vary most
 NMS_IOU = 0.5  # of the instances
@@ -67,11 +68,12 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
 
     Raises UserError where the file is missing or no picture.
     """
+    files.check_replaceable(folder, FIRST, [Path(image)])
     network, _ = inference.load(models)
     names = [category["name"] for category in documents.read(models / "mask_rcnn.json", documents.LABELS)["categories"]]
     if not Path(image).is_file():
         raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
-    drawn = steps(network, pictures.read(image, network.config.side, remedy=pictures.AGAIN), names)
+    drawn = steps(network, pictures.read(image, network.config.side, upright=True, remedy=pictures.AGAIN), names)
     with files.replacing(folder) as beside:
         beside.mkdir(parents=True)
         for number, (name, picture) in enumerate(drawn.items(), 1):
