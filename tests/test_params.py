@@ -177,11 +177,27 @@ def keys_of(preset):
 
 def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
     path = write(WHOLE)
-    for text, sentence in (("train: {epoch: 3}", "has no key 'train.epoch'"), ("train: {epochs: x}", "not 'x'")):
+    for text, sentence in (
+        ("train: {epoch: 3}", "has no key 'train.epoch'"),
+        ("train: {epochs: x}", rf"^{tmp_path}/preset\.yaml: train\.epochs should .* not 'x'"),
+        ("trian: 3", "has no key 'trian'"),
+        ("trian: {epochs: 3}", r"has no key 'trian\.epochs'"),
+        ("seed: {epochs: 3}", r"has no key 'seed\.epochs'"),
+        ("train:", "section 'train' should hold epochs, .* not None"),
+    ):
         (tmp_path / "preset.yaml").write_text(text)
         with pytest.raises(UserError, match=sentence):
             params.apply(tmp_path / "preset.yaml", path)
         assert path.read_text() == WHOLE
+
+
+def test_a_preset_sets_what_has_no_section_and_empties_lists(write, tmp_path):
+    (tmp_path / "preset.yaml").write_text("seed: 3\naugment: {imgaug: []}\npredict: {scales: [0.5], models: []}")
+    path = write(WHOLE)
+    changed = params.apply(tmp_path / "preset.yaml", path)
+    assert [line.split(":")[0] for line in changed] == ["seed", "augment.imgaug", "predict.scales"]
+    config = params.load("seed", "augment", "predict", path=path)
+    assert (config.seed, config.augment.imgaug, config.predict.scales) == (3, [], [0.5])
 
 
 @pytest.mark.parametrize(

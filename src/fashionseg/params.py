@@ -84,19 +84,26 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
     writer.preserve_quotes, writer.width = True, 1000
     writer.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL, "null"))
     tree = writer.load(Path(path))
-    for name, values in overlay.items():
-        for key, value in values.items():
-            if key not in tree.get(name, {}):
-                raise UserError(f"{preset}: {path} has no key '{name}.{key}'.")
-            if tree[name][key] != value:
-                changed.append(f"{name}.{key}: {tree[name][key]} -> {value}")
-                if isinstance(value, list):
-                    tree[name][key][:] = value  # stays on its line
+    for section, values in overlay.items():
+        alone = not isinstance(values, dict)  # as seed
+        for key, value in {section: values}.items() if alone else values.items():
+            within, name = (tree, section) if alone else (tree.get(section), f"{section}.{key}")
+            if not isinstance(within, dict) or key not in within:
+                raise UserError(f"{preset}: {path} has no key '{name}'.")
+            if within[key] != value:
+                changed.append(f"{name}: {within[key]} -> {value}")
+                if isinstance(value, list) and value:
+                    within[key][:] = value  # stays on its line
                 else:
-                    tree[name][key] = value
+                    if isinstance(value, list):
+                        within.ca.items.pop(key, None)  # a comment between the key and [] is no YAML
+                    within[key] = value
     with files.replacing(path) as beside:
         writer.dump(tree, beside)
-        load(*SECTIONS, path=beside)
+        try:
+            load(*SECTIONS, path=beside)
+        except UserError as error:
+            raise UserError(str(error).replace(str(beside), str(preset))) from None
     return changed
 
 
