@@ -23,6 +23,7 @@ from fashionseg.convert.config import Images
 from fashionseg.core import digests, files, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
+from fashionseg.model import device
 from fashionseg.model.config import Model, Network
 from fashionseg.model.mask_rcnn import MaskRCNN
 from fashionseg.train import loop, provenance, trainer
@@ -113,6 +114,25 @@ def undisturbed(tmp_path_factory):
 def test_an_epoch_does_not_wait_for_the_autotuning_of_tf_data():
     """Of twelve short epochs four ended a second late (TensorFlow 2.20), of long ones up to a minute."""
     assert loop.of_any_shape(TinyBatches()).options().autotune.enabled is False
+
+
+def test_a_damaged_picture_is_one_sentence_on_both_backends():
+    """TensorFlow makes text of what a generator raises, in an error of its own."""
+
+    class Damaged(TinyBatches):
+        def __getitem__(self, index):
+            if index:
+                raise UserError("4.png is damaged.")
+            return super().__getitem__(index)
+
+    for method in ("fit", "evaluate"):
+        model = Tiny()
+        device.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
+        run = getattr(model, method)
+        with pytest.raises(UserError, match=r"^4\.png is damaged\.$"), loop.fed(Damaged()) as data:
+            run(data, verbose=0)
+    with pytest.raises(ValueError, match="mine"), loop.fed(TinyBatches()):
+        raise ValueError("mine")
 
 
 @pytest.fixture

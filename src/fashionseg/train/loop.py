@@ -1,7 +1,8 @@
 """The epochs of a training: steps, validation, history, checkpoints, the best weights."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +120,19 @@ class Epochs:
     def _train(self, live: LiveLog, save: Save) -> None:
         """What is left of the epoch."""
         self.batches.epoch = self.state.epoch
-        self.model.fit(
-            of_any_shape(Rest(self.batches, self.state.step)),
-            initial_epoch=self.state.epoch,
-            epochs=self.state.epoch + 1,
-            shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
-            verbose=0,
-            callbacks=[Count(self.state), self.sound, live, self.progress, save],
-        )
+        with fed(Rest(self.batches, self.state.step)) as data:
+            self.model.fit(
+                data,
+                initial_epoch=self.state.epoch,
+                epochs=self.state.epoch + 1,
+                shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
+                verbose=0,
+                callbacks=[Count(self.state), self.sound, live, self.progress, save],
+            )
 
     def _validate(self, scorer: Scorer, save: Save) -> tuple[Losses, Scores]:
-        found = self.model.evaluate(
-            of_any_shape(self.validation), verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save]
-        )
+        with fed(self.validation) as data:
+            found = self.model.evaluate(data, verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save])
         losses = {metric.name: found[metric.name] for metric in self.model.metrics}  # Keras sorts them
         done, every = self.state.epoch + 1, self.settings.validate_epochs
 
@@ -158,20 +159,42 @@ class Rest(keras.utils.PyDataset):
         return self.batches[self.first + index]
 
 
-def of_any_shape(batches: keras.utils.PyDataset) -> Any:
+@contextmanager
+def fed(batches: keras.utils.PyDataset) -> Iterator[Any]:
+    """`of_any_shape`. What reading a batch raises is raised as it was: TensorFlow makes text of it in an error of its
+    own."""
+    raised: list[Exception] = []
+    try:
+        yield of_any_shape(batches, raised)
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
+
+
+def of_any_shape(batches: keras.utils.PyDataset, raised: list[Exception] | None = None) -> Any:
     """The batches for `fit`. On TensorFlow Keras would take the height and width of the first two for those of all.
 
     tf.data prefetches one batch; `Batches` itself has more of them ready. It does so without autotuning: the thread of
-    that sleeps for up to a minute, and where it is not woken an epoch ends as long after its last batch.
+    that sleeps for up to a minute, and where it is not woken an epoch ends as long after its last batch. There `raised`
+    gets the error that reading a batch raises.
     """
     if keras.backend.backend() != "tensorflow":
         return batches
     import tensorflow as tf
 
+    def read() -> Iterator[Batch]:
+        try:
+            yield from map(batches.__getitem__, range(len(batches)))
+        except Exception as error:
+            if raised is not None:
+                raised.append(error)
+            raise
+
     first = batches[0]
     shapes = {name: values.shape for name, values in first.items()} | {"images": (None, None, None, 3)}
     specs = {name: tf.TensorSpec(shapes[name], values.dtype) for name, values in first.items()}
-    data = tf.data.Dataset.from_generator(lambda: map(batches.__getitem__, range(len(batches))), output_signature=specs)
+    data = tf.data.Dataset.from_generator(read, output_signature=specs)
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.apply(tf.data.experimental.assert_cardinality(len(batches))).with_options(options).prefetch(1)
