@@ -9,8 +9,8 @@ from fashionseg.download import sources
 
 
 def main(listing: str, raw: str) -> None:
-    config = params.load("seed", "data")
-    sources.fetch(config.data, config.seed, listing, raw)
+    config = params.load("data")
+    sources.fetch(config.data, listing, raw)
     folder = pictures.originals(raw)
     where = f", read in {folder}" if str(folder) != raw else ""
     print(f"{raw}: {len(pictures.below(folder))} pictures from source {config.data.source}{where}")

@@ -8,7 +8,8 @@ from fashionseg.download.survey import survey
 
 
 def main(listing: str) -> None:
-    survey(params.load("data").data, listing)
+    config = params.load("seed", "data")
+    survey(config.data, config.seed, listing)
 
 
 if __name__ == "__main__":

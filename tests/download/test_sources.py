@@ -24,15 +24,15 @@ NAME = "some-competition"
 def fetch_local(path, folder, watch="times"):
     """The folder, as the stages source and download leave it; returns the listing."""
     data, listing = Data("local", None if path is None else str(path), watch, NAME), Path(folder).with_suffix(".json")
-    survey.survey(data, listing)
-    sources.fetch(data, 0, listing, folder)
+    survey.survey(data, 0, listing)
+    sources.fetch(data, listing, folder)
     return json.loads(listing.read_text())
 
 
 def fetch(source, seed, folder, **options):
     data, listing = Data(source, None, "times", NAME), Path(folder).with_suffix(".json")
-    survey.survey(data, listing)
-    sources.fetch(data, seed, listing, folder, **options)
+    survey.survey(data, seed, listing)
+    sources.fetch(data, listing, folder, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -117,13 +117,13 @@ def test_a_team_mate_without_the_pictures_keeps_the_list(folder, tmp_path, capsy
     listing = fetch_local(folder.path, tmp_path / "raw")
     folder.path.rename(tmp_path / "gone")
     data = Data("local", str(folder.path), "times", NAME)
-    survey.survey(data, tmp_path / "raw.json")
+    survey.survey(data, 0, tmp_path / "raw.json")
     assert "is not on this machine; it is assumed to be as listed" in capsys.readouterr().out
     assert json.loads((tmp_path / "raw.json").read_text()) == listing
     with pytest.raises(UserError, match=r"whose pictures are read in place, is not there; set data\.path"):
         read(tmp_path / "raw")
     with pytest.raises(UserError, match="lacks"):
-        survey.survey(data, tmp_path / "new.json")
+        survey.survey(data, 0, tmp_path / "new.json")
 
 
 def test_a_relative_folder_counts_from_the_project_in_a_queued_run(folder, tmp_path, monkeypatch):
@@ -132,6 +132,13 @@ def test_a_relative_folder_counts_from_the_project_in_a_queued_run(folder, tmp_p
     monkeypatch.chdir(checkout)
     fetch_local(folder.path.relative_to(tmp_path), "data/raw")
     assert len(read("data/raw").train_images) == 30
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_else(folder, tmp_path):
+    """As of an archive from Windows."""
+    (folder.path / "train/image000.jpg").rename(os.fsdecode(os.fsencode(folder.path / "train") + b"/caf\xe9.jpg"))
+    with pytest.raises(UserError, match=r"^the name of '.*caf\\udce9\.jpg' is not UTF-8; rename the file\.$"):
+        fetch_local(folder.path, tmp_path / "raw")
 
 
 @pytest.mark.parametrize("mount", ["competitions/{}", "{}"])
@@ -240,6 +247,23 @@ def test_kaggle_downloads_once_and_unpacks(kaggle, folder, tmp_path):
     fetch_kaggle(tmp_path)
     assert contents(tmp_path / "raw") == contents(folder.path)
     assert (tmp_path / f"downloads/{NAME}.zip").read_bytes() == kaggle.archive
+
+
+def test_another_seed_and_a_queued_run_ask_kaggle_for_nothing(kaggle, tmp_path, monkeypatch):
+    """`download` goes by the listing, which has the seed of the demo alone; the archive lies in the project."""
+    listings = []
+    for seed in (1, 2):
+        survey.survey(Data("kaggle", None, "times", NAME), seed, tmp_path / "source.json")
+        listings.append((tmp_path / "source.json").read_text())
+    assert listings[0] == listings[1]
+    checkout = tmp_path / ".dvc/tmp/exps/tmpabc"
+    checkout.mkdir(parents=True)
+    for place in (tmp_path, checkout):
+        monkeypatch.chdir(place)
+        fetch("kaggle", 0, "data/raw")
+        assert contents(Path("data/raw"))
+    assert (tmp_path / f"downloads/{NAME}.zip").exists()
+    assert not (checkout / "downloads").exists()
 
 
 def test_kaggle_resumes_a_partial_download(kaggle, folder, tmp_path):

@@ -21,19 +21,21 @@ DEMO_IMAGES = 250
 BLOCK = 4096  # bytes, the smallest block of common file systems
 
 
-def fetch(data: Data, seed: int, listing: str | Path, folder: str | Path, cache: str | Path = "downloads") -> None:
+def fetch(data: Data, listing: str | Path, folder: str | Path, cache: str | Path = "downloads") -> None:
     """Puts the competition's files from `data.source` into `folder`, all or none.
 
-    Of a local folder, which `survey` wrote into `listing`, only the tables and the listing are copied; pictures are
-    read where they are (`pictures.originals`). An interrupted download from Kaggle stays in `cache` and is resumed the
+    listing: of `survey`. Of a local folder only the tables and the listing are copied; pictures are read where they
+    are (`pictures.originals`). An interrupted download from Kaggle stays in `cache` and is resumed the
     next time. Raises UserError where the source is missing, incomplete or not accessible, and where the disk is too
     small, before anything is written.
     """
     folder = Path(folder)
+    listed = files.read_json(listing)
     if data.source == "demo":
+        seed = listed["seed"]
         with files.replacing(folder) as beside:
             competition.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
-    elif place := files.read_json(listing).get("folder"):
+    elif place := listed.get("folder"):
         with files.replacing(folder) as beside:
             beside.mkdir()
             for name in tables(paths.of_user(place)):
@@ -41,7 +43,7 @@ def fetch(data: Data, seed: int, listing: str | Path, folder: str | Path, cache:
                 shutil.copyfile(paths.of_user(place) / name, beside / name)  # DVC would make a linked file read-only
             shutil.copyfile(listing, beside / pictures.IN_PLACE)
     else:
-        _unzip(_download(data.competition, Path(cache), folder), folder)
+        _unzip(_download(data.competition, paths.project() / cache, folder), folder)
 
 
 def _download(competition: str, cache: Path, folder: Path) -> Path:

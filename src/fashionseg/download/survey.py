@@ -29,22 +29,28 @@ STATES = {
 }
 
 
-def survey(data: Data, listing: str | Path) -> None:
-    """Writes the JSON file `listing`: {} for the demo and for a download, else {"folder": as the user wrote it,
-    "files": {name: state}}, where STATES[data.watch] gives the state.
+def survey(data: Data, seed: int, listing: str | Path) -> None:
+    """Writes the JSON file `listing`: {} for a download, {"seed": seed} for the demo, which is drawn by it, else
+    {"folder": as the user wrote it, "files": {name: state}}, where STATES[data.watch] gives the state.
 
     Where the folder is missing but its listing exists, as after `dvc pull` on another machine, the listing is kept.
-    Raises UserError where the folder is missing or incomplete.
+    Raises UserError where the folder is missing or incomplete, and where a name is not UTF-8.
     """
     place = _in_place(data)
     if place is None:
-        files.write_json(listing, {})
+        files.write_json(listing, {"seed": seed} if data.source == "demo" else {})
         return
     if not paths.of_user(place).exists() and Path(listing).exists() and files.read_json(listing).get("folder") == place:
         print(f"{place} is not on this machine; it is assumed to be as listed in {listing}")
         return
     folder = paths.of_user(place)
-    names = track(_names(folder), f"listing {folder}")
+    names = _names(folder)
+    for name in names:
+        try:
+            str(name).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the name of {str(name)!a} is not UTF-8; rename the file.") from None
+    names = track(names, f"listing {folder}")
     states = {str(name.relative_to(folder)): STATES[data.watch](name) for name in names}
     files.write_json(listing, {"folder": place, "files": states})
 
