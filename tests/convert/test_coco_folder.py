@@ -1,6 +1,7 @@
 """A folder in COCO's layout against pycocotools' own reading of it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
 from fashionseg.coco.average_precision import evaluate
-from fashionseg.convert import coco, split
+from fashionseg.convert import coco, resizing, split
 from fashionseg.convert.competition import read
 from fashionseg.core import documents, files
 from fashionseg.core.errors import UserError
@@ -84,6 +85,23 @@ def test_masks_and_ids_are_those_that_pycocotools_reads(tmp_path, pictures):
     assert seen == len(document["annotations"])
     assert made["train"]["categories"] == document["categories"]
     assert {image["id"] for image in made["test"]["images"]} == {3, 4}
+
+
+def test_pictures_of_one_name_size_and_time_in_several_folders(tmp_path):
+    """As uncompressed ones of several cameras, of a copy that kept or lost their times."""
+    document = drawn(tmp_path, "images")
+    for number, image in enumerate(document["images"]):
+        name = f"{number // 12}/frames/{number % 12:06}.bmp"
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (WIDTH, HEIGHT), (number, 0, 0)).save(tmp_path / "images" / name)
+        os.utime(tmp_path / "images" / name, ns=(1, 1))
+        image["file_name"] = name
+    written(tmp_path, document)
+    with resizing.resizing(read(tmp_path), tmp_path / "resized", 64, 1) as competition:
+        assert competition.dropped == {}
+    for number, image in enumerate(document["images"]):
+        with Image.open(tmp_path / "resized/images" / image["file_name"]) as picture:
+            assert abs(picture.getpixel((9, 9))[0] - number) <= 2  # JPEG
 
 
 def test_attributes_and_categories_without_gaps_are_not_needed(tmp_path):
@@ -178,6 +196,7 @@ def test_a_foreign_id_drops_its_annotation(tmp_path, key, value, reason):
         ),
         (lambda p, d: d.update(annotations=[]), r"2017\.json has no annotations"),
         (lambda p, d: d.update(categories=[]), r"has no categories"),
+        (lambda p, d: d["categories"][0].update(id=90), r"categories names id 90 twice"),
         (lambda p, d: d.update(images=[]), r"has no images"),
         (lambda p, d: [image.update(height=9) for image in d["images"]], r"72 of 72 rows .* of another size than"),
     ],

@@ -132,6 +132,17 @@ def test_pictures_are_found_by_any_suffix_and_nothing_else_is(tmp_path):
     assert [path.name for path in pictures.find(tmp_path)] == [*names, "link.jpg"]
 
 
+def test_folders_behind_links_are_looked_through_once(tmp_path):
+    (tmp_path / "elsewhere/inner").mkdir(parents=True)
+    (tmp_path / "project").mkdir()
+    for name in ("elsewhere/b.jpg", "elsewhere/inner/c.jpg", "project/a.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "project/images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/inner/back").symlink_to(tmp_path / "project")
+    found = [str(path.relative_to(tmp_path / "project")) for path in pictures.below(tmp_path / "project")]
+    assert found == ["a.jpg", "images/b.jpg", "images/inner/c.jpg"]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_upright_is_as_viewers_show_it(tmp_path, form, orientation):

@@ -11,7 +11,7 @@ import pandas as pd
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
-from fashionseg.convert.source import Source
+from fashionseg.convert.source import Source, check_labels
 from fashionseg.core import documents, paths, pictures, rle
 from fashionseg.core.errors import UserError
 
@@ -27,6 +27,7 @@ def read(folder: Path) -> Source:
     for needed in ("images", "categories", "annotations"):
         if not document[needed]:
             raise UserError(f"{train_path} has no {needed}; there is nothing to train on.")
+    check_labels(train_path, document)
     of_test = documents.read(test_path, documents.COCO_IMAGES)
     originals = pictures.originals(folder)
     train, train_numbers = _pictures(document["images"], train_path, originals)

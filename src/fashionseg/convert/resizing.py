@@ -36,7 +36,7 @@ def resizing(competition: Competition, folder: str | Path, side: int, workers: i
     paths = [*competition.train_images.values(), *competition.test_images.values()]
     with files.locked(unfinished / "lock"):
         code = b"".join(Path(file).read_bytes() for file in (__file__, pictures.__file__))
-        targets = {path: unfinished / f"{_key(path, side, code)}.jpg" for path in paths}
+        targets = {path: unfinished / f"{_key(path, competition.file_name(path), side, code)}.jpg" for path in paths}
         missing = [(path, target) for path, target in targets.items() if not target.exists()]
         if len(missing) < len(targets):
             print(f"{len(targets) - len(missing)} of {len(targets)} pictures are taken over from {unfinished}")
@@ -54,10 +54,10 @@ def resizing(competition: Competition, folder: str | Path, side: int, workers: i
         files.remove(unfinished)
 
 
-def _key(source: Path, side: int, code: bytes) -> str:
+def _key(source: Path, name: str, side: int, code: bytes) -> str:
     """Of all that a resized picture follows from."""
     state = source.stat()
-    described = f"{side} {source.parent.name}/{source.name} {state.st_size} {state.st_mtime_ns}"
+    described = f"{side} {name} {state.st_size} {state.st_mtime_ns}"
     return hashlib.sha256(code + described.encode()).hexdigest()[:32]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fashionseg.convert.source import ATTRIBUTE_IDS, COLUMNS, FILLER, Label, Source, whole
+from fashionseg.convert.source import ATTRIBUTE_IDS, COLUMNS, FILLER, Label, Source, check_labels, whole
 from fashionseg.core import documents, pictures, tables
 from fashionseg.core.errors import UserError
 
@@ -88,10 +88,7 @@ def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Labe
     labels = {"attributes": [], **documents.read(path, documents.LABELS)}
     if not labels["categories"]:
         raise UserError(f"{path} names no categories; get it again.")
-    for kind in ("categories", "attributes"):
-        ids = [entry["id"] for entry in labels[kind]]
-        if repeated := {id for id in ids if ids.count(id) > 1}:
-            raise UserError(f"{path}: {kind} names id {min(repeated)} twice.")
+    check_labels(path, labels)
     if not has_class and len(labels["categories"]) > 1:
         raise UserError(
             f"{path} names {len(labels['categories'])} categories, but {path.with_name(TRAIN)} has no column ClassId; "

@@ -1,11 +1,14 @@
 """What a folder says, whatever its kind, before `competition.read` checks it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from fashionseg.core.errors import UserError
 
 COLUMNS = ("ImageId", "masked", "Height", "Width", "ClassId", "AttributesIds")
 FILLER = "1 1"  # EncodedPixels of the row of a picture without instances, where it may not be empty
@@ -39,6 +42,14 @@ class Source:
     sample: pd.DataFrame
     numbers: dict[Path, int]
     notes: list[str]
+
+
+def check_labels(path: Path, labels: dict[str, Any]) -> None:
+    """Raises UserError where categories or attributes of a file have an id twice."""
+    for kind in ("categories", "attributes"):
+        ids = Counter(entry["id"] for entry in labels.get(kind, []))
+        if repeated := {id for id, count in ids.items() if count > 1}:
+            raise UserError(f"{path}: {kind} names id {min(repeated)} twice.")
 
 
 def whole(texts: pd.Series) -> pd.Series:

@@ -1,5 +1,6 @@
 """The only place that reads images: the same rules for bit depth, mode, orientation and errors in all formats."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -40,9 +41,16 @@ def find(folder: str | Path) -> list[Path]:
 
 
 def below(folder: str | Path) -> list[Path]:
-    """The images in a folder and all folders below it."""
-    folders = [Path(folder), *(path for path in sorted(Path(folder).rglob("*")) if path.is_dir())]
-    return [picture for each in folders for picture in find(each)]
+    """The images in a folder and all folders below it, linked ones, too, each folder once."""
+    found, seen = [], set()
+    for place, inner, _ in os.walk(folder, followlinks=True):
+        inner.sort()
+        if (real := os.path.realpath(place)) in seen:
+            inner.clear()  # a link back to where it came from has no end
+        else:
+            seen.add(real)
+            found += find(place)
+    return found
 
 
 def size(path: str | Path) -> tuple[int, int]:
