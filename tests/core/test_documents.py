@@ -87,6 +87,14 @@ def test_no_json_is_one_sentence(tmp_path, raw):
         documents.read(tmp_path / "a.json")
 
 
+def test_names_to_show_tell_classes_apart():
+    assert documents.short(["shirt, blouse", "top, t-shirt, sweatshirt", "hat"]) == ["shirt", "top", "hat"]
+    assert documents.short(["top, long", "top, short", "hat", "hat"]) == ["top, long", "top, short", "hat", "hat (2)"]
+    labels = {"categories": [{"id": 7, "name": "top, long"}, {"id": 2, "name": "top, short"}]}
+    assert documents.names_of(labels) == {7: "top, long", 2: "top, short"}
+    assert documents.short([]) == []
+
+
 def test_null_and_any_keys_where_a_form_has_them():
     form = {"most": documents.Nullable(int), "own": {str: float}}
     for value in ({"most": None, "own": {"a": 1, "b?": 0.5}}, {"most": 3, "own": {}}):

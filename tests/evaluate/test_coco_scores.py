@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fashionseg.coco import average_precision
+from fashionseg.core.documents import apart
 from fashionseg.core.errors import UserError
 from fashionseg.evaluate import coco
 
@@ -136,6 +137,9 @@ def test_image_scores_and_choice_of_overlays(document, perfect):
     assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
     stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
     assert plots.image_scores(average_precision.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
+    crowd = {**instance(2, 9, (40, 40, 10, 10)), "id": 99, "iscrowd": 1}
+    crowded = apart({**document, "annotations": [*document["annotations"], crowd]})
+    assert plots.image_scores(average_precision.evaluate(crowded, [*perfect, stray])["segm"]) == {1: 0.5, 2: 1.0}
     chosen = plots._best_and_worst({i: -i for i in range(20)}, 8)
     assert chosen == {"best": list(range(8)), "worst": list(range(19, 11, -1))}
     assert plots._best_and_worst({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}

@@ -120,6 +120,13 @@ def test_the_most_frequent_mistakes_are_named(run):
     assert cells(table)[1:] == [["hat taken for scarf", "3"], ["hat missed", "2"], ["hat invented", "1"]]
 
 
+def test_classes_named_by_numbers_are_not_mistaken_for_others(run):
+    confusion = run.results / "evaluate/confusion.csv"
+    confusion.write_text("truth,predicted,count\n1,1,9\n1,(missed),2\n1,2,3\n")
+    (table,) = read(page.build(run)).all("div", **{"aria-label": "Most frequent mistakes"})
+    assert cells(table)[1:] == [["1 taken for 2", "3"], ["1 missed", "2"]]
+
+
 def test_pictures_are_those_of_evaluate(run):
     figures = read(page.build(run)).all(class_="pictures")
     shown = [(image.attributes["alt"], image.attributes) for part in figures for image in part.all("img")]

@@ -249,6 +249,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         files.write_json("wrong.json", wrong)
         with pytest.raises(UserError, match=r"wrong\.json is not a COCO document with images, categories, attributes"):
             main(["check", "s.csv", "wrong.json"])
+    polygon = {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "area": 40, "bbox": [0, 0, 9, 9]}
+    files.write_json("polygons.json", {**files.read_json("answers.json"), "annotations": [polygon]})
+    with pytest.raises(UserError, match=r"polygons\.json: annotations\[0\]\.segmentation .* use one such as data/coco"):
+        main(["check", "s.csv", "polygons.json"])
     with pytest.raises(UserError, match="is not valid JSON"):
         main(["check", "s.csv", str(tmp_path)])
 

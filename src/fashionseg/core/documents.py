@@ -1,5 +1,7 @@
 """The schemas of the JSON files that stages read, checked on reading."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import inf
@@ -73,6 +75,25 @@ def apart(document: dict[str, Any]) -> dict[str, Any]:
         return document
     instances = [annotation for annotation in document["annotations"] if annotation.get("iscrowd", 0) != 1]
     return {**document, "annotations": instances, "crowds": crowds}
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """Names to show: up to the first comma, as "shirt" of "shirt, blouse", or whole where others begin alike; numbered
+    where even these are the same."""
+    starts = [name.partition(",")[0] for name in names]
+    counts, used = Counter(starts), Counter()
+    shown = [start if counts[start] == 1 else name for start, name in zip(starts, names, strict=True)]
+    for place, name in enumerate(shown):
+        used[name] += 1
+        shown[place] = name if used[name] == 1 else f"{name} ({used[name]})"
+    return shown
+
+
+def names_of(document: dict[str, Any]) -> dict[int, str]:
+    """Id -> name to show of each category of a document, in its order."""
+    categories = document["categories"]
+    names = short([category["name"] for category in categories])
+    return {category["id"]: name for category, name in zip(categories, names, strict=True)}
 
 
 def mismatch(value: Any, schema: Any) -> str:

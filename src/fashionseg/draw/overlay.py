@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fashionseg.core import rle
+from fashionseg.core import documents, rle
 
 MIN_DRAWN_SIDE = 768  # pixels of the long side; smaller images are enlarged first, so that names can be read
 FILL, HEAT = 0.45, 0.6  # opacity of masks, of heat maps
@@ -102,12 +102,13 @@ def draw(image: np.ndarray, instances: DrawnInstances, names: Sequence[str]) -> 
     for i in order:
         _outline(canvas, parts[i], colour_of(int(instances.classes[i])), 2 * stroke)
     taken: list[tuple[int, int, int, int]] = []
+    shown = documents.short(names)
     for i in order:
         colour = colour_of(int(instances.classes[i]))
         x1, y1, x2, y2 = _pixels(instances.boxes[i], factor, canvas.shape)
         cv2.rectangle(canvas, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), colour, stroke, cv2.LINE_AA)
     for i in reversed(order):  # small instances choose the place of their label first
-        text = names[int(instances.classes[i])].partition(",")[0]
+        text = shown[int(instances.classes[i])]
         if instances.scores is not None:
             text += f" {instances.scores[i]:.2f}"
         if instances.notes and instances.notes[i]:
@@ -240,7 +241,7 @@ def _label(canvas: np.ndarray, text: str, box: tuple[int, int, int, int], colour
 def _fitting(text: str, letters: float, width: int) -> tuple[float, tuple[int, int]]:
     """Font scale for capitals `letters` pixels high, smaller where the text is wider than `width`; size of the text."""
     (text_width, text_height), _ = cv2.getTextSize(text, FONT, 1, 1)
-    scale = min(letters / text_height, width / text_width)
+    scale = min(letters / max(1, text_height), width / max(1, text_width))  # no text has no size
     return scale, (round(text_width * scale), round(text_height * scale))
 
 

@@ -8,6 +8,7 @@ from pycocotools.cocoeval import COCOeval
 
 from fashionseg.coco.average_precision import KINDS, Document, rounded
 from fashionseg.coco.results import Prediction
+from fashionseg.core import documents
 
 ALL_AREAS, MAX_DETECTIONS = 0, -1  # indices of the last two axes of COCOeval's precision
 SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels of area
@@ -25,14 +26,14 @@ def by_class(
     """
     true = Counter(annotation["category_id"] for annotation in document["annotations"])
     predicted = Counter(prediction["category_id"] for prediction in predictions)
-    rows = []
+    names, rows = documents.names_of(document), []
     for category in document["categories"]:
         place = evaluations["segm"].params.catIds.index(category["id"])
         masks, boxes = (evaluations[kind].eval["precision"][:, :, place, ALL_AREAS, MAX_DETECTIONS] for kind in KINDS)
         rows.append(
             {
                 "id": category["id"],
-                "name": category["name"].partition(",")[0],
+                "name": names[category["id"]],
                 "supercategory": category.get("supercategory", ""),
                 "truth": true[category["id"]],
                 "predictions": predicted[category["id"]],

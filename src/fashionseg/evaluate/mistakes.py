@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fashionseg.core import documents
 from fashionseg.evaluate.matching import IOU_THRESHOLD, SHOWN_SCORE, Matching, average_precision
 
 BACKGROUND_IOU = 0.1  # TIDE's: with at most this IoU a prediction counts as background
@@ -18,7 +19,7 @@ def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
     the remaining true instances of any class, at IoU >= 0.5 and highest score first. What remains is MISSED or a false
     positive.
     """
-    names = np.array([category["name"].partition(",")[0] for category in document["categories"]], object)
+    names = np.array([*documents.names_of(document).values()], object)
     shown = matching.predictions.scores >= SHOWN_SCORE
     matched = np.where(shown, matching.matched, -1)
     left = np.where(np.isin(np.arange(len(matching.truth)), matched), -1, matching.truth.images)
@@ -95,7 +96,7 @@ def confident_mistakes(matching: Matching, document: dict[str, Any]) -> pd.DataF
     other_iou, other = _best(matching, ~own_class)
     wrong = np.flatnonzero((predictions.scores >= SHOWN_SCORE) & (own_iou < IOU_THRESHOLD))
     wrong = wrong[np.argsort(-predictions.scores[wrong], kind="stable")]
-    names = np.array([*(category["name"].partition(",")[0] for category in document["categories"]), ""], object)
+    names = np.array([*documents.names_of(document).values(), ""], object)
     classes = np.append(truth.classes, -1)[other[wrong]]  # without another instance -1, the empty name
     return pd.DataFrame(
         {

@@ -21,7 +21,7 @@ NAMED_ATTRIBUTES = 2  # of an instance on an overlay; of the others the count
 def image_scores(evaluation: COCOeval) -> dict[int, float]:
     """By image id: TP / (TP + FP + FN) of predictions of at least SHOWN_SCORE, mean over COCO's IoU thresholds.
 
-    Images without truth are left out.
+    Crowd regions are no truth, and predictions within them do not count. Images without truth are left out.
     """
     scores = {}
     groups: dict[int, list[dict[str, Any]]] = {}
@@ -29,10 +29,10 @@ def image_scores(evaluation: COCOeval) -> dict[int, float]:
         if result and result["aRng"] == evaluation.params.areaRng[0]:
             groups.setdefault(result["image_id"], []).append(result)
     for image_id, results in groups.items():
-        true = sum(len(result["gtIds"]) for result in results)
-        shown = [np.array(result["dtScores"]) >= SHOWN_SCORE for result in results]
-        matched = sum((result["dtMatches"][:, s] > 0).sum(1) for result, s in zip(results, shown, strict=True))
-        false_positives = sum(s.sum() for s in shown) - matched
+        true = sum(np.count_nonzero(np.array(result["gtIgnore"]) == 0) for result in results)
+        shown = [(np.array(result["dtScores"]) >= SHOWN_SCORE) & ~result["dtIgnore"].astype(bool) for result in results]
+        matched = sum(((result["dtMatches"] > 0) & s).sum(1) for result, s in zip(results, shown, strict=True))
+        false_positives = sum(s.sum(1) for s in shown) - matched
         if true:
             scores[image_id] = float((matched / (true + false_positives)).mean())
     return scores

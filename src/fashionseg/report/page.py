@@ -148,7 +148,7 @@ def _mistakes(run: Run) -> pd.DataFrame:
     pairs = run.table("evaluate/confusion.csv")
     if pairs.empty:
         return pairs
-    wrong = pairs[pairs["truth"] != pairs["predicted"]].nlargest(MOST_ROWS, "count")
+    wrong = pairs[pairs["truth"].astype(str) != pairs["predicted"].astype(str)].nlargest(MOST_ROWS, "count")
     mistakes = [_sentence(str(row.truth), str(row.predicted)) for row in wrong.itertuples()]
     return _named(wrong.assign(mistake=mistakes), {"mistake": "mistake", "count": "times"})
 

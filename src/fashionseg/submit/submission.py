@@ -201,7 +201,7 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
             {(row.image, row.class_id, p): row.attribute_ids for row, p in zip(rows, pixels, strict=True)}
         )
     in_first, in_second = instances_of
-    names = {str(category["id"]): _short(category) for category in document["categories"]}
+    names = {str(id): name for id, name in documents.names_of(document).items()}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for instance in in_first.keys() | in_second.keys():
         if instance in in_first and instance in in_second:
@@ -219,7 +219,7 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
 def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
     """One line about the result of `table`: instances, images, the most frequent classes, dropped attributes."""
     instances = rows[~rows["EncodedPixels"].isin(["", "1 1"])]
-    names = {category["id"]: _short(category) for category in document["categories"]}
+    names = documents.names_of(document)
     classes = Counter(instances["ClassId"] if "ClassId" in rows else [next(iter(names))] * len(instances))
     most = ", ".join(f"{names[class_id]} {count}" for class_id, count in classes.most_common(5))
     images = f"{instances['ImageId'].nunique()} of {rows['ImageId'].nunique()} images"
@@ -236,10 +236,6 @@ def _merged_runs(texts: list[str]) -> list[str]:
     valid = np.array([i for i in range(len(texts)) if i not in invalid], int)
     texts[valid] = rle.from_kaggle(texts[valid], *(side[valid] for side in size)).to_kaggle()
     return texts.tolist()
-
-
-def _short(category: dict[str, Any]) -> str:
-    return category["name"].partition(",")[0]
 
 
 def _images(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -388,4 +384,7 @@ def read_document(path: str) -> dict[str, Any]:
     document, keys = files.read_json(path), ("images", "categories", "attributes")
     if not isinstance(document, dict) or any(key not in document for key in keys):
         raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; use one such as data/coco/val.json.")
+    needed = {"images": [documents.IMAGE], "annotations?": [{"segmentation": documents.RUNS}]}
+    if fault := documents.mismatch(document, needed):
+        raise UserError(f"{path}: {fault}; use one such as data/coco/val.json.")
     return documents.apart(document)

@@ -124,6 +124,10 @@ def test_too_few_images_or_candidates():
     with pytest.raises(UserError, match="1 validation image is too few"):
         tune((document(1), []))
     assert tune(scene(images=2, told_by=None))[1] in ("score", "rule")  # 16 candidates are too few for a forest
+    truth = document(6, *(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i) for i in range(1, 7)))
+    crowded = [prediction(rectangle(i, 0, 30, 30), 0.9 - i / 100, image_id=1) for i in range(60)]
+    one_more = prediction(rectangle(0, 0, 30, 30), 0.9, image_id=2)
+    assert tune((truth, [*crowded, one_more]))[1] in ("score", "rule")  # one candidate beside those of a picture
 
 
 @pytest.mark.parametrize("formula", FORMULAS)

@@ -15,6 +15,7 @@ from fashionseg.submit.forest import from_sklearn
 from fashionseg.submit.postprocess import PostProcessing, Selector, Thresholds
 from fashionseg.submit.tune.matched_images import MatchedImage
 
+ENCODER_FOLDS = 5  # of the candidates, where a class is replaced by its mean score
 DEPTH = 8  # of the trees of the 2020 winner
 MAX_SAMPLES = 30_000  # candidates a tree is fitted to, where there are more than three times as many
 
@@ -39,14 +40,16 @@ def fit_selector(
     ends = np.cumsum([len(image.iou) for image in images])
     image_numbers = np.searchsorted(ends, np.arange(len(scores)), side="right")
     folds = min(params.folds, len(np.unique(image_numbers)))
-    if folds < 2 or len(scores) < 10 * params.leaf:
+    splits = list(GroupKFold(folds).split(scores, groups=image_numbers)) if folds > 1 else []
+    least = min((len(train) for train, _ in splits), default=0)
+    if least < ENCODER_FOLDS or len(scores) < 10 * params.leaf:
         empty = {"calibration": ["expected", "value", "instances"], "importance": ["feature", "importance"]}
         return None, np.zeros(0), {name: pd.DataFrame(columns=columns) for name, columns in empty.items()}
     attribute_sets = [post.attribute_sets(image.candidates.predictions) for image in images]
     rows = [features(image.candidates, sets) for image, sets in zip(images, attribute_sets, strict=True)]
     columns = np.column_stack([classes, np.concatenate(rows)])
     model = _model(params, len(scores), seed=seed, workers=workers)
-    expected = cross_val_predict(model, columns, scores, groups=image_numbers, cv=GroupKFold(folds))
+    expected = cross_val_predict(model, columns, scores, cv=splits)
     model.fit(columns, scores)
     encoder = model["class"].named_transformers_["mean"]
     means = dict(zip(encoder.categories_[0].astype(int), encoder.encodings_[0].round(4), strict=True))
@@ -61,7 +64,7 @@ def fit_selector(
 
 def _model(params: Tune, count: int, *, seed: int, workers: int) -> Pipeline:
     """Class, then FEATURES -> score. The class is replaced by its mean score, shrunk to the mean of all where rare."""
-    encoder = TargetEncoder(target_type="continuous", cv=KFold(5, shuffle=True, random_state=seed))
+    encoder = TargetEncoder(target_type="continuous", cv=KFold(ENCODER_FOLDS, shuffle=True, random_state=seed))
     forest = RandomForestRegressor(
         params.trees,
         max_depth=DEPTH,
