@@ -33,6 +33,7 @@ from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
 from fashionseg.model import boxes, roi_align
 from fashionseg.predict import inference
+from fashionseg.submit.candidates import grid_size
 
 
 def show(*images):
@@ -207,12 +208,11 @@ show(overlay.draw(picture, instances, names))
 # %% [markdown]
 # ## 9. Run lengths
 # A pasted mask becomes Kaggle's `EncodedPixels`: start and length of each run, column by column, counted from 1, on a
-# grid whose long side is `submission.longest_side`.
+# grid that `submission` of `params.yaml` gives: its long side is `longest_side`.
 
 # %%
-scale = params.load("submission").submission.longest_side / max(record["height"], record["width"])
-height, width = round(record["height"] * scale), round(record["width"] * scale)
-left, top, right, bottom = found["boxes"][0] * width / picture.shape[1]
+height, width = grid_size(record["height"], record["width"], params.load("submission").submission)
+left, top, right, bottom = found["boxes"][0] * np.tile([width / picture.shape[1], height / picture.shape[0]], 2)
 runs, _ = masks.paste(found["masks"][0], (left, top, right - left, bottom - top), height, width, 0.5)
 (encoded,) = runs.to_kaggle()
 print(f"{record['ImageId']},{encoded[:60]}...,{labels.category_ids[int(found['classes'][0]) - 1] if count else '-'}")
