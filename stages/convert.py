@@ -5,7 +5,7 @@ import sys
 from fashionseg import params
 from fashionseg.convert import coco, competition
 from fashionseg.convert.resizing import resizing
-from fashionseg.core import files
+from fashionseg.core import cluster, files
 from fashionseg.core.documents import apart
 from fashionseg.core.stage import running
 
@@ -14,7 +14,8 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
     config = params.load("images", "machine")
     source = competition.read(raw)
     assigned = coco.read_split(split_table, source)
-    with resizing(source, images_folder, config.images.side, config.machine.workers) as source:
+    side, machine = config.images.side, config.machine
+    with cluster.joined(machine.dask), resizing(source, images_folder, side, machine.workers) as source:
         documents = coco.documents(source, assigned)
         with files.replacing(documents_folder) as beside:
             for subset, document in documents.items():

@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 
 from fashionseg import params
-from fashionseg.core import backend, documents, pictures
+from fashionseg.core import backend, cluster, documents, pictures
 from fashionseg.core.stage import running
 
 
 def main(document: str, originals: str, images: str, models: str, others: str, predictions: str) -> None:
     settings = params.load("images", "predict", "machine")
     backend.choose(settings.machine.backend)
-    from fashionseg.predict import inference
+    from fashionseg.predict import elsewhere, inference
 
     truth = documents.read(document)
     folders = [Path(models), *(Path(others) / name for name in settings.predict.models)]
@@ -19,8 +19,10 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
     def images_for(side: int) -> Path:
         return Path(images) if side <= settings.images.side else pictures.originals(originals)
 
-    workers = settings.machine.workers
-    found = inference.predict(truth, images_for, folders, settings.predict, predictions, workers=workers)
+    what = truth, images_for, folders, settings.predict, predictions
+    with cluster.joined(settings.machine.dask):
+        on_cluster = settings.machine.dask is not None
+        found = elsewhere.predict(*what) if on_cluster else inference.predict(*what, workers=settings.machine.workers)
     print(f"{found} instances on {len(truth['images'])} images: {predictions}")
 
 

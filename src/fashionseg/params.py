@@ -32,6 +32,7 @@ from fashionseg.train.config import Train
 @dataclasses.dataclass(frozen=True)
 class Machine:
     workers: Index
+    dask: str | None
     backend: Literal["tensorflow", "jax"]
     allow_cpu: bool
     checkpoint_steps: Count

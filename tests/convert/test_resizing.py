@@ -8,12 +8,14 @@ import signal
 from pathlib import Path
 
 import cv2
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
 
 from fashionseg.convert import coco, resizing, split
 from fashionseg.convert.competition import Competition, read
+from fashionseg.core import cluster
 from fashionseg.core.errors import UserError
 from fashionseg.core.pictures import fit
 
@@ -71,6 +73,22 @@ def test_all_pictures_in_processes(folder, tmp_path):
     names = sorted(str(path.relative_to(tmp_path / "images")) for path in (tmp_path / "images").rglob("*.jpg"))
     assert names == ["test/a.jpg", "test/b.jpg", *(f"train/image{number:03}.jpg" for number in range(30))]
     assert [path.name for path in tmp_path.iterdir()] == ["competition", "images"]
+
+
+def test_a_dask_cluster_writes_the_same(folder, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="Dask is optional: `uv pip install distributed`")
+    competition = read(folder.path)
+    resized(competition, tmp_path / "loky", 64)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as started, cluster.joined(started.scheduler_address):
+        resized(competition, tmp_path / "dask", 64)
+        (folder.path / "test/a.jpg").write_bytes(b"cut")
+        with pytest.raises(UserError, match=r"test/a\.jpg is damaged or no picture"):
+            resized(competition, tmp_path / "dask", 32)
+        done = joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(4))
+    assert os.getpid() not in done
+    assert contents(tmp_path / "dask/images") == contents(tmp_path / "loky/images")
+    assert len(contents(tmp_path / "dask/images")) == 32
 
 
 def test_other_suffixes_keep_their_names(folder, tmp_path):

@@ -95,6 +95,19 @@ def iou(a, b):
     return np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b))
 
 
+def test_shares_of_a_batch_are_its_rows(data):
+    """And reading one of them reads no picture of another."""
+    options = {"augmentation": STANDARD, "shuffle": True, "seed": 3, "attributes": True}
+    whole, *shares = (make(data, share=share, **options) for share in ((0, 1), (0, 2), (1, 2)))
+    assert [len(share) for share in shares] == [len(whole)] * 2
+    for index in range(len(whole)):
+        assert [len(share._tasks(index)) for share in shares] == [1, 1]
+        assert [share.names_of(index) for share in shares] == [whole.names_of(index)] * 2
+        together, first, second = whole[index], shares[0][index], shares[1][index]
+        for name, values in together.items():
+            np.testing.assert_array_equal(values, np.concatenate([first[name], second[name]]))
+
+
 def test_shapes_and_types(data):
     batches = make(data)
     assert len(batches) == 3

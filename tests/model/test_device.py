@@ -1,9 +1,12 @@
 """Several devices that share a batch: JAX alone, on the two that tests/conftest.py makes of a CPU."""
 
+from types import SimpleNamespace
+
 import keras
 import pytest
 import tiny
 
+from fashionseg.core.errors import UserError
 from fashionseg.model.device import data_parallel
 
 two_devices = pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow trains on one device")
@@ -14,6 +17,22 @@ two_devices = pytest.mark.skipif(keras.backend.backend() != "jax", reason="Tenso
 def test_the_number_of_devices_divides_the_batch(batch_size, count):
     parallel = data_parallel(batch_size)
     assert (parallel.num_model_replicas if parallel else 1) == count
+
+
+@two_devices
+def test_processes_have_as_many_devices_and_share_a_batch_evenly(monkeypatch):
+    """Of three and two devices of two processes; tests/train/test_hosts.py trains with two processes."""
+    import jax
+
+    places = [0, 0, 1, 1, 0]
+    devices = [SimpleNamespace(platform="gpu", id=number, process_index=place) for number, place in enumerate(places)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(keras.distribution, "DataParallel", lambda devices, auto_shard_dataset: devices)
+    assert data_parallel(4) == data_parallel(12) == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
+    assert data_parallel(6) == ["gpu:0", "gpu:2"]
+    with pytest.raises(UserError, match=r"train\.batch_size is 3, which 2 processes cannot share evenly; make it a"):
+        data_parallel(3)
 
 
 @two_devices

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fashionseg.__main__ import main
 from fashionseg.coco import masks
-from fashionseg.core import digests, files, pictures
+from fashionseg.core import cluster, digests, files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples, shapes
 from fashionseg.data.batches import padded
@@ -27,7 +27,7 @@ from fashionseg.model import backbones, device, roi_heads
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.device import compile_steps
 from fashionseg.model.mask_rcnn import Detector
-from fashionseg.predict import inference, inspect
+from fashionseg.predict import elsewhere, inference, inspect
 from fashionseg.predict.config import Predict
 from fashionseg.predict.parts import Parts
 from networks import USUAL, mask_rcnn
@@ -169,6 +169,35 @@ def test_a_killed_prediction_goes_on(trained, image, tmp_path, monkeypatch, caps
     changed = predicted(tmp_path, document, [trained], SETTINGS)
     assert len(detected) == 3
     assert [r["score"] for r in changed if r["image_id"] == 0] == [r["score"] for r in expected if r["image_id"] == 4]
+
+
+def test_a_dask_cluster_predicts_the_same(trained, image, tmp_path, monkeypatch, capsys):
+    """It goes on after what a killed call has left, and may be killed, too."""
+    distributed = pytest.importorskip("distributed", reason="Dask is optional: `uv pip install distributed`")
+    document = {"images": [{"id": n, "file_name": f"{n}.png", "height": 60, "width": 80} for n in range(7)]}
+    for number in range(7):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.roll(image, 9 * number, axis=1)[..., ::-1])
+    alone, target = predicted(tmp_path, document, [trained], SETTINGS), tmp_path / "predictions.json"
+    expected = target.read_bytes()
+    target.unlink()
+    dying = lambda parts: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+    options = {"processes": False, "n_workers": 2, "threads_per_worker": 2, "dashboard_address": None}
+    what = document, lambda side: tmp_path, [trained], SETTINGS, target
+    with distributed.LocalCluster(**options) as started, cluster.joined(started.scheduler_address):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Parts, "join", dying)
+            elsewhere.predict(*what)
+        sorted(tmp_path.glob(".predictions.unfinished/*.jsonl"))[-1].unlink()
+        assert elsewhere.predict(*what) == len(alone)
+    assert "3 of 4 batches are taken over from" in capsys.readouterr().out
+    assert target.read_bytes() == expected
+    assert len(alone) > 7
+
+
+def test_a_dask_worker_on_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(elsewhere.backend, "choose", lambda name: None)
+    with pytest.raises(UserError, match=r"a Dask worker has Keras on .* and this stage on another; start the w"):
+        elsewhere._results(elsewhere.Request("another", [], {}, [], SETTINGS), 0)
 
 
 def test_the_code_of_predictions_is_what_their_stage_depends_on():

@@ -35,7 +35,7 @@ CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 def config(seed=3, workers=0, backend="jax", precision="float32", attributes="none", checkpoint_steps=2, **train):
     return SimpleNamespace(
         seed=seed,
-        machine=params.Machine(workers, backend, False, checkpoint_steps, None),
+        machine=params.Machine(workers, None, backend, False, checkpoint_steps, None),
         images=Images(64),
         model=Model(
             backbone="resnet50",

@@ -6,11 +6,13 @@ import sys
 import keras
 
 
-def describe(precision: str, count: int = 1) -> str:
-    """Devices, memory of each where it is known, backend and precision: "2 x Tesla T4, 16 GB; jax 0.10.2; float32"."""
+def describe(precision: str, count: int = 1, processes: int = 1) -> str:
+    """Devices, of how many processes, memory of each where it is known, backend and precision: "2 x Tesla T4, 16 GB;
+    jax 0.10.2; float32"."""
     backend = keras.backend.backend()
     name = {"jax": _jax, "tensorflow": _tensorflow}[backend]() or _processor()
     devices = f"{count} x {name}" if count > 1 else name
+    devices += f" in {processes} processes" * (processes > 1)
     return f"{devices}; {backend} {sys.modules[backend].__version__}; {precision}"
 
 

@@ -39,7 +39,8 @@ class Pictures(keras.utils.PyDataset):
     width without padding. The longer of H and W is `side`. Images of about the same aspect share a batch (`shapes`), or
     all are in squares with `square`; the aspects fix which, not the side. The last batch of a shape is filled up with
     others: `records_of` names those that count. workers: processes that prefetch, 0 for none; they and the order of
-    calls do not change an item. Raises UserError without images.
+    calls do not change an item. share: (i, n) for the i-th of n equal parts of each batch alone, as each of n trainers
+    takes one; what names a batch's images names them all. Raises UserError without images.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Pictures(keras.utils.PyDataset):
         batch_size: int,
         workers: int = 0,
         square: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         super().__init__(workers=1)  # Keras' own; 1 means none
         document = document if isinstance(document, dict) else documents.read(document)
@@ -60,6 +62,8 @@ class Pictures(keras.utils.PyDataset):
         self.side = side
         self.batch_size = batch_size
         self.processes = workers
+        place, parts = share
+        self._share = slice(place * batch_size // parts, (place + 1) * batch_size // parts)
         sizes = np.array([[record["height"], record["width"]] for record in self.records])
         fitted = np.array([pictures.fit(*size, side) for size in sizes.tolist()])
         self._groups = np.full(len(sizes), shapes.SQUARE) if square else shapes.groups(sizes)
@@ -81,7 +85,7 @@ class Pictures(keras.utils.PyDataset):
 
     def names_of(self, index: int) -> list[str]:
         """The file names of a batch's images."""
-        return [self.records[image]["file_name"] for image in self._chosen(index)[0]]
+        return [self.records[image]["file_name"] for image in self._planned()[index].images]
 
     def __getitem__(self, index: int) -> Batch:
         if self.processes:
@@ -108,9 +112,9 @@ class Pictures(keras.utils.PyDataset):
         return self._plan
 
     def _chosen(self, index: int) -> tuple[list[int], list[int]]:
-        """The images of a batch, and how often each came before in this epoch."""
+        """The images of this share of a batch, and how often each came before in this epoch."""
         rows = self._planned()[index]
-        return rows.images.tolist(), rows.before.tolist()
+        return rows.images[self._share].tolist(), rows.before[self._share].tolist()
 
     def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
         """The function and plain arguments that read each image of a batch."""
@@ -153,9 +157,10 @@ class Batches(Pictures):
         repeat_threshold: float = 0.0,
         workers: int = 0,
         square: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         document = document if isinstance(document, dict) else documents.read(document)
-        super().__init__(document, images, side, batch_size, workers, square=square)
+        super().__init__(document, images, side, batch_size, workers, square=square, share=share)
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
         self.augmentation = augmentation

@@ -7,18 +7,34 @@ from typing import Any
 import keras
 from keras import KerasTensor
 
+from fashionseg.core.errors import UserError
+
 _without_branches = False
 
 
 def data_parallel(batch_size: int) -> keras.distribution.DataParallel | None:
-    """Keras' data parallelism over as many GPUs as divide the batch evenly; None for one GPU.
+    """Keras' data parallelism over as many GPUs as divide the batch evenly, of each process as many; None for one GPU.
 
     Losses and steps are those of the whole batch, as on one GPU. The network must be built and trained within its
-    `scope()`. Always None on TensorFlow: MirroredStrategy would average losses over each GPU's own samples.
+    `scope()`, on each process' own rows of a batch. Always None on TensorFlow: MirroredStrategy would average losses
+    over each GPU's own samples. Raises UserError where the batch does not divide over the processes.
     """
-    devices = keras.distribution.list_devices() if keras.backend.backend() == "jax" else [""]
-    count = max(number for number in range(1, len(devices) + 1) if batch_size % number == 0)
-    return keras.distribution.DataParallel(devices=devices[:count]) if count > 1 else None
+    if keras.backend.backend() != "jax":
+        return None
+    import jax
+
+    processes = jax.process_count()
+    if batch_size % processes:
+        raise UserError(
+            f"train.batch_size is {batch_size}, which {processes} processes cannot share evenly; make it a multiple of "
+            f"{processes}."
+        )
+    of_process = [[f"{d.platform}:{d.id}" for d in jax.devices() if d.process_index == p] for p in range(processes)]
+    share, most = batch_size // processes, min(map(len, of_process))
+    count = max(number for number in range(1, most + 1) if share % number == 0)
+    devices = [device for own in of_process for device in own[:count]]
+    parallel = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)  # `Batches` do so themselves
+    return parallel if len(devices) > 1 else None
 
 
 def accelerated() -> bool:

@@ -1,8 +1,9 @@
 """Images in, COCO results out: networks on TTA views (test-time augmentation), masks pasted at the original size."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from fashionseg.model.device import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
-from fashionseg.predict.parts import parts_of
+from fashionseg.predict.parts import Parts, parts_of
 
 CODE = ("core", "coco", "data", "model", "predict")  # packages that results hang on: those of the deps in dvc.yaml
 
@@ -156,6 +157,55 @@ class Predictor:
         return coco_results(found, image.shape[:2], self.labels, self.params)
 
 
+class Subset:
+    """The images of a COCO document in batches, and the networks of `folders` that look at them.
+
+    images_for: gives the folder of the images for a view of this side in pixels; workers: processes that read them.
+    """
+
+    def __init__(
+        self,
+        document: dict[str, Any],
+        images_for: Callable[[int], Path],
+        folders: Sequence[Path],
+        params: Predict,
+        workers: int,
+    ):
+        self.params = params
+        self.folders = folders
+        self.predictor = Predictor(folders, params)
+        square = self.predictor.square
+        self.pictures = [
+            Pictures(document, images_for(side), side, params.batch_size, workers, square=square)
+            for side in self.predictor.sides
+        ]
+
+    def __len__(self) -> int:
+        return len(self.pictures[0])
+
+    def batches(self, index: int) -> dict[int, Batch]:
+        """The images of batch `index` by side, as `Predictor.detect` takes them."""
+        return {of_side.side: of_side[index] for of_side in self.pictures}
+
+    def results(self, index: int, of_batch: list[Detections], over: Callable[..., Any] = map) -> list[dict[str, Any]]:
+        """The COCO results of batch `index`, from the detections of each of its images; over: as `map`."""
+
+        def of_image(record: dict[str, Any], found: Detections) -> list[dict[str, Any]]:
+            size = record["height"], record["width"]
+            results = coco_results(found, size, self.predictor.labels, self.params)
+            return [{"image_id": record["id"], **result} for result in results]
+
+        return list(chain.from_iterable(over(of_image, self.pictures[0].records_of(index), of_batch)))
+
+    @contextmanager
+    def parts(self, target: str | Path) -> Iterator[Parts]:
+        """Those of `target`; says how many of them a killed call has left."""
+        with parts_of(target, _made_by(self.pictures, self.folders, self.params)) as parts:
+            if done := parts.count():
+                print(f"{done} of {len(self)} batches are taken over from {parts.folder}")
+            yield parts
+
+
 def predict(
     document: dict[str, Any],
     images_for: Callable[[int], Path],
@@ -171,31 +221,20 @@ def predict(
     images_for: gives the folder of the images for a view of this side in pixels. What a killed call had done of the
     same is not done again. Masks of a batch are pasted while the network is at the next one.
     """
-    predictor = Predictor(folders, params)
-    print(describe(predictor.views[0].detector.network.dtype_policy.name))
-    pictures = [
-        Pictures(document, images_for(side), side, params.batch_size, workers, square=predictor.square)
-        for side in predictor.sides
-    ]
+    subset = Subset(document, images_for, folders, params, workers)
+    print(describe(subset.predictor.views[0].detector.network.dtype_policy.name))
     with (
-        parts_of(target, _made_by(pictures, folders, params)) as parts,
+        subset.parts(target) as parts,
         ThreadPoolExecutor(max(1, workers)) as pool,
         ThreadPoolExecutor(1) as behind,
     ):
-        if done := parts.count():
-            print(f"{done} of {len(pictures[0])} batches are taken over from {parts.folder}")
-
-        def results_of(record: dict[str, Any], detections: Detections) -> list[dict[str, Any]]:
-            found = coco_results(detections, (record["height"], record["width"]), predictor.labels, params)
-            return [{"image_id": record["id"], **result} for result in found]
 
         def finish(index: int, of_batch: list[Detections]) -> None:
-            found = pool.map(results_of, pictures[0].records_of(index), of_batch)
-            parts.add(index, list(chain.from_iterable(found)))
+            parts.add(index, subset.results(index, of_batch, pool.map))
 
         finishing = None
-        for index in track(range(done, len(pictures[0])), "predict"):
-            of_batch = predictor.detect({of_side.side: of_side[index] for of_side in pictures})
+        for index in track(range(parts.count(), len(subset)), "predict"):
+            of_batch = subset.predictor.detect(subset.batches(index))
             if finishing:
                 finishing.result()
             finishing = behind.submit(finish, index, of_batch)

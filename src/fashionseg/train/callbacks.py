@@ -17,6 +17,7 @@ from keras import ops
 from scmrepo.exceptions import SCMError
 
 from fashionseg.core.errors import UserError
+from fashionseg.train import hosts
 from fashionseg.train.checkpoint import Checkpoints, State, not_removed
 from fashionseg.train.optimizer import unwrapped
 from fashionseg.train.tracker import Tracker
@@ -55,8 +56,8 @@ class LiveLog(keras.callbacks.Callback):
     steps has a row after every `every` steps, and at the end of the epoch, numbered by the steps done since the start:
     each loss, as the mean since the last row, and the learning_rate. NaN and infinity are left out, as they would
     break a plot. Rows that are there stay: `Checkpoints.restore` sees to it that they end before the first step to
-    come. `tracker` gets the same values. Raises UserError in a Git repository without a commit, and where `folder` is
-    removed while it is in use.
+    come. `tracker` gets the same values. Of several processes the first one alone writes. Raises UserError in a Git
+    repository without a commit, and where `folder` is removed while it is in use.
     """
 
     def __init__(
@@ -72,9 +73,11 @@ class LiveLog(keras.callbacks.Callback):
     ):
         super().__init__()
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.live = None
         try:
-            self.live = Live(str(folder), resume=True, dvcyaml=None, save_dvc_exp=False)
+            if hosts.index() == 0:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.live = Live(str(folder), resume=True, dvcyaml=None, save_dvc_exp=False)
         except SCMError:
             raise UserError(
                 "this Git repository has no commit yet and DVCLive needs one; commit, then go on."
@@ -104,10 +107,12 @@ class LiveLog(keras.callbacks.Callback):
         values["train/seconds"] = self.state.seconds + validation_seconds
         values["train/images_per_second"] = self.images / self.state.seconds
         self._log(values, "epoch", self.state.epoch)
-        self.live.sync()
+        if self.live:
+            self.live.sync()
 
     def end(self) -> None:
-        self.live.end()
+        if self.live:
+            self.live.end()
 
     def _learning_rate(self) -> float:
         """Of the last step of the optimizer, which already stands at the next one."""
@@ -116,6 +121,8 @@ class LiveLog(keras.callbacks.Callback):
         return float(ops.convert_to_numpy(self.schedule(ops.maximum(batches, 1) - 1)))
 
     def _log(self, values: Logs, counter: str, count: int) -> None:
+        if not self.live:
+            return
         not_removed(self.folder)
         values = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         self.live.step = count
@@ -127,10 +134,11 @@ class LiveLog(keras.callbacks.Callback):
 
 class Interrupt:
     """Within it SIGTERM and Ctrl-C are kept for `check`, so that the step under way comes to its end; a second one
-    does what it always does. Signals that are ignored stay so."""
+    does what it always does. Signals that are ignored stay so. One to one of several processes ends them all."""
 
     def __enter__(self) -> "Interrupt":
         self.name: str | None = None
+        self.reason: str | None = None
         self.before = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             if (handler := signal.getsignal(number)) is not signal.SIG_IGN:
@@ -146,12 +154,18 @@ class Interrupt:
         self.name = signal.Signals(number).name
         self.__exit__()
 
+    def came(self) -> bool:
+        """Whether there was a signal; `check` goes by what was so here, even if one comes between the two."""
+        if hosts.any_of(self.name is not None):
+            self.reason = self.name or "a signal to another process"
+        return self.reason is not None
+
     def check(self, state: State) -> None:
-        """Raises UserError where a signal came; the newest checkpoint is of `state`."""
-        if self.name:
+        """Raises UserError where a signal had come; the newest checkpoint is of `state`."""
+        if self.reason:
             raise UserError(
-                f"stopped by {self.name} after step {state.step} of epoch {state.epoch + 1}; the same command goes on "
-                "from there."
+                f"stopped by {self.reason} after step {state.step} of epoch {state.epoch + 1}; the same command goes "
+                "on from there."
             )
 
 
@@ -166,11 +180,12 @@ class Save(keras.callbacks.Callback):
         self.interrupt = interrupt
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if self.interrupt.name or self.state.step % self.every == 0:
+        if self.interrupt.came() or self.state.step % self.every == 0:
             self.checkpoints.save(self.model, self.state)
         self.interrupt.check(self.state)
 
     def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.interrupt.came()
         self.interrupt.check(self.state)  # nothing to save: validation begins with a checkpoint
 
 

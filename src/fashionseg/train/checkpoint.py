@@ -10,6 +10,7 @@ from keras import ops
 
 from fashionseg.core import digests, documents, files
 from fashionseg.core.errors import UserError
+from fashionseg.train import hosts
 
 DIGESTS = "digests.json"  # of the other files of a checkpoint
 
@@ -51,7 +52,7 @@ class Checkpoints:
     It holds every variable of model, optimizer and losses so far, the seed generators' included, the `State`, and a
     copy of the folder `results`, so that weights and history are of the same moment, and each file's digest. An older
     one is removed once the next is whole: a kill leaves the newest that was complete. The weights of the best epoch lie
-    beside it, as best-<epochs done>.npz.
+    beside it, as best-<epochs done>.npz. Of several processes all read and the first one writes.
     """
 
     def __init__(self, folder: str | Path, results: str | Path):
@@ -61,7 +62,7 @@ class Checkpoints:
     def save(self, model: keras.Model, state: State) -> None:
         # A new name each time: that makes the renaming of a whole folder atomic.
         target = self.folder / f"epoch-{state.epoch:04}-step-{state.step:06}"
-        if target.exists():  # a signal right after a checkpoint
+        if hosts.index() or target.exists():  # the second: a signal right after a checkpoint
             return
         with files.replacing(target) as beside:
             not_removed(self.results)
@@ -79,10 +80,12 @@ class Checkpoints:
         """Brings back model, optimizer and `results`; the state is a new one without a checkpoint.
 
         The model is compiled and its optimizer built. What `results` held before is removed. Raises UserError where
-        the checkpoint is damaged or of a different model.
+        the checkpoint is damaged or of a different model, and where it is not the same for all processes.
         """
-        files.remove(self.results)
+        if hosts.index() == 0:
+            files.remove(self.results)
         checkpoints = checkpoints_in(self.folder)
+        hosts.agree("".join(path.name for path in checkpoints[-1:]), "the checkpoint that they see")
         if not checkpoints:
             return State()
         newest = checkpoints[-1]
@@ -93,11 +96,14 @@ class Checkpoints:
                     f"{newest / changed[0]} is not as it was written; remove {self.folder} to train afresh."
                 )
         self._assign(_variables(model), newest / "state.npz")
-        shutil.copytree(newest / "results", self.results)
+        if hosts.index() == 0:
+            shutil.copytree(newest / "results", self.results)
         return State(**files.read_json(newest / "state.json"))
 
     def save_best(self, model: keras.Model, state: State) -> None:
         """The weights as those of state.best_epoch; the next checkpoint names it."""
+        if hosts.index():
+            return
         with files.replacing(self._best(state)) as beside:
             np.savez(beside, *[ops.convert_to_numpy(variable) for variable in model.weights])
 

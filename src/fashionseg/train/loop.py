@@ -11,6 +11,7 @@ import keras
 from fashionseg.console.progress import Progress
 from fashionseg.data.batches import Batch, Batches
 from fashionseg.model.device import compile_steps
+from fashionseg.train import hosts
 from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
 from fashionseg.train.checkpoint import Checkpoints, State
 from fashionseg.train.config import Train
@@ -141,7 +142,10 @@ class Epochs:
             save.on_test_batch_end(batch)
 
         due = every and (done % every == 0 or done == self.settings.epochs)
-        return losses, scorer(after_batch) if due else {}
+        if not due:
+            return losses, {}
+        scores = scorer(after_batch)  # by each process, as devices need all of them; they may round differently
+        return losses, dict(zip(scores, hosts.of_first(list(scores.values())), strict=True))
 
 
 class Rest(keras.utils.PyDataset):

@@ -20,7 +20,7 @@ from fashionseg.model import backbones, pretrained
 from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated, data_parallel
 from fashionseg.model.mask_rcnn import MaskRCNN
-from fashionseg.train import provenance, tracker
+from fashionseg.train import hosts, provenance, tracker
 from fashionseg.train.checkpoint import checkpoints_in
 from fashionseg.train.loop import fit
 from fashionseg.train.validation import AveragePrecision
@@ -28,6 +28,7 @@ from fashionseg.train.validation import AveragePrecision
 LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 
 
+@hosts.together()
 def train(
     config: SimpleNamespace,
     train_document: str | Path,
@@ -43,12 +44,13 @@ def train(
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
     that their file_name counts from. `checkpoints`/<fingerprint> holds the newest checkpoint until the training is
     done; other params, data, code, backend or files of weights have another fingerprint and so begin afresh, unless
-    train.resume names the folder to go on from. Raises UserError while another training uses `checkpoints`, where there
+    train.resume names the folder to go on from. As one of several processes (`hosts`) it does its share, and only the
+    first one writes. Raises UserError while another training uses `checkpoints`, where there
     are no attributes to learn or is nothing to resume, where a loss is NaN, and at SIGTERM or Ctrl-C.
     """
     parent = os.getppid()
     parallel = data_parallel(config.train.batch_size)
-    print(describe(config.model.precision, parallel.num_model_replicas if parallel else 1))
+    print(describe(config.model.precision, parallel.num_model_replicas if parallel else 1, hosts.count()))
     if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
         raise UserError(
             f"images.side is {config.images.side} and there is no GPU here, where a training would take weeks; "
@@ -63,11 +65,17 @@ def train(
     network = _network(config, labels)
     made_by = provenance.made_by(config, train_document, val_document)
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
-    with files.locked(Path(checkpoints) / "lock"), parallel.scope() if parallel else nullcontext():
-        provenance.mention_others(folder, made_by)
-        if config.train.resume and not checkpoints_in(folder):
-            provenance.adopt(paths.of_user(config.train.resume), folder, made_by)
-        files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
+    first = hosts.index() == 0
+    with (
+        files.locked(Path(checkpoints) / "lock") if first else nullcontext(),
+        parallel.scope() if parallel else nullcontext(),
+    ):
+        if first:
+            provenance.mention_others(folder, made_by)
+            if config.train.resume and not checkpoints_in(folder):
+                provenance.adopt(paths.of_user(config.train.resume), folder, made_by)
+            files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
+        hosts.agree(folder.name, "params, data or code")
         random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
         model = _start(network, [category["name"] for category in labels["categories"]])
         model.loss_weights = config.train.loss_weights
@@ -90,8 +98,10 @@ def train(
             checkpoint_steps=config.machine.checkpoint_steps,
             folder=folder,
             results=Path(results),
-            tracker=tracker.start(config.machine.tracker, folder, made_by["values"]),
+            tracker=tracker.start(config.machine.tracker, folder, made_by["values"]) if first else None,
         )
+        if not first:
+            return
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         stage.check()  # before the checkpoint goes, from which the outs can be written again
         if os.getppid() == parent:
@@ -125,6 +135,7 @@ def _batches(
         "seed": config.seed,
         "workers": config.machine.workers,
         "square": square,
+        "share": (hosts.index(), hosts.count()),
     }
     drawn = {"augmentation": config.augment, "shuffle": True, "repeat_threshold": config.train.repeat_threshold}
     batches = Batches(document, **drawn, **shared)
