@@ -65,7 +65,7 @@ def short(monkeypatch):
             fan_in = np.prod(variable.shape[:3])
             variable.assign(random.normal(0, (2 / fan_in) ** 0.5, variable.shape))  # He et al. 2015
 
-    monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
+    monkeypatch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
     monkeypatch.setattr(backbones, "_import_lite0", draw)
     return lambda frozen: backbones.build("efficientnet_lite0", "imagenet", frozen, 64)
 
@@ -142,7 +142,7 @@ def test_weights_and_config_round_trip(lite0, tmp_path):
 
 
 def test_random_weights_keep_the_scale_of_features(monkeypatch):
-    monkeypatch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
+    monkeypatch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
     keras.utils.set_random_seed(0)
     for feature in numbers(backbones.build("efficientnet_lite0", "random", 0, 64), noise(64, 64)[None]):
         assert 0.05 < feature.std() < 20
