@@ -31,7 +31,7 @@ LITE_BLOCKS = [
     (1, 3, 1, 6, 320),  # C5
 ]
 # Times the filters, and times the repeats of all rows but the first and the last.
-LITES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
+LITES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite2": (1.1, 1.2)}
 LITE_LEVELS = (1, 2, 4, 6)  # rows of LITE_BLOCKS that end in C2 to C5
 LITE_EPSILON = 1e-3  # of its batch normalisation
 LITE_HEAD = ("_conv_head.", "_bn1.", "_fc.")
