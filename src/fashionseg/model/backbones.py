@@ -77,7 +77,7 @@ def build(
         raise UserError(f"model.weights is {weights!r}; it must be imagenet or random.")
     if frozen_stages not in range(len(STRIDES) + 1):
         raise UserError(f"model.frozen_stages is {frozen_stages!r}; it must be 0 to {len(STRIDES)}.")
-    if name in LITES:
+    if isinstance(name, str) and name in LITES:
         if not frozen_norm:
             raise UserError(
                 f"model.frozen_norm is false, but the batch norm of {name} is part of its convolutions; "
