@@ -28,7 +28,7 @@ LABELS = {
 def trained(tmp_path_factory) -> Iterator[Path]:
     """A folder as training leaves it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
+        patch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
         patch.setattr(roi_heads, "DENSE", 32)
         folder = tmp_path_factory.mktemp("models")
         mask_rcnn(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")

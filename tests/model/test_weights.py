@@ -1,4 +1,4 @@
-"""Against files that PyTorch 2.13 wrote (tests/golden/make_lite0.py), and against what must not be trusted."""
+"""Against files that PyTorch 2.13 wrote (tests/golden/make_lite.py), and against what must not be trusted."""
 
 import contextlib
 import io

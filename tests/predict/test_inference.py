@@ -84,7 +84,7 @@ SETTINGS = Predict(
 def small():
     """EfficientNet-Lite0 with each block once, dense layers of 32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "LITE0_BLOCKS", [(1, *row[1:]) for row in backbones.LITE0_BLOCKS])
+        patch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
         patch.setattr(roi_heads, "DENSE", 32)
         yield
 

