@@ -23,7 +23,7 @@ CHANGES = {
     "data": {"source": "local"},
     "split": {"folds": 3},
     "images": {"side": 64},
-    "model": {"frozen_stages": 4, "fpn_channels": 16, "proposals": 16, "detections": 10},
+    "model": {"backbone": "efficientnet_lite0", "frozen_stages": 4, "fpn_channels": 16, "proposals": 16, "detections": 10},
     "train": {"epochs": 1, "optimizer": "sgd", "ema": 0.0, "rois": 8, "warmup_steps": 2},
     "predict": {"score": 0.0, "scales": [1.0]},
     "evaluate": {"pictures": 4},
