@@ -43,7 +43,7 @@ trials: .venv/done ## the tests that train, ten times each, as on other processo
 	@for setting in TF_ENABLE_ONEDNN_OPTS=1 TF_ENABLE_ONEDNN_OPTS=0 TF_NUM_INTRAOP_THREADS=1 \
 	  'ONEDNN_MAX_CPU_ISA=SSE41 PYTEST_ADDOPTS=-knot(16_bit)' \
 	  KERAS_BACKEND=jax 'KERAS_BACKEND=jax XLA_FLAGS=--xla_cpu_max_isa=AVX2'; do echo "== $$setting"; \
-	  env KERAS_BACKEND=tensorflow $$setting $(BIN)/python -m pytest tests/model --trials 10 --durations=0 || exit 1; done
+	  env KERAS_BACKEND=tensorflow $$setting $(BIN)/python -m pytest tests/model tests/train/test_hosts.py --trials 10 --durations=0 || exit 1; done
 
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check

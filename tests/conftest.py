@@ -3,8 +3,8 @@
 Hypothesis looks for new examples on a developer's machine; CI repeats the same ones, so that red means changed.
 
 A test that trains takes `trial`, the number of its network and pictures. `pytest --trials 10` runs these tests alone,
-with ten each, and prints the least and the greatest of each value that has a bound; `make trials` does so as on other
-processors.
+with ten each, and those marked `trials`, once, and prints the least and the greatest of each value that has a bound;
+`make trials` does so as on other processors.
 """
 
 import os
@@ -41,7 +41,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--trials") > 1:
-        items[:] = [item for item in items if "trial" in item.fixturenames]
+        items[:] = [item for item in items if "trial" in item.fixturenames or item.get_closest_marker("trials")]
+        return
+    for item in items:
+        if item.get_closest_marker("trials"):
+            item.add_marker(pytest.mark.skip(reason="takes half a minute: `make trials` runs it"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "trials: takes so long that only `pytest --trials` runs it")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
