@@ -123,7 +123,7 @@ def _download() -> bool:
 
     project.remove(Path(), "raw")
     Path("none.json").write_text("{}")
-    sources.fetch(config.Data("kaggle", None, "times", "some"), 0, "none.json", "raw", cache="downloads")
+    sources.fetch(config.Data("kaggle", None, "times", "some"), "none.json", "raw", cache="downloads")
     project.remove(Path(), "downloads")
     found, there = ({p.relative_to(f): p.read_bytes() for p in Path(f).rglob("*.*")} for f in ("raw", "competition"))
     return found == there
