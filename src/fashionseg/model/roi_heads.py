@@ -286,6 +286,21 @@ class RoIHeads(layers.Layer):
             rois = ops.stop_gradient(box_ops.clip(rois, batch["sizes"]))
         return values, features
 
+    def classify(
+        self, pyramid: list[KerasTensor], rois: KerasTensor, sizes: KerasTensor
+    ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+        """Probabilities (B, R, classes + 1) of rois (B, R, 4), the mean of all stages; their boxes (B, R, classes, 4)
+        and features (B, R, F) by the last one. sizes (B, 2): heights and widths without padding."""
+        align = self.align(pyramid)
+        probabilities = 0.0
+        for stage, head in zip(STAGES, self.box_heads, strict=False):
+            logits, deltas, features = head(align((rois, ROI_BOX_SIDE))[0])
+            probabilities += ops.softmax(logits, axis=-1) / self.box_stages
+            boxes = box_ops.decode(deltas[:, :, 1:], rois[:, :, None], stage.delta_weights)
+            boxes = box_ops.clip(boxes, sizes)
+            rois = boxes[:, :, 0]  # for the next one
+        return probabilities, boxes, features
+
     def detect(
         self,
         pyramid: list[KerasTensor],
@@ -302,7 +317,7 @@ class RoIHeads(layers.Layer):
         Class 0 is padding. NMS is per class, among the CANDIDATES best pairs of proposal and class, or as many as there
         are detections if that is more.
         """
-        probabilities, boxes, features = self._classify(pyramid, proposals, sizes)
+        probabilities, boxes, features = self.classify(pyramid, proposals, sizes)
         boxes = ops.reshape(boxes, (-1, proposals.shape[1] * self.classes, 4))
         keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= BOX_MIN_SIZE, axis=-1)  # (B, P * classes), as pair_scores
         pair_scores = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
@@ -331,19 +346,6 @@ class RoIHeads(layers.Layer):
         if self.attribute_head:
             detections["attributes"] = ops.sigmoid(attribute_logits)
         return detections
-
-    def _classify(self, pyramid, rois, sizes):
-        """Probabilities (B, R, classes + 1), the mean of all stages, and of the last one boxes (B, R, classes, 4) and
-        features (B, R, F)."""
-        align = self.align(pyramid)
-        probabilities = 0.0
-        for stage, head in zip(STAGES, self.box_heads, strict=False):
-            logits, deltas, features = head(align((rois, ROI_BOX_SIDE))[0])
-            probabilities += ops.softmax(logits, axis=-1) / self.box_stages
-            boxes = box_ops.decode(deltas[:, :, 1:], rois[:, :, None], stage.delta_weights)
-            boxes = box_ops.clip(boxes, sizes)
-            rois = boxes[:, :, 0]  # for the next one
-        return probabilities, boxes, features
 
     def _instance_heads(self, roi_features, classes, features):
         """Mask logits (B, R, 28, 28) and attribute logits (B, R, A), A = 0 without an attribute head, from RoI features
