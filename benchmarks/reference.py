@@ -164,6 +164,7 @@ def r50_fpn(options: argparse.Namespace, precision: str):
             frozen_norm=True,
             class_agnostic_boxes=False,
             class_agnostic_masks=False,
+            box_stages=1,
             anchor_ratios=[0.5, 1.0, 2.0],
         )
     )

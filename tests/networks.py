@@ -11,6 +11,7 @@ USUAL = {
     "heads": "v1",
     "class_agnostic_boxes": False,
     "class_agnostic_masks": False,
+    "box_stages": 1,
     "anchor_ratios": [0.5, 1.0, 2.0],
 }
 

@@ -72,6 +72,7 @@ def test_only_the_named_sections(write):
         ("nms_iou: 0.5", "nms_iou: 50", "predict.nms_iou should be a number from 0 to 1, not 50"),
         ("frozen_stages: 2", "frozen_stages: 5", "model.frozen_stages should be a whole number from 0 to 4, not 5"),
         ("  epochs: 10", "", "train lacks epochs"),
+        ("box_stages: 1", "box_stages: 4", "model.box_stages should be a whole number from 1 to 3, not 4"),
         ("models: []", "models: [a, b, a]", "predict.models should name each network once, not ['a', 'b', 'a']"),
         ("drops: [0.8333]", "drops: 0.8", "train.drops should be a list of numbers, not 0.8"),
         ("drops: [0.8333]", "drops: [5]", "train.drops should be ascending shares of the training, above 0 and below"),

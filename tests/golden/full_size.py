@@ -90,6 +90,7 @@ def compare(folder: Path, heads: str, side: int) -> None:
         frozen_norm=True,
         class_agnostic_boxes=False,
         class_agnostic_masks=False,
+        box_stages=1,
         anchor_ratios=[0.5, 1.0, 2.0],
     )
     network = MaskRCNN(config)

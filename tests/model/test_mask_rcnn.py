@@ -428,6 +428,8 @@ def test_both_backends_give_the_same_numbers(bench, writer):
                 "detections": 9,
                 "attributes": "conv",
                 "attribute_count": 6,
+                "class_agnostic_boxes": True,
+                "box_stages": 3,
             },
         ),
     ],

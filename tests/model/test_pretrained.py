@@ -151,6 +151,8 @@ def test_other_classes_and_ratios_are_newly_initialised(small, tensors):
     assert report.fresh == ["attribute_head"]
     assert "class_logits    newly initialised: roi_heads.box_predictor.cls_score.weight has shape" in str(report)
     assert not any(np.any(values) for values in network.roi_heads.box_head.class_logits.get_weights())
+    cascade = small(classes=3, class_agnostic_boxes=True, box_stages=3)
+    assert pretrained.load(cascade, GOLDEN / "network_v1.pth").fresh == ["box_head_2", "box_head_3"]
     network = small(class_agnostic_masks=True)
     assert list(pretrained.load(network, GOLDEN / "network_v1.pth").skipped) == ["mask_head.logits"]
 

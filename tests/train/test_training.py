@@ -52,6 +52,7 @@ def config(seed=3, workers=0, backend="jax", precision="float32", attributes="no
             heads="v1",
             class_agnostic_boxes=False,
             class_agnostic_masks=False,
+            box_stages=1,
             anchor_ratios=[1.0],
         ),
         augment=Augment([{"Fliplr": 0.5}], [1.0, 1.0], 0.0),

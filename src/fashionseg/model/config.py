@@ -24,9 +24,15 @@ class Model:
     heads: Literal["v1", "v2", "v2_group", "matterport"]
     class_agnostic_boxes: bool
     class_agnostic_masks: bool
+    box_stages: Annotated[int, Range(1, 3)]
     anchor_ratios: list[float]
 
     def __post_init__(self):
+        if self.box_stages > 1 and not self.class_agnostic_boxes:
+            raise ValueError(
+                f"model.box_stages is {self.box_stages}, and more than one need model.class_agnostic_boxes=true: "
+                "a stage has one box to correct, not one for each class"
+            )
         if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
             raise ValueError(f"model.anchor_ratios should hold at least one number above 0, not {self.anchor_ratios}")
 

@@ -71,6 +71,7 @@ class MaskRCNN(keras.Model):
                 normed=normed,
                 class_agnostic_boxes=config.class_agnostic_boxes,
                 class_agnostic_masks=config.class_agnostic_masks,
+                box_stages=config.box_stages,
             )
         self.seed_generator = keras.random.SeedGenerator(config.seed)
         names = LOSSES[:-1] if config.attributes == "none" else LOSSES

@@ -240,6 +240,8 @@ def _layers(network: keras.Model) -> dict[str, list[keras.Variable]]:
         "mask_head.upsample": mask_head.upsample,
     }
     layers = {name: layer.variables for name, layer in named.items() if layer.variables}
+    for stage, head in enumerate(network.roi_heads.later_box_heads, 2):  # which no file has
+        layers[f"box_head_{stage}"] = head.variables
     layers["mask_head.logits"] = [mask_head.kernel, mask_head.bias]
     if network.roi_heads.attribute_head:
         layers["attribute_head"] = network.roi_heads.attribute_head.variables

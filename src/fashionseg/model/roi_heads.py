@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import keras
 from keras import KerasTensor, layers, ops
@@ -12,7 +13,6 @@ from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
-FG_IOU_THRESH = 0.5
 POSITIVE_FRACTION = 0.25  # of the sampled RoIs
 ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features; masks have twice ROI_MASK_SIDE pixels
 CANDIDATES = 1000  # best (RoI, class) pairs that enter NMS
@@ -22,6 +22,23 @@ DENSE = 1024  # units
 # instances costs nothing, but each enlarges the graph. A GPU computes all slots at once: there each part's gradient of
 # the whole pyramid costs more than empty slots.
 MAX_PARTS, MIN_PART = 8, 16
+
+
+class Stage(NamedTuple):
+    """Of a cascade: IoU from which a box is foreground, weights of its deltas, share in the losses."""
+
+    fg_iou_thresh: float
+    delta_weights: tuple[float, ...]
+    loss_share: float
+
+
+# Cai and Vasconcelos 2018: each stage gets better boxes, asks more of them and corrects them less. The first one by
+# itself is Fast R-CNN; the shares are those of their code and of mmdetection.
+STAGES = (
+    Stage(0.5, box_ops.HEAD_WEIGHTS, 1.0),
+    Stage(0.6, (20.0, 20.0, 10.0, 10.0), 0.5),
+    Stage(0.7, (30.0, 30.0, 15.0, 15.0), 0.25),
+)
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -122,11 +139,11 @@ class MaskHead(layers.Layer):
 
 @keras.saving.register_keras_serializable("fashionseg")
 class RoIHeads(layers.Layer):
-    """Box head, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
+    """Box heads, mask head and attribute head with their sampling, losses and final selection, on P2-P5 of the pyramid.
 
     attributes: none, linear or conv; attribute_count: its outputs. box_convs: number of 3x3 convolutions in the box
     head; normed: group norm; class_agnostic_boxes: the same deltas for all classes; class_agnostic_masks: one mask
-    filter for all classes.
+    filter for all classes; box_stages: box heads of a cascade, more than one need class_agnostic_boxes.
     """
 
     def __init__(
@@ -142,6 +159,7 @@ class RoIHeads(layers.Layer):
         normed: bool = False,
         class_agnostic_boxes: bool = False,
         class_agnostic_masks: bool = False,
+        box_stages: int = 1,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # coordinates stay float32
@@ -154,7 +172,11 @@ class RoIHeads(layers.Layer):
         self.normed = normed
         self.class_agnostic_boxes = class_agnostic_boxes
         self.class_agnostic_masks = class_agnostic_masks
-        self.box_head = BoxHead(classes, [channels] * box_convs, normed, class_agnostic_boxes)
+        self.box_stages = box_stages
+        # The first one is an attribute of its own: weight files from when there was only one still load.
+        self.box_head, *self.later_box_heads = [
+            BoxHead(classes, [channels] * box_convs, normed, class_agnostic_boxes) for _ in range(box_stages)
+        ]
         self.mask_head = MaskHead(classes, channels, class_agnostic_masks, normed)
         self.attributes = attributes
         self.attribute_count = attribute_count
@@ -166,10 +188,15 @@ class RoIHeads(layers.Layer):
 
     def build(self, shapes):
         channels = shapes[0][-1]
-        self.box_head.build((None, None, ROI_BOX_SIDE, ROI_BOX_SIDE, channels))
+        for head in self.box_heads:
+            head.build((None, None, ROI_BOX_SIDE, ROI_BOX_SIDE, channels))
         self.mask_head.build((None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels))
         if self.attribute_head:
             self.attribute_head.build((None, None, DENSE), (None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels))
+
+    @property
+    def box_heads(self) -> list[BoxHead]:
+        return [self.box_head, *self.later_box_heads]
 
     def align(self, pyramid: list[KerasTensor]) -> Callable[..., list[KerasTensor]]:
         """A function of pairs of rois (B, R, 4) and a side that gives the features (B, R, side, side, C) of each."""
@@ -178,7 +205,8 @@ class RoIHeads(layers.Layer):
         return lambda *pairs: roi_align.pool([(rois, levels(rois, count), side) for rois, side in pairs])
 
     def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4)."""
+        """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4) by
+        the first box head."""
         return self.box_head(self.align(pyramid)((rois, ROI_BOX_SIDE))[0])
 
     def losses_of(
@@ -199,46 +227,79 @@ class RoIHeads(layers.Layer):
         candidates = ops.concatenate([proposals, gt_boxes], axis=1)  # (B, P + N, 4)
         valid = ops.concatenate([scores > 0, gt_valid], axis=1)
         matched_idxs = targets.match(
-            gt_boxes, gt_valid, candidates, FG_IOU_THRESH, FG_IOU_THRESH, allow_low_quality=False
+            gt_boxes, gt_valid, candidates, STAGES[0].fg_iou_thresh, STAGES[0].fg_iou_thresh, allow_low_quality=False
         )
         matched_idxs = ops.where(valid, matched_idxs, targets.IGNORED)  # (B, P + N)
         positives = int(self.rois * POSITIVE_FRACTION)
         indices, foreground, used = targets.sample(matched_idxs, uniform, self.rois, positives)  # (B, R)
 
         rois = ops.stop_gradient(targets.take(candidates, indices))  # (B, R, 4)
-        matched_idxs = ops.maximum(targets.take(matched_idxs, indices), 0)  # (B, R)
-        labels = ops.where(foreground, targets.take(gt_classes, matched_idxs), 0)
-        matched_boxes = targets.take(gt_boxes, matched_idxs)  # (B, R, 4)
+        matched_idxs = ops.where(used, targets.take(matched_idxs, indices), targets.IGNORED)  # (B, R)
         # Foreground comes first in a sample: only these slots go through the mask and attribute heads.
         first = slice(positives)
+        foreground, matched_first = foreground[:, first], ops.maximum(matched_idxs[:, first], 0)  # (B, positives)
+        classes = ops.where(foreground, targets.take(gt_classes, matched_first), 0)
         if device.accelerated():
             box_features, mask_features = self.align(pyramid)((rois, ROI_BOX_SIDE), (rois[:, first], ROI_MASK_SIDE))
-            logits, deltas, features = self.box_head(box_features)
-            instance_logits = self._instance_heads(mask_features, labels[:, first], features[:, first])
+            values, features = self._box_losses(pyramid, box_features, rois, matched_idxs, batch)
+            instance_logits = self._instance_heads(mask_features, classes, features[:, first])
         else:
-            logits, deltas, features = self(pyramid, rois)
-            instance_logits = self._in_parts(
-                pyramid, rois[:, first], labels[:, first], features[:, first], foreground[:, first]
-            )
+            (box_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
+            values, features = self._box_losses(pyramid, box_features, rois, matched_idxs, batch)
+            instance_logits = self._in_parts(pyramid, rois[:, first], classes, features[:, first], foreground)
         mask_logits, attribute_logits = instance_logits  # (B, positives, 28, 28), (B, positives, A)
-        deltas = ops.take_along_axis(deltas, labels[..., None, None], axis=2)[:, :, 0]  # (B, R, 4)
-        regression_targets = box_ops.encode(matched_boxes, rois, box_ops.HEAD_WEIGHTS)  # (B, R, 4)
-
         mask_targets = targets.project_masks(
-            targets.take(batch["masks"], matched_idxs[:, first]),
-            matched_boxes[:, first],
+            targets.take(batch["masks"], matched_first),
+            targets.take(gt_boxes, matched_first),
             rois[:, first],
             2 * ROI_MASK_SIDE,
         )  # (B, positives, 28, 28)
-        values = {
-            "classifier": losses.classifier(logits, labels, used),
-            "box_reg": losses.box_reg(deltas, regression_targets, foreground, used),
-            "mask": losses.mask(mask_logits, mask_targets, foreground[:, first]),
-        }
+        values["mask"] = losses.mask(mask_logits, mask_targets, foreground)
         if self.attribute_head:
-            attribute_targets = targets.take(batch["attributes"], matched_idxs[:, first])
-            values["attributes"] = losses.attributes(attribute_logits, attribute_targets, foreground[:, first])
+            attribute_targets = targets.take(batch["attributes"], matched_first)
+            values["attributes"] = losses.attributes(attribute_logits, attribute_targets, foreground)
         return values
+
+    def _box_losses(self, pyramid, roi_features, rois, matched_idxs, batch):
+        """Losses `classifier` and `box_reg`, summed over the stages, and the features (B, R, F) of the last one.
+
+        roi_features (B, R, 7, 7, C) of rois (B, R, 4); matched_idxs (B, R) from `targets.match`. Later stages have the
+        same sample, its boxes corrected by the stage before and matched anew, as detectron2.
+        """
+        gt_boxes, gt_classes = batch["boxes"], batch["classes"]
+        used = matched_idxs > targets.IGNORED
+        values = {"classifier": 0.0, "box_reg": 0.0}
+        for number, (stage, head) in enumerate(zip(STAGES, self.box_heads, strict=False)):
+            if number:
+                least = stage.fg_iou_thresh
+                matched_idxs = targets.match(gt_boxes, gt_classes > 0, rois, least, least, allow_low_quality=False)
+                (roi_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
+            foreground = ops.logical_and(used, matched_idxs >= 0)
+            matched = ops.maximum(matched_idxs, 0)
+            labels = ops.where(foreground, targets.take(gt_classes, matched), 0)
+            logits, deltas, features = head(roi_features)
+            own = ops.take_along_axis(deltas, labels[..., None, None], axis=2)[:, :, 0]  # (B, R, 4)
+            regression_targets = box_ops.encode(targets.take(gt_boxes, matched), rois, stage.delta_weights)
+            values["classifier"] += stage.loss_share * losses.classifier(logits, labels, used)
+            values["box_reg"] += stage.loss_share * losses.box_reg(own, regression_targets, foreground, used)
+            rois = box_ops.decode(deltas[:, :, 0], rois, stage.delta_weights)  # for the next one
+            rois = ops.stop_gradient(box_ops.clip(rois, batch["sizes"]))
+        return values, features
+
+    def classify(
+        self, pyramid: list[KerasTensor], rois: KerasTensor, sizes: KerasTensor
+    ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
+        """Probabilities (B, R, classes + 1) of rois (B, R, 4), the mean of all stages; their boxes (B, R, classes, 4)
+        and features (B, R, F) by the last one. sizes (B, 2): heights and widths without padding."""
+        align = self.align(pyramid)
+        probabilities = 0.0
+        for stage, head in zip(STAGES, self.box_heads, strict=False):
+            logits, deltas, features = head(align((rois, ROI_BOX_SIDE))[0])
+            probabilities += ops.softmax(logits, axis=-1) / self.box_stages
+            boxes = box_ops.decode(deltas[:, :, 1:], rois[:, :, None], stage.delta_weights)
+            boxes = box_ops.clip(boxes, sizes)
+            rois = boxes[:, :, 0]  # for the next one
+        return probabilities, boxes, features
 
     def detect(
         self,
@@ -256,10 +317,8 @@ class RoIHeads(layers.Layer):
         Class 0 is padding. NMS is per class, among the CANDIDATES best pairs of proposal and class, or as many as there
         are detections if that is more.
         """
-        logits, deltas, features = self(pyramid, proposals)
-        probabilities = ops.softmax(logits, axis=-1)  # (B, P, classes + 1)
-        boxes = box_ops.decode(deltas[:, :, 1:], proposals[:, :, None], box_ops.HEAD_WEIGHTS)
-        boxes = ops.reshape(box_ops.clip(boxes, sizes), (-1, proposals.shape[1] * self.classes, 4))
+        probabilities, boxes, features = self.classify(pyramid, proposals, sizes)
+        boxes = ops.reshape(boxes, (-1, proposals.shape[1] * self.classes, 4))
         keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= BOX_MIN_SIZE, axis=-1)  # (B, P * classes), as pair_scores
         pair_scores = ops.where(scores[..., None] > 0, probabilities[..., 1:], 0.0)
         pair_scores = ops.reshape(pair_scores, (-1, proposals.shape[1] * self.classes))

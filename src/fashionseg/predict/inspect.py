@@ -45,11 +45,10 @@ class Steps(keras.Model):
         decoded = box_ops.decode(chosen, best_anchors, box_ops.RPN_WEIGHTS)
 
         proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
-        class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
+        probabilities, moved, _ = network.roi_heads.classify(pyramid, proposals, sizes)
         instances = network.roi_heads.detect(
             pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
         )
-        moved = box_ops.decode(class_deltas, proposals[:, :, None], box_ops.HEAD_WEIGHTS)
         return {
             "pyramid": pyramid,
             "anchors": anchors,
@@ -57,8 +56,8 @@ class Steps(keras.Model):
             "best_scores": ops.sigmoid(scores),
             "proposals": proposals,
             "proposal_scores": proposal_scores,
-            "probabilities": ops.softmax(class_logits, axis=-1),
-            "moved": box_ops.clip(moved, sizes),
+            "probabilities": probabilities,
+            "moved": moved,
             "instances": with_mask_scores(instances, self.score_threshold),
         }
 
@@ -88,7 +87,7 @@ def steps(
     """Pictures by name, in the order of the method, of an image (H, W, 3) uint8 RGB.
 
     Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
-    head moves the latter; the instances of at least `score_threshold`; the strongest channels of each pyramid level.
+    heads move the latter; the instances of at least `score_threshold`; the strongest channels of each pyramid level.
     """
     picture = pictures.resized(image, network.config.side)
     model = Steps(network, score_threshold)
@@ -107,7 +106,7 @@ def steps(
     classes = seen["probabilities"].argmax(axis=1)
     foreground = np.flatnonzero((classes > 0) & (scores > 0))[:BEST]
     shades = np.concatenate([np.zeros(len(foreground)), seen["probabilities"].max(axis=1)[foreground]])
-    both = np.concatenate([proposals[foreground], seen["moved"][foreground, classes[foreground]]])
+    both = np.concatenate([proposals[foreground], seen["moved"][foreground, classes[foreground] - 1]])
     drawn["refined boxes, blue before"] = overlay.boxes(picture, both, shades)
 
     used = found["classes"] > 0
