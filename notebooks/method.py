@@ -161,10 +161,11 @@ show(*crops)
 # %% [markdown]
 # ## 7. Box head
 # Two dense layers say for each proposal which class it is (0 is background) and, for each class, how to move the box.
+# With `model.box_stages` of 2 or 3 as many heads do so, one after the other.
 
 # %%
-class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
-probabilities = array(ops.softmax(class_logits))[0, :used]
+probabilities, _, _ = network.roi_heads.classify(pyramid, proposals, batch["sizes"])
+probabilities = array(probabilities)[0, :used]
 classes = probabilities.argmax(axis=1)
 print("background:", int((classes == 0).sum()), "of", used)
 for place in np.argsort(-probabilities[:, 1:].max(axis=1))[:5]:
