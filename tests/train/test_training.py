@@ -126,12 +126,12 @@ def test_a_damaged_picture_is_one_sentence_on_both_backends():
                 raise UserError("4.png is damaged.")
             return super().__getitem__(index)
 
-    for method in ("fit", "evaluate"):
+    for method, options in (("fit", {"shuffle": False}), ("evaluate", {})):
         model = Tiny()
         device.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
         run = getattr(model, method)
         with pytest.raises(UserError, match=r"^4\.png is damaged\.$"), loop.fed(Damaged()) as data:
-            run(data, verbose=0)
+            run(data, verbose=0, **options)
     with pytest.raises(ValueError, match="mine"), loop.fed(TinyBatches()):
         raise ValueError("mine")
 
