@@ -104,6 +104,20 @@ def test_pictures_of_one_name_size_and_time_in_several_folders(tmp_path):
             assert abs(picture.getpixel((9, 9))[0] - number) <= 2  # JPEG
 
 
+def test_names_may_begin_with_a_bracket(tmp_path):
+    """Only in columns of run lengths and classes it is a sign of instances grouped into lists."""
+    document = drawn(tmp_path, "images")
+    for image in document["images"]:
+        name = f"[set] {image['file_name']}"
+        (tmp_path / "images" / image["file_name"]).rename(tmp_path / "images" / name)
+        image["file_name"] = name
+    written(tmp_path, document)
+    competition = read(tmp_path)
+    table = split.assign(competition, 3, 0, 0)
+    files.write_csv(tmp_path / "split.csv", table)
+    assert coco.read_split(tmp_path / "split.csv", competition)["subset"].tolist() == table["subset"].tolist()
+
+
 def test_attributes_and_categories_without_gaps_are_not_needed(tmp_path):
     document = drawn(tmp_path)
     document["attributes"] = [{"id": 4, "name": "long"}]
