@@ -9,6 +9,9 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 export LC_ALL := C.UTF-8
+ifneq ($(strip $(GPU)),)  # of TensorFlow the locks have the build for processors alone
+export KERAS_BACKEND ?= jax
+endif
 ON_BOTH := tests/model tests/train tests/predict/test_inference.py
 FILE ?= submissions/submission.csv
 export FILE ANSWERS FIRST SECOND MESSAGE IMAGE NAME FORMAT  # recipes quote them as shell variables, whatever they hold
@@ -48,8 +51,9 @@ trials: .venv/done ## the tests that train, ten times each, as on other processo
 lint: .venv/done ## style and form
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
-bench: .venv/done ## each benchmark compares two implementations in one run and prints a ratio
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: .venv/done ## single operations, each against another implementation in one run: a ratio
+	@for name in attributes batches paste rle roi_align submission tuning; do echo "== $$name"; \
+	  $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 preset: .venv/done ## other values into params.yaml: make preset NAME=competition_r50; presets/ has them
 	@$(BIN)/python -m fashionseg preset "$$NAME"

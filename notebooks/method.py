@@ -160,8 +160,9 @@ show(*crops)
 
 # %% [markdown]
 # ## 7. Box head
-# Two dense layers say for each proposal which class it is (0 is background) and, for each class, how to move the box.
-# With `model.box_stages` of 2 or 3 as many heads do so, one after the other.
+# Two dense layers say for each proposal which class it is (0 is background) and how to move the box: in the same way for
+# all classes, with `model.class_agnostic_boxes: false` in one for each. With `model.box_stages` of 2 or 3 as many heads do
+# so, one after the other.
 
 # %%
 probabilities, _, _ = network.roi_heads.classify(pyramid, proposals, batch["sizes"])
@@ -227,4 +228,4 @@ show(
 
 # %% [markdown]
 # `tune` and `submit` choose which detections go into the file and give each pixel to one instance of a class:
-# `docs/submission.md`. `make inspect IMAGE=photo.jpg` draws steps 2 to 8 of any photograph.
+# `docs/submission.md`. `make inspect IMAGE=photo.jpg` draws steps 2 to 5, 7 and 8 of any photograph.
