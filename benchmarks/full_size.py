@@ -6,6 +6,7 @@ Sizes and run counts follow its 74 rows that are at hand: 1.4 runs a pixel of th
 
 import csv
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def garments(sizes: np.ndarray, random: np.random.Generator) -> rle.Runs:
     return rle.Runs(starts, lengths, np.concatenate([[0], np.cumsum(counts)]), heights, widths)
 
 
-def detections(document: dict, count: int) -> list[Detections]:
+def detections(document: dict, count: int) -> Iterator[Detections]:
     """What a network finds on the first `count` pictures of a COCO document, as `inference.coco_results` takes it.
 
     PREDICTIONS a picture: the first of each true instance is near to it, the others are shifted, of lower scores and

@@ -132,9 +132,6 @@ def equality(options: argparse.Namespace) -> dict:
 
 def same(one: list, other: list) -> float:
     """The share of `one`, rows of image, class, score and box in shares of the picture, that `other` has, too."""
-    rest = Counter()
-    for image, category, *_ in other:
-        rest[image, category] += 1
     by_key: dict[tuple, list] = {}
     for image, category, *values in other:
         by_key.setdefault((image, category), []).append(values)
@@ -151,11 +148,8 @@ def same(one: list, other: list) -> float:
 
 def predict(options: argparse.Namespace) -> None:
     import contextlib
-    import io
 
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+    from fashionseg.coco import average_precision
     from fashionseg.predict import inference
     from fashionseg.predict.config import Predict
 
@@ -185,14 +179,7 @@ def predict(options: argparse.Namespace) -> None:
         seconds = time.perf_counter() - begin
         found = json.loads(target.read_text())
     sides = {image["id"]: max(image["height"], image["width"]) for image in document["images"]}
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = document
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(found), "segm")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+    evaluation = average_precision.evaluate_kind(document, found, "segm")
     rows = [
         [p["image_id"], p["category_id"], p["score"], *(round(v / sides[p["image_id"]], 6) for v in p["bbox"])]
         for p in found

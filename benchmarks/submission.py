@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fashionseg.core import tables
 from fashionseg.submit import submission
 from fashionseg.submit.config import Submission
 
@@ -58,7 +59,7 @@ def main() -> None:
     lines = rows(IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "submission.csv"
-        path.write_text("\n".join([",".join(submission.COLUMNS), *lines]) + "\n")
+        path.write_text("\n".join([",".join(tables.SUBMITTED), *lines]) + "\n")
         began = time.process_time()
         faults = submission.check(path, document, None, PARAMS)
         fast = (time.process_time() - began) / IMAGES

@@ -71,7 +71,7 @@ print(
     "in the batch",
     batch["images"].shape,
 )
-index = {category["id"]: place for place, category in enumerate(truth["categories"])}
+index = documents.places_of(truth)
 annotations = [annotation for annotation in truth["annotations"] if annotation["image_id"] == record["id"]]
 instances = overlay.DrawnInstances.of_coco(annotations, index, *picture.shape[:2])
 show(batch["images"][0], overlay.draw(picture, instances, names))
@@ -160,9 +160,9 @@ show(*crops)
 
 # %% [markdown]
 # ## 7. Box head
-# Two dense layers say for each proposal which class it is (0 is background) and how to move the box: in the same way for
-# all classes, with `model.class_agnostic_boxes: false` in one for each. With `model.box_stages` of 2 or 3 as many heads do
-# so, one after the other.
+# Two dense layers say for each proposal which class it is (0 is background) and how to move the box: in the same way
+# for all classes, with `model.class_agnostic_boxes: false` in one for each. With `model.box_stages` of 2 or 3 as many
+# heads do so, one after the other.
 
 # %%
 probabilities, _, _ = network.roi_heads.classify(pyramid, proposals, batch["sizes"])

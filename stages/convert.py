@@ -29,8 +29,8 @@ def main(raw: str, split_table: str, documents_folder: str, images_folder: str, 
     print(*source.notes, sep="\n", end="\n" * bool(source.notes))
     for row in dropped.itertuples():
         print(f"left out {row.count} times: {row.reason} (first: {row.first})")
-    if source.empty_images:
-        print(f"kept {len(source.empty_images)} training pictures without instances (first: {source.empty_images[0]})")
+    if empty := source.empty_images:
+        print(f"kept {len(empty)} training pictures without instances (first: {empty[0]})")
     parts = [f"{name} {len(d['images'])} images, {len(d['annotations'])} instances" for name, d in counted.items()]
     print(f"{documents_folder}: {'; '.join(parts)}; pictures in {images_folder}")
 

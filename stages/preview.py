@@ -3,7 +3,7 @@
 import sys
 
 from fashionseg import params
-from fashionseg.core import backend
+from fashionseg.core import backend, documents
 from fashionseg.core.stage import running
 
 PICTURES = 16
@@ -16,7 +16,7 @@ def main(document: str, images: str, folder: str) -> None:
     from fashionseg.draw import preview
 
     batches = Batches(
-        document,
+        documents.read(document),
         images,
         side=config.images.side,
         batch_size=config.train.batch_size,

@@ -16,7 +16,7 @@ def main(document: str, predictions: str, post_processing: str, sample: str, pat
     detections = results.read(predictions, test)
     rows, dropped = submission.table(test, detections, post, form, settings)
     submission.write(path, rows, test, form, settings)
-    print(f"{submission.summary(rows, dropped, test)}: {path}")
+    print(f"{submission.summary(rows, dropped, test, form)}: {path}")
 
 
 if __name__ == "__main__":

@@ -102,11 +102,11 @@ def sheet(folder: str, path: str) -> None:
 
 def export(models: str, path: str) -> None:
     """the trained network as a TensorFlow SavedModel, or as ONNX where the path ends in .onnx"""
-    backend.choose(params.load("machine").machine.backend)
+    config = params.load("machine", "predict")
+    backend.choose(config.machine.backend)
     from fashionseg.predict.export import export
 
-    predict = params.load("predict").predict
-    export(models, path, predict)
+    export(models, path, config.predict)
     use = (
         f"onnxruntime.InferenceSession('{path}').run(None, {{'images': ..., 'sizes': ...}})"
         if path.endswith(".onnx")

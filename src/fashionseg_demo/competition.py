@@ -105,9 +105,7 @@ def _write_picture(folder: Path, seed: int, number: int) -> tuple[str, list[tupl
     ]
 
 
-def draw_competition(
-    folder: Path, seed: int, images: int = 250, progress: Callable[[Iterable], Iterable] = iter
-) -> None:
+def draw_competition(folder: Path, seed: int, images: int, progress: Callable[[Iterable], Iterable] = iter) -> None:
     """Writes a competition of `images` images, a fifth of them test images, into `folder`.
 
     The same seed gives the same bytes with any number of processes: each image depends on the seed and its number only.

@@ -134,12 +134,6 @@ def test_a_class_in_one_image_and_images_without_any():
     assert (split.assign(competition, 3, 0, 0)["subset"] == "val").sum() == 2
 
 
-@pytest.mark.parametrize(("folds", "fold"), [(5, 5), (5, -1), (1, 0), (0, 0)])
-def test_folds_that_cannot_be(folds, fold):
-    with pytest.raises(UserError, match=r"split\.fold should be"):
-        split.assign(drawn(10, 0), folds, fold, 0)
-
-
 @pytest.mark.skipif(not CCP.is_dir(), reason="shared data ccp is not here")
 def test_real_classes_get_their_share():
     competition = read(CCP)

@@ -304,7 +304,7 @@ INVALID = {  # on a mask of 4 x 5
 
 @pytest.mark.parametrize("text", INVALID)
 def test_invalid_kaggle_string(text):
-    assert list(rle.check_kaggle([text], [4], [5])) == [0]
+    assert list(rle.read_kaggle([text], [4], [5])[1]) == [0]
     with pytest.raises(rle.RunError) as caught:
         rle.from_kaggle(["1 2", "", text, "7"], [4] * 4, [5] * 4)
     assert caught.value.row == 2
@@ -315,11 +315,11 @@ def test_invalid_kaggle_string(text):
 def test_invalid_strings_are_found_among_valid_ones():
     """Each invalid string gets its own error, whatever stands before it; valid ones get none."""
     strings = [text for faulty in INVALID for text in (faulty, "1 20", "")]
-    found = rle.check_kaggle(strings, np.full(len(strings), 4), np.full(len(strings), 5))
+    found = rle.read_kaggle(strings, np.full(len(strings), 4), np.full(len(strings), 5))[1]
     assert sorted(found) == list(range(0, len(strings), 3))
     for row, reason in found.items():
         assert INVALID[strings[row]] in reason
-    assert rle.check_kaggle(strings[1:3], [4, 4], [5, 5]) == {}
+    assert rle.read_kaggle(strings[1:3], [4, 4], [5, 5])[1] == {}
 
 
 def test_unusual_but_valid_kaggle_strings():

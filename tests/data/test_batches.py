@@ -1,4 +1,3 @@
-import json
 import warnings
 from pathlib import Path
 
@@ -400,11 +399,9 @@ def test_names_of_a_batch(data):
     assert batches.names_of(2)[1] == batches.names_of(0)[0]
 
 
-def test_batches_without_annotations(data, tmp_path):
+def test_batches_without_annotations(data):
     document, folder = data
-    path = tmp_path / "test.json"
-    path.write_text(json.dumps({"images": document["images"], "categories": CATEGORIES}))
-    pictures = Pictures(path, folder, SIDE, 2)
+    pictures = Pictures({"images": document["images"], "categories": CATEGORIES}, folder, SIDE, 2)
     assert len(pictures) == 3
     assert pictures.records == document["images"]
     assert set(pictures[0]) == {"images", "sizes"}

@@ -109,7 +109,7 @@ def test_coco_annotations_and_batches_are_drawn_alike():
     assert half.scores is None
 
     batch = {
-        "images": np.full((1, 160, 160, 3), 128, np.float32),
+        "images": np.full((1, 160, 160, 3), 128, np.uint8),
         "sizes": np.array([[160, 120]], np.int32),
         "boxes": np.array([[of_coco.boxes[0], [0, 0, 0, 0]]], np.float32),
         "classes": np.array([[3, 0]], np.int32),

@@ -62,9 +62,7 @@ def test_levels_are_torchvisions(golden):
     found = ops.convert_to_numpy(levels(case["rois"], 4))
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found + 2, case["level"])
-    np.testing.assert_array_equal(
-        ops.convert_to_numpy(levels(case["rois"], 2, first=3)) + 3, np.clip(case["level"], 3, 4)
-    )
+    np.testing.assert_array_equal(ops.convert_to_numpy(levels(case["rois"], 2)) + 2, np.clip(case["level"], 2, 3))
 
 
 MAPS = (6, 8), (3, 4)  # (height, width) of two levels, strides 4 and 8

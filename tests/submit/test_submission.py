@@ -90,7 +90,7 @@ def test_rows_have_the_competitions_format(table, tmp_path):
     np.testing.assert_array_equal(masks.decode(1), rectangle(10, 10, 20, 40))
     assert masks.boxes()[2].tolist() == [20, 10, 30, 20]  # at a quarter of the size: the grid's long side is 100
     assert submission.check(path, TEST, SAMPLE, PARAMS) == []
-    assert submission.summary(rows, dropped, TEST) == (
+    assert submission.summary(rows, dropped, TEST, SAMPLE) == (
         "3 instances submitted on 2 of 3 images (top 2, shoe 1), "
         "1 attributes dropped that no training instance of the class has"
     )
@@ -304,7 +304,7 @@ def test_the_form_is_that_of_the_sample(tmp_path):
         lines = (tmp_path / "s.csv").read_text().splitlines()
         assert lines[0] == text.partition("\n")[0]
         assert lines[2:] == [line.format(name) for line, name in zip(expected, IDS[1:], strict=True)]
-        assert submission.summary(rows, dropped, one_class).startswith(
+        assert submission.summary(rows, dropped, one_class, sample).startswith(
             "1 instances submitted on 1 of 3 images (object 1"
         )
         fault = submission.check(written(tmp_path / "other.csv"), one_class, sample, PARAMS)[0]

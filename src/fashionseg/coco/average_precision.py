@@ -1,8 +1,7 @@
 """COCO's average precision by pycocotools."""
 
 import contextlib
-import os
-from collections.abc import Iterator
+import io
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def evaluate_kind(document: Document, predictions: list[Prediction], kind: str) 
     Some categories at a time: the results of single images, a million for a fold of the competition, would take
     gigabytes. `evalImgs` holds those of all sizes alone, without the empty ones; `eval` precision, recall and scores.
     """
-    with _silence():
+    with contextlib.redirect_stdout(io.StringIO()):
         truth = _coco(document)
         if predictions:
             # loadRes takes the area of a result's box where there is one, also for masks.
@@ -76,9 +75,3 @@ def _coco(document: Document) -> COCO:
 def rounded(value: float) -> float | None:
     """Rounded to five digits; None for -1, COCO's value for undefined."""
     return round(float(value), 5) if value > -1 else None
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield

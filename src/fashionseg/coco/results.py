@@ -46,17 +46,12 @@ class _Wrong(Exception):
 def _check(predictions: Sequence[Prediction], document: dict[str, Any], keys: Sequence[str]) -> None:
     again, together = "run `dvc repro predict`.", "run `dvc repro` so that both are of the same data."
     sizes = {image["id"]: [image["height"], image["width"]] for image in document["images"]}
-    valid_ids = {
-        name: {row["id"] for row in document.get(kind, [])}
-        for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
-    }
+    known = documents.ids_of(document)
     for number, prediction in enumerate(predictions):
         if missing := [key for key in keys if key not in prediction]:
             raise _Wrong(number, f"has no {missing[0]}: it is of another version; {again}")
-        for name, ids in valid_ids.items():
-            used = prediction.get(name, []) if name == "attribute_ids" else [prediction[name]]
-            if foreign := set(used) - ids:
-                raise _Wrong(number, f"has {name} {min(foreign)}, which the COCO document lacks; {together}")
+        if foreign := documents.foreign(prediction, known):
+            raise _Wrong(number, f"has {foreign[0]} {foreign[1]}, which the COCO document lacks; {together}")
         size, (height, width) = prediction["segmentation"]["size"], sizes[prediction["image_id"]]
         if size != [height, width]:
             raise _Wrong(

@@ -11,6 +11,10 @@ class Split:
     folds: Annotated[int, Range(2)]
     fold: Index
 
+    def __post_init__(self):
+        if self.fold >= self.folds:
+            raise ValueError(f"split.fold should be 0 to split.folds - 1, not {self.fold} of {self.folds}")
+
 
 @dataclass(frozen=True)
 class Images:

@@ -3,7 +3,6 @@
 What a killed run left is taken over if this file, among other things, is the same; so it holds nothing else.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from fashionseg.convert.competition import Competition
-from fashionseg.core import files, pictures
+from fashionseg.core import digests, files, pictures
 from fashionseg.core.errors import UserError
 
 QUALITY = 95  # of the resized JPEGs
@@ -35,7 +34,7 @@ def resizing(competition: Competition, folder: str | Path, side: int, workers: i
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     paths = [*competition.train_images.values(), *competition.test_images.values()]
     with files.locked(unfinished / "lock"):
-        code = b"".join(Path(file).read_bytes() for file in (__file__, pictures.__file__))
+        code = digests.of_files([Path(__file__), Path(pictures.__file__)])
         targets = {path: unfinished / f"{_key(path, competition.file_name(path), side, code)}.jpg" for path in paths}
         missing = [(path, target) for path, target in targets.items() if not target.exists()]
         if len(missing) < len(targets):
@@ -54,11 +53,10 @@ def resizing(competition: Competition, folder: str | Path, side: int, workers: i
         files.remove(unfinished)
 
 
-def _key(source: Path, name: str, side: int, code: bytes) -> str:
+def _key(source: Path, name: str, side: int, code: str) -> str:
     """Of all that a resized picture follows from."""
     state = source.stat()
-    described = f"{side} {name} {state.st_size} {state.st_mtime_ns}"
-    return hashlib.sha256(code + described.encode()).hexdigest()[:32]
+    return digests.of_text(f"{code} {side} {name} {state.st_size} {state.st_mtime_ns}")
 
 
 def _resize(source: Path, target: Path, side: int, size: tuple[int, int]) -> Path | None:

@@ -18,8 +18,6 @@ from fashionseg.core import documents, pictures, tables
 from fashionseg.core.errors import UserError
 
 TRAIN, LABELS, SAMPLE = "train.csv", "label_descriptions.json", "sample_submission.csv"
-NEEDED = ("ImageId", "EncodedPixels")
-ASKED = (*NEEDED, "ClassId", "AttributesIds")  # what a submission may ask for
 COMPOUND = r"\d+(_\d+)+"  # a ClassId of 2019
 ONE_CLASS = {"id": 1, "name": "object"}
 
@@ -27,7 +25,7 @@ ONE_CLASS = {"id": 1, "name": "object"}
 def read(folder: Path) -> Source:
     """Raises UserError for what is wrong with a file as a whole, and where columns do not fit each other."""
     path, sample_path = folder / TRAIN, folder / SAMPLE
-    table, sample = tables.read(path, NEEDED, _without_masks), tables.read(sample_path, NEEDED)
+    table, sample = tables.read(path, tables.NEEDED, _without_masks), tables.read(sample_path, tables.NEEDED)
     columns, table = {*table}, _unified(table, path)
     has_class = "ClassId" in columns
     nothing = ~table["masked"] & (table["ClassId"] == "")
@@ -42,7 +40,7 @@ def read(folder: Path) -> Source:
         categories=categories,
         attributes=attributes,
         table=table.assign(crowd=False, fault=""),
-        masks=lambda of_part: tables.read(path, NEEDED, of_part),
+        masks=lambda of_part: tables.read(path, tables.NEEDED, of_part),
         place=f"{path}:",
         train=_pictures(originals / "train", _names_are_whole(table["ImageId"], path)),
         test=_test_pictures(sample, sample_path, originals / "test"),
@@ -104,8 +102,10 @@ def _numbered(ids: pd.Series) -> list[Label]:
 def _check_asked(sample: pd.DataFrame, path: Path, told: set[str], classes: int) -> None:
     """Raises UserError where the submission asks for what train.csv does not tell, or cannot tell classes apart."""
     train = path.with_name(TRAIN)
-    if unknown := [name for name in sample if name not in (*ASKED, "row")]:
-        raise UserError(f"{path} has a column {unknown[0]}; a submission here has columns of {', '.join(ASKED)}.")
+    if unknown := [name for name in sample if name not in (*tables.SUBMITTED, "row")]:
+        raise UserError(
+            f"{path} has a column {unknown[0]}; a submission here has columns of {', '.join(tables.SUBMITTED)}."
+        )
     for name in ("ClassId", "AttributesIds"):
         if name in sample and name not in told:
             raise UserError(f"{path} asks for {name}, but {train} has no such column; they are of two competitions.")

@@ -23,11 +23,9 @@ def assign(
     scikit-learn's StratifiedGroupKFold over instances and their frequent attributes, grouped by picture (`groups`: of
     `duplicates.groups`): each goes to the fold where it evens out the shares of classes and attributes best, rare and
     frequent ones weighing alike. Depends on ids, classes and attributes and on the seed, not on the order of the rows.
-    Raises UserError where the numbers cannot be.
+    Raises UserError where there are fewer pictures than folds.
     """
     images = sorted(competition.train_images)
-    if folds < 2 or not 0 <= fold < folds:
-        raise UserError(f"split.fold should be 0 to split.folds - 1 and split.folds 2 at least, not {fold} of {folds}.")
     picture = {name: (groups or {}).get(name, name) for name in images}
     if (different := len(set(picture.values()))) < folds:
         raise UserError(

@@ -5,7 +5,7 @@ import os
 import sys
 from importlib.util import find_spec
 
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 
 BACKENDS = ("tensorflow", "jax")
 # Other environment variables that Keras reads on import: they limit epochs and steps or change the variables' type.
@@ -38,9 +38,8 @@ def choose(backend: str, fpn_channels: int = WIDE) -> None:
     try:
         import keras  # noqa: F401
     except Exception as error:  # from Keras, the backend or ~/.keras/keras.json
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"Keras does not start on {name} ({reason}); is it installed, and is ~/.keras/keras.json valid?"
+            f"Keras does not start on {name} ({first_line(error)}); is it installed, and is ~/.keras/keras.json valid?"
         ) from error
     finally:
         gc.freeze()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fashionseg.core import digests
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 
 SECONDS = 5  # for an answer of the scheduler
 
@@ -35,10 +35,9 @@ def joined(address: str | None) -> Iterator[None]:
     try:
         client = Client(address, timeout=SECONDS)
     except Exception as error:  # no answer, no address, another program's answer: Dask raises many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{asked}, where no scheduler answers ({reason}); start `dask scheduler` there and `dask worker {address}` "
-            "in this folder on each machine, or set it to null."
+            f"{asked}, where no scheduler answers ({first_line(error)}); start `dask scheduler` there and "
+            f"`dask worker {address}` in this folder on each machine, or set it to null."
         ) from None
     with client:
         try:
@@ -57,7 +56,7 @@ def joined(address: str | None) -> Iterator[None]:
             with joblib.parallel_config(backend="dask"):
                 yield
         except CancelledError as error:  # of Dask, where the scheduler is gone
-            raise UserError(f"{asked}, which was lost ({str(error).splitlines()[0]}); run again, it goes on.") from None
+            raise UserError(f"{asked}, which was lost ({first_line(error)}); run again, it goes on.") from None
 
 
 @functools.cache

@@ -96,6 +96,34 @@ def names_of(document: dict[str, Any]) -> dict[int, str]:
     return {category["id"]: name for category, name in zip(categories, names, strict=True)}
 
 
+def places_of(document: dict[str, Any]) -> dict[int, int]:
+    """Id -> place of each category of a document: the index of its name and of its colour."""
+    return {category["id"]: place for place, category in enumerate(document["categories"])}
+
+
+def by_image(rows: Sequence[dict[str, Any]], document: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """Annotations or results of each image of a document by its id, in their order; [] where it has none."""
+    groups: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+    for row in rows:
+        groups[row["image_id"]].append(row)
+    return groups
+
+
+def ids_of(document: dict[str, Any]) -> dict[str, set[int]]:
+    """The ids that image_id, category_id and attribute_ids may have."""
+    kinds = {"image_id": "images", "category_id": "categories", "attribute_ids": "attributes"}
+    return {name: {row["id"] for row in document.get(kind, [])} for name, kind in kinds.items()}
+
+
+def foreign(row: dict[str, Any], known: dict[str, set[int]]) -> tuple[str, int] | None:
+    """Key and id of an annotation or result that is not among `ids_of`, if any."""
+    for name, ids in known.items():
+        used = row.get(name, [])
+        if others := set(used if isinstance(used, list) else [used]) - ids:
+            return name, min(others)
+    return None
+
+
 def mismatch(value: Any, schema: Any) -> str:
     """Where and how a JSON value first differs from a schema; '' if it matches.
 
@@ -135,15 +163,10 @@ def _fault(expected: str, value: Any) -> str:
 
 
 def _foreign(document: dict[str, Any]) -> str:
-    ids_of = {
-        name: {row["id"] for row in document.get(kind, [])}
-        for name, kind in (("image_id", "images"), ("category_id", "categories"), ("attribute_ids", "attributes"))
-    }
+    known = ids_of(document)
     for number, annotation in enumerate(document.get("annotations", [])):
-        for name, ids in ids_of.items():
-            used = annotation.get(name, [])
-            if foreign := set(used if isinstance(used, list) else [used]) - ids:
-                return f"annotations[{number}].{name} has {min(foreign)}, which the document lacks"
+        if found := foreign(annotation, known):
+            return f"annotations[{number}].{found[0]} has {found[1]}, which the document lacks"
     return ""
 
 

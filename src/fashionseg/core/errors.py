@@ -21,6 +21,11 @@ class UserError(Exception):
     """An error the user can fix; the message says all: file, row or key, what was expected, what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, the first line of it; its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Prints a UserError, a file system error or out of memory as one line and exits with status 1."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC checks out queued and --temp experiments
-NETWORK = ("mask_rcnn.json", "mask_rcnn.weights.h5")  # of models/, all that rebuilds a network
+NETWORK = DESCRIPTION, WEIGHTS = ("mask_rcnn.json", "mask_rcnn.weights.h5")  # of models/, all that rebuilds a network
 ANNOTATIONS = "annotations"  # of a folder in COCO's layout
 
 

@@ -172,7 +172,7 @@ def from_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence
 
 
 def read_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> tuple[Runs, dict[int, str]]:
-    """Masks of EncodedPixels strings, empty ones of those that are invalid, and as `check_kaggle`."""
+    """Masks of EncodedPixels strings, empty ones of the invalid ones, and {index of a string: its first error}."""
     heights, widths = (np.asarray(side, np.int64) for side in (heights, widths))
     pairs, rows, faults = _pairs(strings, heights, widths)
     if faults:
@@ -180,11 +180,6 @@ def read_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence
         pairs, rows = pairs[valid], rows[valid]
     begins = pairs[:, 0] - 1 + _bases(heights, widths)[rows]
     return _from_line(begins, begins + pairs[:, 1], heights, widths), faults
-
-
-def check_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence[int]) -> dict[int, str]:
-    """Errors in EncodedPixels strings: {index of the string: its first error}; empty where all are valid."""
-    return _pairs(strings, *(np.asarray(side, np.int64) for side in (heights, widths)))[2]
 
 
 def from_coco(rles: Sequence[Coco]) -> Runs:

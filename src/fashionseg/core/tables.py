@@ -1,4 +1,4 @@
-"""The only reader of CSV files, the competition's and the pipeline's. Cells stay text, so that an id NA is not NaN."""
+"""Reads the CSV files of competition and pipeline. Cells stay text, so that an id NA is not NaN."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,6 +9,12 @@ import pandas as pd
 
 from fashionseg.core.errors import UserError
 
+NEEDED = ("ImageId", "EncodedPixels")
+SUBMITTED = (
+    *NEEDED,
+    "ClassId",
+    "AttributesIds",
+)  # of a submission, in this order unless a sample has another
 CHUNK = 2000  # rows whose cells are in memory at once; those of run lengths have thousands of letters
 
 

@@ -15,7 +15,7 @@ import imgaug.augmenters as iaa
 import numpy as np
 from imgaug.augmentables import KeypointsOnImage
 
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 
 GREY = 127  # fill value outside the image, here and in the padding of a batch
 AUGMENTERS = {
@@ -84,8 +84,7 @@ def _built(step: Any) -> iaa.Augmenter:
     except UserError:
         raise
     except Exception as error:  # imgaug raises assertions and any error of its arithmetic
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"augment.imgaug: imgaug's {name} does not take {given!r}: {reason}") from None
+        raise UserError(f"augment.imgaug: imgaug's {name} does not take {given!r}: {first_line(error)}") from None
 
 
 def _argument(value: Any) -> Any:

@@ -6,8 +6,7 @@ loky starts them without fork; they import no Keras, get plain values and live a
 """
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import cache
 from itertools import chain
@@ -34,7 +33,7 @@ Batch = dict[str, np.ndarray]
 class Pictures(keras.utils.PyDataset):
     """The images of a COCO document, for prediction: batches of images and sizes.
 
-    document: the document or its path; images: the folder that file_name is relative to; side in pixels. An item is a
+    images: the folder that file_name is relative to; side in pixels. An item is a
     dict of images (B, H, W, 3) uint8 RGB 0..255, padded right and bottom with 127, and sizes (B, 2) int32, height and
     width without padding. The longer of H and W is `side`. Images of about the same aspect share a batch (`shapes`), or
     all are in squares with `square`; the aspects fix which, not the side. The last batch of a shape is filled up with
@@ -45,7 +44,7 @@ class Pictures(keras.utils.PyDataset):
 
     def __init__(
         self,
-        document: dict[str, Any] | str | Path,
+        document: dict[str, Any],
         images: str | Path,
         side: int,
         batch_size: int,
@@ -54,7 +53,6 @@ class Pictures(keras.utils.PyDataset):
         share: tuple[int, int] = (0, 1),
     ):
         super().__init__(workers=1)  # Keras' own; 1 means none
-        document = document if isinstance(document, dict) else documents.read(document)
         self.records = document["images"]
         if not self.records:
             raise UserError("the COCO document has no image to make batches of; check the split.")
@@ -116,7 +114,7 @@ class Pictures(keras.utils.PyDataset):
         rows = self._planned()[index]
         return rows.images[self._share].tolist(), rows.before[self._share].tolist()
 
-    def _tasks(self, index: int) -> list[tuple[Callable[..., Any], Any]]:
+    def _tasks(self, index: int) -> list[tuple[Any, ...]]:
         """The function and plain arguments that read each image of a batch."""
         return [self._task(image, before) for image, before in zip(*self._chosen(index), strict=True)]
 
@@ -145,7 +143,7 @@ class Batches(Pictures):
 
     def __init__(
         self,
-        document: dict[str, Any] | str | Path,
+        document: dict[str, Any],
         images: str | Path,
         side: int,
         batch_size: int,
@@ -159,7 +157,6 @@ class Batches(Pictures):
         square: bool = False,
         share: tuple[int, int] = (0, 1),
     ):
-        document = document if isinstance(document, dict) else documents.read(document)
         super().__init__(document, images, side, batch_size, workers, square=square, share=share)
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
@@ -168,10 +165,8 @@ class Batches(Pictures):
         self.seed = seed
         self.shuffle = shuffle
         self._epoch = 0
-        truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in document["annotations"]:
-            truth[annotation["image_id"]].append(annotation)
-        self._truth = [truth.get(record["id"], []) for record in self.records]
+        truth = documents.by_image(document["annotations"], document)
+        self._truth = [truth[record["id"]] for record in self.records]
         self.labels = Labels.of(document)
         self.attributes = attributes
         large = [self._large(record, of_image) for record, of_image in zip(self.records, self._truth, strict=True)]

@@ -96,7 +96,7 @@ def _patches(segmentations: Sequence[dict[str, Any]], height: int, width: int) -
     if not segmentations:
         return []
     runs = rle.from_coco(segmentations)
-    runs = runs.resize(np.full(len(runs), height), np.full(len(runs), width))
+    runs = runs.resize(height, width)
     return [Patch(x, y, runs.crop(i, y, x, h, w).decode(0)) for i, (x, y, w, h) in enumerate(runs.boxes().tolist())]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fashionseg.core import documents, pictures
+from fashionseg.core import documents, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.deploy.result import Result, pixels
 from fashionseg.predict.config import Predict
@@ -38,7 +38,7 @@ class Model:
             models=[],
         )
         self.predictor = Predictor([folder], settings)
-        self.labels = documents.read(folder / "mask_rcnn.json", documents.LABELS)
+        self.labels = documents.read(folder / paths.DESCRIPTION, documents.LABELS)
 
     def __call__(self, source: Source | Iterable[Source]) -> list[Result]:
         sources = [source] if isinstance(source, Source) else source

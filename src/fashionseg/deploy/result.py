@@ -88,8 +88,7 @@ class Result:
         """The picture (H, W, 3) uint8 RGB with masks, boxes, names and scores; a small one is enlarged."""
         image = pixels(self.source)
         categories = self.labels["categories"]
-        index = {category["id"]: place for place, category in enumerate(categories)}
-        drawn = overlay.DrawnInstances.of_coco(self.instances, index, *self.size)
+        drawn = overlay.DrawnInstances.of_coco(self.instances, documents.places_of(self.labels), *self.size)
         return overlay.draw(image, drawn, [category["name"] for category in categories])
 
     def save(self, path: str | Path) -> None:

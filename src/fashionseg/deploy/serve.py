@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fashionseg.core import pictures
+from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.deploy.model import Model
 from fashionseg.deploy.result import Result
@@ -94,7 +94,7 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
 def answer(result: Result) -> dict[str, Any]:
     """width and height in pixels; instances, best first, with name, score, attributes by name, bbox and segmentation as
     COCO has them, and the colour they are drawn in; overlay, a JPEG as a data URL."""
-    places = {category["id"]: place for place, category in enumerate(result.labels["categories"])}
+    places = documents.places_of(result.labels)
     instances = [
         {
             "name": name,

@@ -1,7 +1,7 @@
 """Kaggle's official client, with its errors as one sentence."""
 
 import contextlib
-import io as streams
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +20,7 @@ def signed_in(competition: str, failure: str) -> Iterator[Any]:
     from requests.exceptions import HTTPError  # half a second, so only where it is needed
 
     try:
-        with contextlib.redirect_stdout(streams.StringIO()):  # drops the client's page of help
+        with contextlib.redirect_stdout(io.StringIO()):  # drops the client's page of help
             from kaggle.api.kaggle_api_extended import KaggleApi  # importing signs in as well
 
             api = KaggleApi()

@@ -46,7 +46,7 @@ class DrawnInstances:
         class_index: category_id -> index into the class names.
         """
         runs = rle.from_coco([annotation["segmentation"] for annotation in annotations])
-        runs = runs.resize(np.full(len(runs), height), np.full(len(runs), width))
+        runs = runs.resize(height, width)
         boxes = runs.boxes()
         masks = [runs.crop(i, y, x, h, w).decode(0) for i, (x, y, w, h) in enumerate(boxes.tolist())]
         return DrawnInstances(
@@ -123,8 +123,7 @@ def batch_overlays(batch: dict[str, np.ndarray], names: Sequence[str]) -> list[n
     """The images of a training batch with their instances, without padding."""
     pictures = []
     for row, (height, width) in enumerate(batch["sizes"]):
-        image = np.clip(batch["images"][row][:height, :width].round(), 0, 255).astype(np.uint8)
-        pictures.append(draw(image, DrawnInstances.of_batch(batch, row), names))
+        pictures.append(draw(batch["images"][row][:height, :width], DrawnInstances.of_batch(batch, row), names))
     return pictures
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fashionseg.evaluate.matching import InstanceTable, Matching, assign, average_precision, batches
+from fashionseg.evaluate.matching import Matching, assign, average_precision, batches
 
 NONE = -1.0  # a threshold that everything reaches
 THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), NONE)  # of IoU and of F1
@@ -61,7 +61,8 @@ def evaluate(matching: Matching, has_attributes: np.ndarray) -> PrecisionRecall:
     shape = (len(has_attributes), len(AREAS), len(THRESHOLDS), len(THRESHOLDS))
     precision, recall = np.full(shape, np.nan), np.full((*shape[:2], len(MAX_DETECTIONS), *shape[2:]), np.nan)
     predictions, truth = matching.predictions, matching.truth
-    ranks = _ranks(predictions)
+    keys = pd.Series(matching.groups[0])  # an image's predictions are ordered by falling score
+    ranks = keys.groupby(keys).cumcount().to_numpy()  # among those of its class in its image
     order = np.argsort(-predictions.scores, kind="stable")
     for have, f1_thresholds in ((True, THRESHOLDS), (False, THRESHOLDS[-1:])):
         evaluated = has_attributes == have
@@ -81,7 +82,7 @@ def evaluate(matching: Matching, has_attributes: np.ndarray) -> PrecisionRecall:
 
 
 def summary(scores: PrecisionRecall) -> dict[str, float | None]:
-    """Like `average_precision.summary`, at all F1 thresholds; `AP_plain` is AP as the plain mean over the classes.
+    """Like `coco.average_precision.summary`, at all F1 thresholds; `AP_plain` is AP as the plain mean over the classes.
 
     In the other values a class with attributes weighs ten times as much as one without, as in FPEval.
     """
@@ -155,17 +156,6 @@ def f1_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
         present_f1, absent_f1 = 2 * both / sizes, 2 * neither / absent
     present_f1, absent_f1 = np.where(sizes, present_f1, absent_f1), np.where(absent, absent_f1, present_f1)
     return (present_f1 + absent_f1) / 2
-
-
-def _ranks(predictions: InstanceTable) -> np.ndarray:
-    """(n,) rank of each prediction among those of its class in its image, from 0."""
-    order = np.lexsort((predictions.classes, predictions.images))
-    keys = np.stack([predictions.images, predictions.classes])[:, order]
-    first = np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(0)])[: len(order)]
-    places = np.arange(len(order))
-    ranks = np.empty(len(order), int)
-    ranks[order] = places - np.maximum.accumulate(np.where(first, places, 0))
-    return ranks
 
 
 def _hits_and_misses(

@@ -11,7 +11,7 @@ from fashionseg.coco.results import Prediction
 from fashionseg.core import documents
 
 ALL_AREAS, MAX_DETECTIONS = 0, -1  # indices of the last two axes of COCOeval's precision
-SIZES = {"small, up to 32": (0, 32**2), "medium, up to 96": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels of area
+SIZES = ("small, up to 32", "medium, up to 96", "large")  # of pycocotools' areaRng, after that of all sizes
 
 
 def by_class(
@@ -61,7 +61,8 @@ def by_size(document: Document, evaluations: dict[str, COCOeval]) -> pd.DataFram
     areas = np.array([annotation["area"] for annotation in document["annotations"]])
     stats = {kind: evaluations[kind].stats for kind in KINDS}
     rows = []
-    for place, (side, (low, high)) in enumerate(SIZES.items()):
+    ranges = evaluations["segm"].params.areaRng[1:]
+    for place, (side, (low, high)) in enumerate(zip(SIZES, ranges, strict=True)):
         rows.append(
             {
                 "side": side,

@@ -12,6 +12,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
+from fashionseg.core import documents
+
 IOU_THRESHOLD = 0.5  # a prediction with at least this IoU finds a true instance, where a single threshold is needed
 SHOWN_SCORE = 0.5  # predictions with lower scores are left out of overlays and of the confusion table
 RECALLS = np.linspace(0, 1, 101)  # COCO's
@@ -100,8 +102,9 @@ def match(document: dict[str, Any], predictions: list[dict[str, Any]], attribute
     Attributes of a prediction count if their score is at least `attribute_score`.
     """
     images = {id_: place for place, id_ in enumerate(sorted(image["id"] for image in document["images"]))}
-    predicted = _by_image(sorted(predictions, key=lambda p: -p["score"]), images)
-    true = _by_image(document["annotations"], images)
+    by_score = sorted(predictions, key=lambda p: -p["score"])
+    groups = (documents.by_image(rows, document) for rows in (by_score, document["annotations"]))
+    predicted, true = ([of_image[id_] for id_ in images] for of_image in groups)
     ious = []
     for results, annotations in track(zip(predicted, true, strict=True), "match masks", total=len(images)):
         if results and annotations:
@@ -194,13 +197,6 @@ def average_precision(hits: np.ndarray, misses: np.ndarray, true_count: int) -> 
     return values.mean(1).reshape(hits.shape[:-1])
 
 
-def _by_image(rows: list[dict[str, Any]], images: dict[int, int]) -> list[list[dict[str, Any]]]:
-    groups = [[] for _ in images]
-    for row in rows:
-        groups[images[row["image_id"]]].append(row)
-    return groups
-
-
 def _instance_table(
     rows: list[dict[str, Any]],
     areas: list[float],
@@ -208,7 +204,7 @@ def _instance_table(
     document: dict[str, Any],
     images: dict[int, int],
 ) -> InstanceTable:
-    categories = {category["id"]: place for place, category in enumerate(document["categories"])}
+    categories = documents.places_of(document)
     attributes = {attribute["id"]: place for place, attribute in enumerate(document.get("attributes", []))}
     chosen = np.zeros((len(rows), len(attributes)), bool)
     for row, ids in enumerate(attribute_ids):

@@ -9,8 +9,7 @@ from PIL import Image
 from pycocotools.cocoeval import COCOeval
 from rich.progress import track
 
-from fashionseg.core import files
-from fashionseg.core import pictures as reader
+from fashionseg.core import documents, files, pictures
 from fashionseg.draw import overlay
 from fashionseg.evaluate.matching import SHOWN_SCORE, shown_attributes
 from fashionseg.evaluate.mistakes import BACKGROUND_IOU
@@ -25,9 +24,8 @@ def image_scores(evaluation: COCOeval) -> dict[int, float]:
     """
     scores = {}
     groups: dict[int, list[dict[str, Any]]] = {}
-    for result in evaluation.evalImgs:
-        if result and result["aRng"] == evaluation.params.areaRng[0]:
-            groups.setdefault(result["image_id"], []).append(result)
+    for result in evaluation.evalImgs:  # those of all sizes, see `average_precision.evaluate_kind`
+        groups.setdefault(result["image_id"], []).append(result)
     for image_id, results in groups.items():
         true = sum(np.count_nonzero(np.array(result["gtIgnore"]) == 0) for result in results)
         shown = [(np.array(result["dtScores"]) >= SHOWN_SCORE) & ~result["dtIgnore"].astype(bool) for result in results]
@@ -57,11 +55,12 @@ def draw_overlays(
     records = {image["id"]: image for image in document["images"]}
     names = [category["name"] for category in document["categories"]]
     attributes = {attribute["id"]: attribute["name"] for attribute in document.get("attributes", [])}
-    class_index = {category["id"]: place for place, category in enumerate(document["categories"])}
+    places = documents.places_of(document)
     ordered = sorted(predictions, key=lambda p: (p["image_id"], -p["score"]))  # the order that `wrong` refers to
+    truth, found = (documents.by_image(rows, document) for rows in (document["annotations"], ordered))
     sheets = []
     for kind, image_ids in _best_and_worst(scores, count).items():
-        sheets += [(kind, image_id, ordered, f"{scores[image_id]:.2f} found") for image_id in image_ids]
+        sheets += [(kind, image_id, found[image_id], f"{scores[image_id]:.2f} found") for image_id in image_ids]
     for row in wrong.drop_duplicates("image_id").head(count).itertuples():
         sheets.append(("wrong", row.image_id, [ordered[row.prediction]], _mistake_caption(row)))
     written = []
@@ -69,12 +68,12 @@ def draw_overlays(
         beside.mkdir()
         for number, (kind, image_id, shown, caption) in enumerate(track(sheets, "draw"), 1):
             file = images / records[image_id]["file_name"]
-            image = reader.read(file)
+            image = pictures.read(file)
             sides = []
-            for rows in (document["annotations"], shown):
-                rows = [r for r in rows if r["image_id"] == image_id and r.get("score", 1) >= SHOWN_SCORE]
+            for rows in (truth[image_id], shown):
+                rows = [row for row in rows if row.get("score", 1) >= SHOWN_SCORE]
                 notes = [_note([attributes[id_] for id_ in shown_attributes(row, SHOWN_SCORE)]) for row in rows]
-                instances = overlay.DrawnInstances.of_coco(rows, class_index, *image.shape[:2], notes)
+                instances = overlay.DrawnInstances.of_coco(rows, places, *image.shape[:2], notes)
                 sides.append(overlay.draw(image, instances, names))
             name = f"{number:02}_{kind}_{file.stem}.jpg"
             sheet = overlay.side_by_side(*sides, ("truth", f"prediction, {caption}"))

@@ -183,7 +183,7 @@ class InvertedResidual(layers.Layer):
 def _lite(name: str, weights: str) -> tuple[keras.Model, float, float]:
     """The network and the scale and offset of its input."""
     initializer = "he_uniform" if weights == "random" else "zeros"
-    image = layers.Input((None, None, 3))
+    image = layers.Input(ANY_SHAPE)
     stem = FrozenNormConv(32, 3, stride=2, initializer=initializer, name="stem")
     features = layers.ReLU(6)(stem(image))
     blocks, maps = [], []

@@ -9,7 +9,7 @@ ATTRIBUTES_WEIGHT = 50.0  # the 2020 winner's; the mean is over all attributes, 
 
 def objectness(logits: KerasTensor, foreground: KerasTensor, used: KerasTensor) -> KerasTensor:
     """Mean binary cross-entropy over the sampled anchors: logits (B, K); foreground and used (sampled), (B, K) bool."""
-    return _mean(_binary_cross_entropy(logits, ops.cast(foreground, "float32")), used, ops.sum(_float(used)))
+    return _mean(_binary_cross_entropy(logits, ops.cast(foreground, "float32")), used, used)
 
 
 def box_reg(deltas: KerasTensor, target: KerasTensor, foreground: KerasTensor, used: KerasTensor) -> KerasTensor:
@@ -19,7 +19,7 @@ def box_reg(deltas: KerasTensor, target: KerasTensor, foreground: KerasTensor, u
     """
     distance = ops.abs(ops.cast(deltas, "float32") - target)
     smooth = ops.where(distance < BETA, 0.5 * distance**2 / BETA, distance - 0.5 * BETA)
-    return _mean(ops.sum(smooth, axis=-1), foreground, ops.sum(_float(used)))
+    return _mean(ops.sum(smooth, axis=-1), foreground, used)
 
 
 def classifier(logits: KerasTensor, classes: KerasTensor, used: KerasTensor) -> KerasTensor:
@@ -29,13 +29,13 @@ def classifier(logits: KerasTensor, classes: KerasTensor, used: KerasTensor) -> 
     """
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     log_likelihood = ops.take_along_axis(log_probabilities, classes[..., None], axis=-1)[..., 0]  # (B, K)
-    return _mean(-log_likelihood, used, ops.sum(_float(used)))
+    return _mean(-log_likelihood, used, used)
 
 
 def mask(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor) -> KerasTensor:
     """Mean binary cross-entropy over the foreground's pixels: logits, target (B, K, S, S); foreground (B, K) bool."""
     loss = ops.mean(_binary_cross_entropy(logits, target), axis=(2, 3))  # (B, K)
-    return _mean(loss, foreground, ops.sum(_float(foreground)))
+    return _mean(loss, foreground, foreground)
 
 
 def attributes(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor) -> KerasTensor:
@@ -48,7 +48,7 @@ def attributes(logits: KerasTensor, target: KerasTensor, foreground: KerasTensor
     error = ops.sigmoid(ops.cast(logits, "float32") * (1.0 - 2.0 * target))
     balance = ALPHA * target + (1.0 - ALPHA) * (1.0 - target)
     loss = ops.mean(balance * error**GAMMA * _binary_cross_entropy(logits, target), axis=-1)  # (B, K)
-    return ATTRIBUTES_WEIGHT * _mean(loss, foreground, ops.sum(_float(foreground)))
+    return ATTRIBUTES_WEIGHT * _mean(loss, foreground, foreground)
 
 
 def _binary_cross_entropy(logits, target):
@@ -56,9 +56,7 @@ def _binary_cross_entropy(logits, target):
     return ops.softplus(logits) - logits * target  # no abs or relu, which have no gradient at a logit of 0
 
 
-def _mean(values, where, count):
+def _mean(values, where, counted):
+    """The sum of values (B, K) over `where`, divided by how many are `counted`."""
+    count = ops.sum(ops.cast(counted, "float32"))
     return ops.sum(ops.where(where, values, 0.0)) / ops.maximum(count, 1.0)
-
-
-def _float(flags):
-    return ops.cast(flags, "float32")

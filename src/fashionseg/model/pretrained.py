@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 from fashionseg.model.roi_heads import ROI_BOX_SIDE
 from fashionseg.model.weights import read_state_dict
 
@@ -351,8 +351,9 @@ def _h5_tensors(path: Path) -> dict[str, np.ndarray]:
         with h5py.File(path) as file:
             file.visititems(visit)
     except Exception as error:  # a damaged file raises nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as HDF5, it may be cut short or damaged: {reason}.") from None
+        raise UserError(
+            f"{path} cannot be read as HDF5, it may be cut short or damaged: {first_line(error)}."
+        ) from None
     return tensors
 
 

@@ -10,17 +10,18 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model import device
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
+FIRST_LEVEL = 2  # P2
 PART_BYTES = 2**23  # gathered per image at once, to stay in a CPU's cache
 
 
-def levels(rois: KerasTensor, count: int, first: int = 2) -> KerasTensor:
+def levels(rois: KerasTensor, count: int) -> KerasTensor:
     """Index (...,) int32 from 0 of the pyramid level for each RoI (..., 4): Lin et al. 2017, equation 1.
 
-    The pyramid has `count` levels from P<first> on; smaller and larger RoIs get the first and last one.
+    The pyramid has `count` levels from P2 on; smaller and larger RoIs get the first and last one.
     """
     side = ops.sqrt(box_ops.areas(rois))
     level = ops.floor(CANONICAL_LEVEL + ops.log2(ops.maximum(side, 1e-6) / CANONICAL_SIDE) + 1e-6)
-    return ops.cast(ops.clip(level - first, 0, count - 1), "int32")
+    return ops.cast(ops.clip(level - FIRST_LEVEL, 0, count - 1), "int32")
 
 
 class RoIAlign:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fashionseg.core.fields import Count, Share
 
-VIEW_STEP, MIN_VIEW_SIDE = 32, 64  # pixels: a view's side is a multiple of the largest stride of the pyramid
+VIEW_STEP, MIN_VIEW_SIDE = 32, 64  # pixels: a view's side is a multiple of the largest stride of a backbone
 
 
 @dataclass(frozen=True)

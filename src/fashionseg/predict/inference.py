@@ -16,7 +16,7 @@ from rich.progress import track
 from fashionseg.coco import masks
 from fashionseg.console.device import describe
 from fashionseg.core import digests, files, paths, pictures, rle
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
 from fashionseg.model.config import Network
@@ -34,7 +34,7 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
 
     Reads only mask_rcnn.json and mask_rcnn.weights.h5. Raises UserError where they are missing or do not fit.
     """
-    file = folder / "mask_rcnn.json"
+    file = folder / paths.DESCRIPTION
     if not file.exists():
         raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
     description = files.read_json(file)
@@ -54,7 +54,7 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
                 f"{file} names {len(ids)} {what}, but its network has {count}; "
                 "copy the whole folder that training wrote."
             )
-    weights = folder / "mask_rcnn.weights.h5"
+    weights = folder / paths.WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")
     if description.get("weights_digest") not in (None, digests.of_files([weights])):
@@ -64,8 +64,9 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
     try:
         network.load_weights(weights)
     except Exception as error:  # a damaged file raises many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{weights} does not fit mask_rcnn.json beside it ({reason}); train again.") from None
+        raise UserError(
+            f"{weights} does not fit mask_rcnn.json beside it ({first_line(error)}); train again."
+        ) from None
     return network, labels
 
 

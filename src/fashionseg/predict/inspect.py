@@ -8,7 +8,7 @@ import numpy as np
 from keras import KerasTensor, ops
 from PIL import Image
 
-from fashionseg.core import documents, files, pictures
+from fashionseg.core import documents, files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
@@ -22,16 +22,15 @@ BEST = 50  # boxes drawn of each step; more would cover the image
 FIRST = "01_anchors.jpg"  # of the pictures that are written
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 STRONGEST = 3  # channels drawn of each pyramid level: those that vary most
-NMS_IOU = 0.5  # of the instances
+SCORE, NMS_IOU = 0.5, 0.5  # thresholds of the instances
 
 
 class Steps(keras.Model):
     """All that is drawn, computed as one graph: step by step, JAX would compile for most of a minute."""
 
-    def __init__(self, network: MaskRCNN, score_threshold: float):
+    def __init__(self, network: MaskRCNN):
         super().__init__(autocast=False)
         self.network = network
-        self.score_threshold = score_threshold
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
@@ -47,7 +46,7 @@ class Steps(keras.Model):
         proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
         probabilities, moved, _ = network.roi_heads.classify(pyramid, proposals, sizes)
         instances = network.roi_heads.detect(
-            pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
+            pyramid, proposals, proposal_scores, sizes, score_threshold=SCORE, nms_iou=NMS_IOU
         )
         return {
             "pyramid": pyramid,
@@ -58,7 +57,7 @@ class Steps(keras.Model):
             "proposal_scores": proposal_scores,
             "probabilities": probabilities,
             "moved": moved,
-            "instances": with_mask_scores(instances, self.score_threshold),
+            "instances": with_mask_scores(instances, SCORE),
         }
 
 
@@ -69,7 +68,9 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     """
     files.check_replaceable(folder, FIRST, [Path(image)])
     network, _ = inference.load(models)
-    names = [category["name"] for category in documents.read(models / "mask_rcnn.json", documents.LABELS)["categories"]]
+    names = [
+        category["name"] for category in documents.read(models / paths.DESCRIPTION, documents.LABELS)["categories"]
+    ]
     if not Path(image).is_file():
         raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
     drawn = steps(network, pictures.read(image, network.config.side, upright=True, remedy=pictures.AGAIN), names)
@@ -81,16 +82,14 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     return len(drawn)
 
 
-def steps(
-    network: MaskRCNN, image: np.ndarray, names: Sequence[str], score_threshold: float = 0.5
-) -> dict[str, np.ndarray]:
+def steps(network: MaskRCNN, image: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Pictures by name, in the order of the method, of an image (H, W, 3) uint8 RGB.
 
     Anchors of the middle cell and how many a level has; the BEST proposals before and after suppression; where the box
-    heads move the latter; the instances of at least `score_threshold`; the strongest channels of each pyramid level.
+    heads move the latter; the instances of at least SCORE; the strongest channels of each pyramid level.
     """
     picture = pictures.resized(image, network.config.side)
-    model = Steps(network, score_threshold)
+    model = Steps(network)
     compile_steps(model)
     seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")

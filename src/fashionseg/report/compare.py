@@ -19,7 +19,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError
 from dvc_data.index import DataIndexDirError
 
-from fashionseg.core import files, pictures
+from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.draw import overlay
 from fashionseg.report import page, plots
@@ -127,8 +127,8 @@ def recipes(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for recipe, members in groups.items():
         scores = pd.DataFrame([member.scores for member in members])
-        spread = {f"± {name}": deviation for name, deviation in scores.std().items()}
-        values = [cell for name in scores for cell in ((name, scores[name].mean()), (f"± {name}", spread[f"± {name}"]))]
+        mean, spread = scores.mean(), scores.std()
+        values = [cell for name in scores for cell in ((name, mean[name]), (f"± {name}", spread[name]))]
         params = {key: dict(recipe).get(key, "-") for key in keys}
         rows.append({"runs": ", ".join(member.name for member in members), **params, "n": len(members), **dict(values)})
     return pd.DataFrame(rows)
@@ -165,12 +165,12 @@ def _classes(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
     """Validation pictures that all runs have, from few instances to many: name, then truth and what each run finds."""
-    documents = {run.name: run.json("data/coco/val.json") for run in runs}
-    runs = [run for run in runs if documents[run.name] and run.file(PREDICTIONS)]
+    truths = {run.name: run.json("data/coco/val.json") for run in runs}
+    runs = [run for run in runs if truths[run.name] and run.file(PREDICTIONS)]
     if not runs:
         return []
-    truth = documents[runs[0].name]
-    common = set.intersection(*({i["file_name"] for i in documents[run.name]["images"]} for run in runs))
+    truth = truths[runs[0].name]
+    common = set.intersection(*({i["file_name"] for i in truths[run.name]["images"]} for run in runs))
     counts = pd.Series([a["image_id"] for a in truth["annotations"]], dtype=int).value_counts()
     images = [image for image in truth["images"] if image["file_name"] in common]
     images.sort(key=lambda image: (counts.get(image["id"], 0), image["id"]))
@@ -179,19 +179,18 @@ def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
     chosen = [image for image in chosen if all(run.file(_path(image)) for run in runs)]
     rows = {image["file_name"]: [_drawn(runs[0], truth, image, truth["annotations"], "truth")] for image in chosen}
     for run in runs:
-        ids = {image["file_name"]: image for image in documents[run.name]["images"]}
+        ids = {image["file_name"]: image for image in truths[run.name]["images"]}
         found = [result for result in run.json(PREDICTIONS) if result["score"] >= SHOWN_SCORE]
         for name, row in rows.items():
-            row.append(_drawn(run, documents[run.name], ids[name], found, run.name))
+            row.append(_drawn(run, truths[run.name], ids[name], found, run.name))
     return list(rows.items())
 
 
 def _drawn(run: Run, document: dict, image: dict, annotations: list[dict], caption: str) -> page.Picture:
     picture = pictures.read(run.file(_path(image)), remedy="delete it, and this page leaves it out")
     names = [category["name"] for category in document["categories"]]
-    index = {category["id"]: place for place, category in enumerate(document["categories"])}
     own = [annotation for annotation in annotations if annotation["image_id"] == image["id"]]
-    instances = overlay.DrawnInstances.of_coco(own, index, *picture.shape[:2])
+    instances = overlay.DrawnInstances.of_coco(own, documents.places_of(document), *picture.shape[:2])
     return page.picture(overlay.draw(picture, instances, names), Path(image["file_name"]).stem, caption)
 
 

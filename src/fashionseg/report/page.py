@@ -41,9 +41,6 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         return read_table(self.results / name)
 
-    def values(self, folder: Path, name: str) -> dict[str, Any]:
-        return files.read_json(folder / name) if (folder / name).exists() else {}
-
     def logged(self, name: str) -> pd.Series:
         """What was logged of the training under this name, a value an epoch."""
         table = self.table(f"train/plots/metrics/train/{name}.tsv")
@@ -106,9 +103,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if pd.isna(value) else f"{value:,.{digits}f}" if isinstance(value, float) else f"{value:,}"
 
 
+def _values(file: Path) -> dict[str, Any]:
+    return files.read_json(file) if file.exists() else {}
+
+
 def _cards(run: Run) -> list[tuple[str, str, str]]:
     """Name, value and note of what is read first."""
-    scores, tuned = run.values(run.metrics, "evaluate.json"), run.values(run.metrics, "tune.json")
+    scores, tuned = _values(run.metrics / "evaluate.json"), _values(run.metrics / "tune.json")
     masks, boxes = scores.get("segm", {}), scores.get("bbox", {})
     cards = [
         ("mask AP", masks.get("AP"), "mean over IoU 0.50:0.95"),
@@ -128,7 +129,7 @@ def _cards(run: Run) -> list[tuple[str, str, str]]:
 
 def _scores(run: Run) -> pd.DataFrame:
     kinds = {"segm": "masks", "bbox": "boxes", "iou_f1": "masks and attributes"}
-    rows = {kinds[k]: v for k, v in run.values(run.metrics, "evaluate.json").items() if k in kinds}
+    rows = {kinds[k]: v for k, v in _values(run.metrics / "evaluate.json").items() if k in kinds}
     return pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename_axis("of").reset_index()
 
 
@@ -170,7 +171,7 @@ def _attributes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rule(run: Run) -> dict[str, str]:
-    rule, tuned = run.values(run.results, "postprocessing.json"), run.values(run.metrics, "tune.json")
+    rule, tuned = _values(run.results / "postprocessing.json"), _values(run.metrics / "tune.json")
     plain = {key: value for key, value in rule.items() if isinstance(value, str | int | float)}
     return _shown(plain | ({"cross-validated score": tuned["value"]} if "value" in tuned else {}))
 

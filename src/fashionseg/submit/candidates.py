@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from fashionseg.coco import masks as mask_ops
 from fashionseg.coco.results import Prediction
-from fashionseg.core import rle
+from fashionseg.core import documents, rle
 from fashionseg.submit.config import Submission
 
 FEATURES = (
@@ -58,9 +58,7 @@ def grid_size(height: int, width: int, params: Submission) -> tuple[int, int]:
 
 def predictions_by_image(predictions: Sequence[Prediction], document: dict[str, Any]) -> dict[int, list[Prediction]]:
     """Predictions of each image of a COCO document, highest score first."""
-    groups: dict[int, list[Prediction]] = {image["id"]: [] for image in document["images"]}
-    for prediction in predictions:
-        groups[prediction["image_id"]].append(prediction)
+    groups = documents.by_image(predictions, document)
     return {image_id: sorted(group, key=lambda p: -p["score"]) for image_id, group in groups.items()}
 
 

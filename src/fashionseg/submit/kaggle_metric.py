@@ -11,6 +11,7 @@ not tell the order of averaging nor which F1 it uses, so params choose both (`co
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -30,6 +31,15 @@ class ImageInstances:
     masks: rle.Runs
     classes: np.ndarray
     attributes: Sequence[frozenset[int]]
+
+    @classmethod
+    def of_coco(cls, annotations: Sequence[dict[str, Any]], height: int, width: int) -> "ImageInstances":
+        """The true instances of an image, on a grid of height x width pixels."""
+        return cls(
+            masks=rle.from_coco([row["segmentation"] for row in annotations]).resize(height, width),
+            classes=np.array([row["category_id"] for row in annotations], int),
+            attributes=[frozenset(row.get("attribute_ids", [])) for row in annotations],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

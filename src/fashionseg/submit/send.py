@@ -2,7 +2,7 @@
 
 import contextlib
 import gzip
-import io as streams
+import io
 from pathlib import Path
 
 from fashionseg.core import files
@@ -20,7 +20,7 @@ def zipped(path: str | Path) -> Path:
 
 def send(path: str | Path, message: str, competition: str) -> str:
     """Sends a file and returns Kaggle's answer. Raises UserError where Kaggle does not accept it."""
-    printed = streams.StringIO()  # the client prints why an upload failed
+    printed = io.StringIO()  # the client prints why an upload failed
     broken = "Kaggle could not be reached ({error}); nothing was submitted."
     with signed_in(competition, broken) as api, contextlib.redirect_stdout(printed):
         answer = api.competition_submit(str(path), message, competition, quiet=True).message

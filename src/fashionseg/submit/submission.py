@@ -22,8 +22,6 @@ from fashionseg.submit.candidates import Prediction, grid_size, make_candidates,
 from fashionseg.submit.config import Metric, Submission
 from fashionseg.submit.postprocess import PostProcessing
 
-NEEDED = ["ImageId", "EncodedPixels"]
-COLUMNS = [*NEEDED, "ClassId", "AttributesIds"]  # allowed columns, in this order unless a sample has another
 BATCH = 200  # images whose masks are in memory at once
 MAX_HEADER = 100  # characters of a wrong header that are shown
 MAX_PIXELS = 2**31  # more than any grid has
@@ -70,7 +68,7 @@ class Sample:
 
 def read_sample(path: str | Path) -> Sample:
     """The sample_submission.csv that `convert` wrote."""
-    rows = tables.read(path, NEEDED).drop(columns="row")
+    rows = tables.read(path, tables.NEEDED).drop(columns="row")
     return Sample([*rows], list(dict.fromkeys(rows["ImageId"])), rows.drop(columns="ImageId").iloc[0].to_dict())
 
 
@@ -120,13 +118,13 @@ def write(path: str | Path, rows: pd.DataFrame, document: dict[str, Any], sample
 def check(path: str | Path, document: dict[str, Any], sample: Sample | None, params: Submission) -> list[Fault]:
     """All errors of a submission's CSV, which may be gzipped, ordered by line; empty for a valid file.
 
-    document: COCO, with the images, categories and attributes that may occur. Without a sample any of COLUMNS and any
-    order are valid. Raises UserError where the file cannot be read.
+    document: COCO, with the images, categories and attributes that may occur. Without a sample any of
+    `tables.SUBMITTED` and any order are valid. Raises UserError where the file cannot be read.
     """
     rows, faults = _read(path, document, sample.columns if sample else None)
     if rows is None:
         return faults
-    images, order = _images(document), sample.images if sample else None
+    images, order = _images(document), sample.images if sample else []
     valid = [row for row in rows if row.image in images]
     faults += [
         Fault(row.line, "ImageId", f"'{row.image}'", "an image of sample_submission.csv")
@@ -162,7 +160,8 @@ def score_file(path: str | Path, document: dict[str, Any], metric: Metric, param
     pairs = []
     for name, image in images.items():
         size = grid_size(image["height"], image["width"], params)
-        pairs.append((_submitted_instances(rows_of[name], *size), _true_instances(truth[image["id"]], *size)))
+        of_truth = kaggle_metric.ImageInstances.of_coco(truth[image["id"]], *size)
+        pairs.append((_submitted_instances(rows_of[name], *size), of_truth))
     # Every image has a row: where it has no pixels, the image is empty.
     counts = kaggle_metric.count_matches(pairs, metric, len(document["attributes"]), filler_class=None)
     return kaggle_metric.score(counts, metric)
@@ -173,14 +172,6 @@ def _submitted_instances(rows: list[Row], height: int, width: int) -> kaggle_met
         masks=rle.from_kaggle([row.pixels for row in rows], [height] * len(rows), [width] * len(rows)),
         classes=np.array([int(row.class_id) for row in rows], int),
         attributes=[frozenset(map(int, filter(None, row.attribute_ids.split(",")))) for row in rows],
-    )
-
-
-def _true_instances(annotations: list[dict[str, Any]], height: int, width: int) -> kaggle_metric.ImageInstances:
-    return kaggle_metric.ImageInstances(
-        masks=rle.from_coco([row["segmentation"] for row in annotations]).resize(height, width),
-        classes=np.array([row["category_id"] for row in annotations], int),
-        attributes=[frozenset(row.get("attribute_ids", [])) for row in annotations],
     )
 
 
@@ -216,9 +207,9 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
     return pd.concat([changed, pd.DataFrame([{"class": "all", **by_class[kinds].sum()}])], ignore_index=True)
 
 
-def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
+def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any], sample: Sample) -> str:
     """One line about the result of `table`: instances, images, the most frequent classes, dropped attributes."""
-    instances = rows[~rows["EncodedPixels"].isin(["", "1 1"])]
+    instances = rows[rows["EncodedPixels"] != sample.filler["EncodedPixels"]]
     names = documents.names_of(document)
     classes = Counter(instances["ClassId"] if "ClassId" in rows else [next(iter(names))] * len(instances))
     most = ", ".join(f"{names[class_id]} {count}" for class_id, count in classes.most_common(5))
@@ -231,11 +222,9 @@ def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any]) -> str:
 
 def _merged_runs(texts: list[str]) -> list[str]:
     """EncodedPixels with touching runs merged; invalid ones are kept as they are."""
-    texts, size = np.array(texts, object), (np.full(len(texts), MAX_PIXELS), np.ones(len(texts), int))
-    invalid = rle.check_kaggle(texts, *size)
-    valid = np.array([i for i in range(len(texts)) if i not in invalid], int)
-    texts[valid] = rle.from_kaggle(texts[valid], *(side[valid] for side in size)).to_kaggle()
-    return texts.tolist()
+    runs, invalid = rle.read_kaggle(texts, [MAX_PIXELS] * len(texts), [1] * len(texts))
+    merged = zip(texts, runs.to_kaggle(), strict=True)
+    return [text if row in invalid else new for row, (text, new) in enumerate(merged)]
 
 
 def _images(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -247,7 +236,7 @@ def _read(
     path: str | Path, document: dict[str, Any], columns: list[str] | None = None
 ) -> tuple[list[Row] | None, list[Fault]]:
     """The rows of a CSV and its format errors; None instead of rows if its columns are not `columns` or, where that is
-    None, NEEDED and any others of COLUMNS. Without ClassId all rows have the first class."""
+    None, `tables.NEEDED` and any others of `tables.SUBMITTED`. Without ClassId all rows have the first class."""
     try:
         raw = Path(path).read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
@@ -266,7 +255,7 @@ def _read(
     fields = csv.reader(lines)
     csv.field_size_limit(sys.maxsize)
     header = next(fields, [])
-    columns = columns or [name for name in COLUMNS if name in NEEDED or name in header]
+    columns = columns or [name for name in tables.SUBMITTED if name in tables.NEEDED or name in header]
     if header != columns:
         text = ",".join(header)
         text = text if text.isprintable() else "not text"
@@ -279,7 +268,7 @@ def _read(
             faults.append(Fault(line, "row", f"{len(row)} fields", f"{len(columns)}"))
             continue
         cells = defaults | dict(zip(columns, row, strict=True))
-        rows.append(Row(line, *(cells[name] for name in COLUMNS)))
+        rows.append(Row(line, *(cells[name] for name in tables.SUBMITTED)))
         if "ClassId" in columns and _cell(lines[line - 1], columns.index("ClassId")).startswith('"'):
             faults.append(Fault(line, "ClassId", f'"{cells["ClassId"]}" in quotes', "a number without quotes"))
     return rows, faults
@@ -304,11 +293,11 @@ def _empty_faults(empty: list[Row], rows: list[Row], sample: Sample | None) -> l
     ]
 
 
-def _order_faults(rows: list[Row], order: Sequence[str] | None) -> list[Fault]:
+def _order_faults(rows: list[Row], order: Sequence[str]) -> list[Fault]:
     """The first row whose image comes, in the sample, before that of the previous row."""
-    position = {name: index for index, name in enumerate(order or [])}
+    position = {name: index for index, name in enumerate(order)}
     for previous, row in itertools.pairwise(rows):
-        if order is not None and position.get(row.image, 0) < position.get(previous.image, 0):
+        if position.get(row.image, 0) < position.get(previous.image, 0):
             expected = "the images in the order of sample_submission.csv"
             return [Fault(row.line, "ImageId", f"{row.image} after {previous.image}", expected)]
     return []
@@ -340,10 +329,9 @@ def _batches(rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Submission) -> list[Fault]:
-    strings = [row.pixels for row in rows]
     sizes = [grid_size(images[row.image]["height"], images[row.image]["width"], params) for row in rows]
     size = np.array(sizes, np.int64).reshape(-1, 2)
-    reasons = rle.check_kaggle(strings, size[:, 0], size[:, 1])
+    runs, reasons = rle.read_kaggle([row.pixels for row in rows], size[:, 0], size[:, 1])
     faults = [
         Fault(rows[i].line, "EncodedPixels", reason, f"runs on a grid of {size[i, 0]} x {size[i, 1]}")
         for i, reason in reasons.items()
@@ -362,7 +350,7 @@ def _mask_faults(rows: list[Row], images: dict[str, dict[str, Any]], params: Sub
         for i in sorted(repeated)
     ]
     valid = [i for i in valid if i not in repeated]
-    runs = rle.from_kaggle([strings[i] for i in valid], size[valid, 0], size[valid, 1])
+    runs = runs[np.array(valid, int)]
     keys = [(rows[i].image, rows[i].class_id if params.overlap == "same_class" else "") for i in valid]
     groups: dict[tuple[str, str], int] = {}
     group = np.array([groups.setdefault(key, len(groups)) for key in keys], int)

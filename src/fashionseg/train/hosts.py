@@ -13,7 +13,7 @@ from threading import Timer
 import keras
 import numpy as np
 
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 
 NUMBER = "KERAS_DISTRIBUTION_NUM_PROCESSES"  # one of the three variables of `keras.distribution.initialize`
 SECONDS = 30  # that a process with an error of its own waits for the others, which may write a checkpoint
@@ -40,10 +40,9 @@ def together() -> Iterator[None]:
         leaving.daemon = True
         leaving.start()
         if not isinstance(error, UserError) and GONE.search(str(error)):
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"another process of this training has ended ({reason}); look at what it says, then start all again: "
-                "they go on from the last checkpoint."
+                f"another process of this training has ended ({first_line(error)}); look at what it says, then start "
+                "all again: they go on from the last checkpoint."
             ) from None
         raise
 
@@ -55,9 +54,8 @@ def _join() -> None:
     try:
         keras.distribution.initialize()
     except Exception as error:  # of JAX, of many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"the {os.environ[NUMBER]} processes of this training did not come together ({reason}); see "
+            f"the {os.environ[NUMBER]} processes of this training did not come together ({first_line(error)}); see "
             "docs/training.md, Several hosts."
         ) from None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fashionseg.core import documents, files
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 
 PROJECT = "fashionseg"
 RUN = "tracker.json"  # beside the checkpoints: the run that a training which goes on belongs to
@@ -39,8 +39,7 @@ def start(name: str | None, folder: Path, config: dict[str, Any]) -> Tracker | N
     try:
         tracker = TRACKERS[name](package, run, config)
     except Exception as error:  # of the service, the network, the login
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"machine.tracker is {name}, which does not start: {reason}") from None
+        raise UserError(f"machine.tracker is {name}, which does not start: {first_line(error)}") from None
     files.write_json(folder / RUN, {name: tracker.id})
     return tracker
 

@@ -165,9 +165,9 @@ def _rebuilding(network: Network, model: keras.Model) -> Network:
 def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
     """Weights without the optimizer, and what rebuilds the model, names its classes and tells if they changed."""
     model.optimizer = None
-    weights = folder / "mask_rcnn.weights.h5"  # Keras insists on the ending; the checkpoints are cleared away anyway
+    weights = folder / paths.WEIGHTS  # Keras insists on the ending; the checkpoints are cleared away anyway
     model.save_weights(weights)
     description = {**description, "weights_digest": digests.of_files([weights])}
     with files.replacing(Path(models) / weights.name) as beside:
         shutil.move(weights, beside)
-    files.write_json(Path(models) / "mask_rcnn.json", description, indent=1)
+    files.write_json(Path(models) / paths.DESCRIPTION, description, indent=1)

@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 from rich.progress import track
 
-from fashionseg.core import rle
+from fashionseg.core import documents
 from fashionseg.submit import kaggle_metric
 from fashionseg.submit.candidates import (
     Candidates,
@@ -43,9 +43,7 @@ def match_images(
 ) -> list[MatchedImage]:
     """The images of a COCO document with truth, in its order. mask_threshold: as in `PostProcessing`."""
     predicted = predictions_by_image(predictions, document)
-    truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in predicted}
-    for annotation in document["annotations"]:
-        truth[annotation["image_id"]].append(annotation)
+    truth = documents.by_image(document["annotations"], document)
     tasks = [
         joblib.delayed(_match_image)(
             predicted[image["id"]], truth[image["id"]], (image["height"], image["width"]), params, mask_threshold
@@ -71,13 +69,11 @@ def _match_image(
     """A matched image without its predictions, of which a second copy would come back from the worker, and which they
     are. Its masks are compact: those of a fold of the competition take a gigabyte."""
     candidates = make_candidates(predictions, *size, params, mask_threshold)
-    masks = rle.from_coco([row["segmentation"] for row in annotations]).resize(*grid_size(*size, params))
-    classes = np.array([row["category_id"] for row in annotations], int)
-    truth = kaggle_metric.ImageInstances(masks, classes, [frozenset(row["attribute_ids"]) for row in annotations])
+    truth = kaggle_metric.ImageInstances.of_coco(annotations, *grid_size(*size, params))
     no_attributes = [frozenset()] * len(candidates.classes)
     instances = kaggle_metric.ImageInstances(candidates.masks, candidates.classes, no_attributes)
     places = {id(prediction): place for place, prediction in enumerate(predictions)}
     kept = [places[id(prediction)] for prediction in candidates.predictions]
     overlaps = kaggle_metric.best_overlaps(instances, truth)
     candidates = replace(candidates, predictions=[], masks=candidates.masks.compact())
-    return MatchedImage(candidates, replace(truth, masks=masks.compact()), *overlaps), kept
+    return MatchedImage(candidates, replace(truth, masks=truth.masks.compact()), *overlaps), kept
