@@ -22,6 +22,21 @@ def test_recipes_run_in_utf_8_whatever_the_locale():
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not here")
+@pytest.mark.parametrize(
+    ("options", "shell", "expected"), [([], "", ""), (["GPU=1"], "", "jax"), (["GPU=1"], "tensorflow", "tensorflow")]
+)
+def test_a_gpu_environment_computes_on_jax(tmp_path, options, shell, expected):
+    """Whatever machine.backend says: TensorFlow is not in its lock."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    show = "show:\n\t@echo $$KERAS_BACKEND\n"
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    environment |= {"KERAS_BACKEND": shell} if shell else {}
+    command = ["make", "-f", "Makefile", "-f", "-", *options, "show"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, input=show, capture_output=True, text=True)
+    assert done.stdout == f"{expected}\n", done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not here")
 def test_repro_removes_what_a_kill_of_dvc_may_leave(tmp_path):
     """An empty list of locks, which it calls corrupted, and an empty folder of its cache of runs, a TypeError."""
     shutil.copy(ROOT / "Makefile", tmp_path)

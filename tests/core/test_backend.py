@@ -60,7 +60,10 @@ def test_one_dnn_computes_narrow_networks_unless_the_shell_says_otherwise(monkey
 def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "")
     monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(UserError, match=r"Keras does not start on jax \(import of keras halted.*keras\.json"):
+    with pytest.raises(
+        UserError,
+        match=r"Keras does not start on jax \(import of keras halted.*keras\.json valid\? tensorflow is installed: ",
+    ):
         backend.choose("jax")
     assert gc.isenabled()
 

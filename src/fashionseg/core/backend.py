@@ -38,8 +38,10 @@ def choose(backend: str, fpn_channels: int = WIDE) -> None:
     try:
         import keras  # noqa: F401
     except Exception as error:  # from Keras, the backend or ~/.keras/keras.json
+        others = [other for other in BACKENDS if other != name and find_spec(other)]
         raise UserError(
             f"Keras does not start on {name} ({first_line(error)}); is it installed, and is ~/.keras/keras.json valid?"
+            + "".join(f" {other} is installed: machine.backend may name it." for other in others)
         ) from error
     finally:
         gc.freeze()
