@@ -92,6 +92,7 @@ wheels: ## all packages and the code in wheels/, for a machine without internet 
 	@rm -rf wheels
 	@$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCK) -d wheels
 	@$(PYTHON) -m pip download -q --disable-pip-version-check --no-deps '$(UV)' -d wheels
+	@git diff --quiet HEAD || echo "uncommitted changes are not in wheels/: commit them and run this again"
 	@git bundle create -q wheels/fashionseg.bundle HEAD
 	@du -sh wheels
 

@@ -61,7 +61,7 @@ def run(command, hours=None):
     shown, last, line = -60.0, "", ""
     with LOG.open("a") as log:
         process = subprocess.Popen(
-            command, shell=True, cwd=WORK, env=ENVIRONMENT, text=True, start_new_session=True,
+            command, shell=True, cwd=WORK, env=ENVIRONMENT, text=True, errors="replace", start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         stop = signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGTERM))

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fashionseg import params
+from fashionseg.__main__ import main
 from fashionseg.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -177,6 +178,13 @@ def test_the_next_preset_leaves_nothing_of_the_last(name, write):
 
 def keys_of(preset):
     return yaml.load(PRESETS[preset].read_text(), params._Loader)
+
+
+@pytest.mark.parametrize("name", ["", "competition"])
+def test_a_preset_that_is_none_is_told_with_those_there_are(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=rf"^there is no presets/{name}\.yaml; presets are .*, demo, .*, one_class\.$"):
+        main(["preset", name])
 
 
 def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):

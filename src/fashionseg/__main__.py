@@ -12,9 +12,10 @@ from fashionseg.core.errors import UserError, reported
 
 def preset(name: str) -> None:
     """the values of presets/NAME.yaml into params.yaml"""
-    path = Path("presets", name).with_suffix(".yaml")
+    folder = Path("presets")
+    path = folder / f"{name.removesuffix('.yaml')}.yaml"
     if not path.exists():
-        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(f"there is no {path}; presets are {names}.")
     print("\n".join(params.apply(path)) or "params.yaml has these values already")
 

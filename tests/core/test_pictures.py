@@ -1,11 +1,12 @@
 """One rule for every picture: depth, mode, orientation, damage, whatever the suffix says."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from fashionseg.core import pictures
 from fashionseg.core.errors import UserError
@@ -110,7 +111,7 @@ def test_a_header_of_absurd_size_is_damage_and_no_lack_of_memory(tmp_path, monke
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UserError, match=r"not a valid image .*exceeds limit"):
         pictures.read(tmp_path / "a.jpg")
-    monkeypatch.setattr(Image, "open", lambda path: np.ones((1 << 60,), np.uint8))
+    monkeypatch.setattr(Image, "open", lambda path, formats: np.ones((1 << 60,), np.uint8))
     with pytest.raises(MemoryError):
         pictures.read(tmp_path / "a.jpg")
 
@@ -141,6 +142,22 @@ def test_folders_behind_links_are_looked_through_once(tmp_path):
     (tmp_path / "elsewhere/inner/back").symlink_to(tmp_path / "project")
     found = [str(path.relative_to(tmp_path / "project")) for path in pictures.below(tmp_path / "project")]
     assert found == ["a.jpg", "images/b.jpg", "images/inner/c.jpg"]
+
+
+def test_only_pictures_of_cameras_and_the_web_are_opened(tmp_path, monkeypatch):
+    """Of EPS Pillow would run Ghostscript, whatever the suffix."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    Image.fromarray(colours()).save(tmp_path / "a.jpg", "EPS")
+    with pytest.raises(UserError, match="not a valid image"):
+        pictures.read(tmp_path / "a.jpg")
+
+
+def test_an_odd_exif_tag_does_not_keep_a_picture_from_being_turned(tmp_path):
+    orientation, text = struct.pack("<HHIHxx", 0x0112, 3, 1, 6), struct.pack("<HHI4s", 0x011A, 2, 4, b"72")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + text + bytes(4)  # XResolution as text
+    (tmp_path / "a.jpg").write_bytes(encoded(colours(), "JPEG", exif=exif))
+    height, width, _ = colours().shape
+    assert pictures.read(tmp_path / "a.jpg", upright=True).shape == (width, height, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -45,6 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("src/fashionseg/train/new.py", "1", "src/fashionseg/train/new.py changed"),
         ("stages/train.py", "1", "stages/train.py changed"),
         ("params.yaml", json.dumps(SECTIONS | {"tune": {}}, indent=1), ""),
+        ("params.yaml", json.dumps(dict(reversed(SECTIONS.items()))), ""),
         ("src/fashionseg/tune.py", "1", ""),
         ("src/fashionseg/train/loop.py", "0", ""),
     ],
@@ -60,6 +61,25 @@ def test_what_changed_while_a_stage_ran_is_not_recorded(project, file, content, 
     with pytest.raises(SystemExit, match="error: ") as ended:
         run()
     assert str(ended.value).startswith(f"error: {named} while train ran")
+
+
+@pytest.mark.parametrize("content", ["", "{", "stages: {tune: {}}"])
+def test_a_dvc_yaml_that_lost_the_stage_is_one_sentence(project, content):
+    with (
+        pytest.raises(SystemExit, match=r"^error: dvc\.yaml is damaged or has no stage train any more"),
+        stage.running(),
+    ):
+        (project / "dvc.yaml").write_text(content)
+
+
+def test_a_key_is_watched_and_not_its_section(project):
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("train]", "train.epochs]"))
+    (project / "params.yaml").write_text(json.dumps(SECTIONS | {"train": {"epochs": 1, "rate": 1}}))
+    with stage.running():
+        (project / "params.yaml").write_text(json.dumps(SECTIONS | {"train": {"epochs": 1, "rate": 2}}))
+    stage._made_from.cache_clear()
+    with pytest.raises(SystemExit, match=r"params\.yaml \(train\.epochs\) changed"), stage.running():
+        (project / "params.yaml").write_text(json.dumps(SECTIONS | {"train": {"epochs": 2, "rate": 2}}))
 
 
 def test_without_dvc_nothing_is_recorded(project, monkeypatch):

@@ -225,6 +225,19 @@ def test_unknown_augmenters_and_arguments_are_refused(steps, message):
         augment.policy(steps, 0)
 
 
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"Affine": {"mode": "xxx", "rotate": [5, 9]}}, "imgaug fails on a picture: "),
+        ({"TotalDropout": 1.0}, "imgaug fails on a picture|drops keypoints"),
+    ],
+)
+def test_what_fails_once_it_is_drawn_is_one_sentence(step, message):
+    image, masks = blobs()
+    with pytest.raises(UserError, match=f"augment.imgaug: .*({message})"):
+        augment.apply(augment.policy([step], 3), image, [patch_of(masks[0])])
+
+
 @pytest.mark.filterwarnings("ignore:`estimate` is deprecated")  # in imgaug
 @pytest.mark.parametrize(
     "step",

@@ -20,6 +20,7 @@ from fashionseg.__main__ import main
 from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.deploy.model import Model, find
+from fashionseg.deploy.result import Result
 
 
 @pytest.fixture
@@ -68,6 +69,16 @@ def test_a_result_is_the_predictor_s_with_names(model, image):
     assert any(result.attributes)
 
 
+def test_attributes_of_one_name_keep_their_scores():
+    labels = {
+        "categories": [],
+        "attributes": [{"id": 5, "name": "long"}, {"id": 6, "name": "long"}, {"id": 7, "name": "red"}],
+    }
+    found = {"attribute_ids": [5, 6, 7], "attribute_scores": [0.9, 0.6, 0.7]}
+    (attributes,) = Result(Path("a.jpg"), (1, 1), [found], labels).attributes
+    assert list(attributes.items()) == [("long (5)", 0.9), ("red", 0.7), ("long (6)", 0.6)]
+
+
 def test_nothing_found_is_an_empty_result(model, image):
     result = model.result(image)
     object.__setattr__(result, "instances", [])
@@ -100,6 +111,7 @@ def test_a_folder_is_drawn_and_told_as_coco(model, shop, tmp_path, monkeypatch, 
     for name in ("c.jpg", "none.png"):
         (line,) = [line for line in lines if line.startswith(f"{shop / name} is missing or not a valid image")]
         assert line.endswith("); get it again.")  # of no use to a photograph would be `dvc repro`
+    assert f"{shop}: 1 others than pictures are passed over, the first 'notes.txt'" in lines
     assert "on 2 pictures, 2 unreadable ones left out" in lines[-1]
     assert str(tmp_path / "out" / "predictions.json") in lines[-1]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -147,6 +159,18 @@ def test_names_as_long_as_file_systems_take(model, shop, tmp_path, monkeypatch):
         main(["predict", "models", str(shop / f"{name}.png"), "--folder", str(tmp_path / "out")])
         assert (tmp_path / "out" / f"0001_{name.encode()[:200].decode(errors='ignore')}.jpg").exists()
         assert COCO(tmp_path / "out" / "predictions.json").loadImgs([1])[0]["file_name"] == str(shop / f"{name}.png")
+
+
+def test_what_cannot_be_drawn_is_named_and_the_others_go_on(model, shop, tmp_path, monkeypatch, capsys):
+    """A JPEG has no side above 65,500 pixels, and a terminal may take no name that is not UTF-8."""
+    monkeypatch.setattr(fashionseg, "load", lambda folder, score: model)
+    Image.new("1", (66_000, 1)).save(shop / "wide.png")
+    (shop / os.fsdecode(b"\xff.png")).touch()
+    main(["predict", "models", str(shop), "--folder", str(tmp_path / "out")])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"{shop / 'wide.png'} cannot be drawn (") for line in lines)
+    assert any("\\udcff.png is missing or not a valid image" in line for line in lines)
+    assert "on 2 pictures, 2 unreadable ones left out" in lines[-1]
 
 
 def test_sources_without_a_picture_are_named(tmp_path):

@@ -4,6 +4,8 @@ import base64
 import http.client
 import io
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -48,6 +50,30 @@ def test_the_page_is_whole(ask):
     assert (status, kind) == (200, "text/html; charset=utf-8")
     assert b'fetch("predict"' in page
     assert b"//" not in page.replace(b";  //", b"")  # it loads nothing from elsewhere
+    assert ask("GET", "/?theme=dark") == (status, kind, page)
+
+
+def test_a_page_that_closes_while_it_sends_is_no_traceback(ask, model, capsys):
+    running = serve.server(model, "127.0.0.1", 0)
+    running.daemon_threads = False  # so that closing it waits for the answer
+    with socket.create_connection(("127.0.0.1", running.server_port)) as closed:
+        closed.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
+        closed.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, as of a closed tab
+    running.handle_request()
+    running.server_close()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_shown_is_one_sentence(ask, image, monkeypatch):
+    def broken(self):
+        raise OSError("broken data stream when writing image file")
+
+    monkeypatch.setattr(serve.Result, "draw", broken)
+    status, _, body = ask("POST", "/predict", png(image))
+    assert (status, json.loads(body)["error"]) == (
+        500,
+        "this picture cannot be shown (broken data stream when writing image file).",
+    )
 
 
 def test_a_picture_is_answered_with_names_and_overlay(ask, model, image):

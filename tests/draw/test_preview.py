@@ -7,8 +7,14 @@ from PIL import Image
 
 from fashionseg.__main__ import main
 from fashionseg.core import rle
+from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.draw import preview
+
+
+def test_a_sheet_of_nothing_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"holds no \.jpg; `dvc repro preview` writes them"):
+        preview.sheet(tmp_path, tmp_path / "sheet.jpg")
 
 
 @pytest.mark.parametrize("count", [3, 9])

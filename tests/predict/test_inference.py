@@ -314,6 +314,11 @@ def folder(path):
 def test_networks_of_other_labels_are_not_fused(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "other")
     files.write_json(tmp_path / "other" / "mask_rcnn.json", {"network": RECIPE, "categories": CATEGORIES[::-1]})
+    names = [{**category, "name": f"other {category['id']}"} for category in CATEGORIES]
+    shutil.copytree(trained, tmp_path / "renamed")
+    files.write_json(tmp_path / "renamed" / "mask_rcnn.json", {"network": RECIPE, "categories": names})
+    with pytest.raises(UserError, match=r"renamed was trained on other labels than .*models"):
+        inference.Predictor([trained, tmp_path / "renamed"], SETTINGS)
     with pytest.raises(UserError, match=r"other was trained on other labels than .*models"):
         inference.Predictor([trained, tmp_path / "other"], SETTINGS)
 

@@ -59,6 +59,21 @@ def test_seeds_of_a_recipe_are_one_row_with_mean_and_spread(runs):
     assert table["mask AP"].tolist() == [0.375, 0.75]
     assert table["± mask AP"].iloc[0] == pytest.approx(statistics.stdev([0.25, 0.5]))
     assert compare.recipes(runs[1:]).empty
+    again = compare.Run("workspace", runs[1].fs)  # as after `dvc exp run`: its last experiment once more
+    assert compare.recipes([again, *runs]).drop(columns="runs").equals(table.drop(columns="runs"))
+
+
+def test_a_named_run_without_scores_and_one_without_params_are_told(runs, monkeypatch, capsys):
+    for folder in ("metrics", "results"):
+        runs[0].fs.rm(folder, recursive=True)
+    trees = iter((runs[0].fs, runs[1].fs, runs[1].fs))
+    monkeypatch.setattr(compare, "DVCFileSystem", lambda root, rev: next(trees))
+    found = compare.collect(["none", "HEAD"])
+    assert [run.name for run in found] == ["HEAD"]
+    assert "none: left out, it has no scores in metrics/" in capsys.readouterr().out
+    runs[1].fs.rm("params.yaml")
+    with pytest.raises(UserError, match=r"params\.yaml of HEAD is missing or not valid"):
+        compare.collect(["HEAD"])
 
 
 def test_the_page_lays_runs_over_each_other(runs):

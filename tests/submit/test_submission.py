@@ -253,6 +253,16 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     files.write_json("polygons.json", {**files.read_json("answers.json"), "annotations": [polygon]})
     with pytest.raises(UserError, match=r"polygons\.json: annotations\[0\]\.segmentation .* use one such as data/coco"):
         main(["check", "s.csv", "polygons.json"])
+    answers = files.read_json("answers.json")
+    damaged = [{**row, "segmentation": {**row["segmentation"], "counts": "0"}} for row in answers["annotations"]]
+    for changed, sentence in (
+        ({"annotations": damaged}, r"annotations\[0\]\.segmentation is no mask"),
+        ({"categories": []}, "it has no categories"),
+        ({"categories": [3]}, r"categories\[0\] should be an object"),
+    ):
+        files.write_json("wrong.json", answers | changed)
+        with pytest.raises(UserError, match=rf"wrong\.json: {sentence}.*; use one such as data/coco/val\.json"):
+            main(["check", "s.csv", "wrong.json"])
     with pytest.raises(UserError, match="is not valid JSON"):
         main(["check", "s.csv", str(tmp_path)])
 

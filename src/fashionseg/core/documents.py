@@ -62,7 +62,7 @@ def read(path: str | Path, schema: Any = COCO) -> Any:
     A COCO document is returned with its crowd regions separated, see `apart`.
     """
     value = files.read_json(path)
-    if fault := mismatch(value, schema) or (schema is COCO and (_foreign(value) or _no_mask(value))):
+    if fault := mismatch(value, schema) or (schema is COCO and foreign_or_no_mask(value)):
         raise UserError(f"{path}: {fault}; get it again, or run `dvc repro` if that wrote it.")
     return apart(value) if schema is COCO else value
 
@@ -160,6 +160,11 @@ def _mismatch(value: Any, schema: Any) -> str:
 
 def _fault(expected: str, value: Any) -> str:
     return f" should be {expected}, not {repr(value)[:60]}"
+
+
+def foreign_or_no_mask(document: dict[str, Any]) -> str:
+    """The first annotation with an id that the document lacks, or without a mask of its image; '' for none."""
+    return _foreign(document) or _no_mask(document)
 
 
 def _foreign(document: dict[str, Any]) -> str:

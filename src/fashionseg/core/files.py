@@ -47,6 +47,11 @@ def check_replaceable(folder: str | Path, mark: str, inputs: Iterable[Path] = ()
         raise UserError(f"{inside[0]} lies in {folder}, which is replaced; name another folder.")
 
 
+def shortened(name: str) -> str:
+    """A name, or its start, as a part of a file's name, which may have 255 bytes."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
+
+
 def remove(path: str | Path) -> None:
     """Removes a file or a folder, if it is there."""
     path = Path(path)

@@ -5,13 +5,27 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 
 IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # of EPS Pillow starts Ghostscript
+
+# By EXIF's tag. ImageOps.exif_transpose writes all tags anew, and fails where one is odd.
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # What to do about a picture that is damaged: one that a stage wrote, one of the user's.
 ANEW, AGAIN = "run `dvc repro`, which writes it anew", "get it again"
@@ -56,7 +70,7 @@ def below(folder: str | Path) -> list[Path]:
 def size(path: str | Path) -> tuple[int, int]:
     """(height, width) in stored pixel order, without decoding. Raises UserError as `read` does."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
     except Exception as error:
         raise _unreadable(path, error, AGAIN) from None
@@ -72,12 +86,12 @@ def read(path: str | Path, side: int | None = None, upright: bool = False, remed
     image, or has 32-bit pixels, whose range is unknown.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if side:
                 height, width = fit(image.height, image.width, side)
                 image.draft("RGB", (2 * width, 2 * height))
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
+            if upright and (turn := TURNS.get(image.getexif().get(ORIENTATION))) is not None:
+                image = image.transpose(turn)
             if image.mode in ("I", "F"):
                 raise ValueError("pixels of 32 bits, of unknown scale")
             if image.mode.startswith("I;16"):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -52,15 +53,24 @@ def _state() -> dict[str, str]:
     """What tells if the params and the code changed that dvc.yaml names for the stage that DVC runs; {} without DVC."""
     if not _name():
         return {}
-    described = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][_name()]
+    try:
+        described = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][_name()]
+    except (KeyError, OSError, TypeError, ValueError, yaml.YAMLError):
+        raise UserError(f"dvc.yaml is damaged or has no stage {_name()} any more; mend it and run again.") from None
     folders = [Path(path) for path in described.get("deps", []) if path.startswith(("src/", "stages/"))]
     code = [file for path in folders for file in ([path] if path.is_file() else path.rglob("*.py"))]
     try:
         params = yaml.safe_load(PARAMS.read_bytes())
-        values = {f"{PARAMS} ({key})": repr(params.get(key.partition(".")[0])) for key in described.get("params", [])}
+        values = {f"{PARAMS} ({key})": _value(params, key) for key in described.get("params", [])}
     except (AttributeError, OSError, ValueError, yaml.YAMLError):  # `params.load` tells what is wrong with it
         values = {}
     return values | {str(file): digests.of_files([file]) for file in code}
+
+
+def _value(params: dict[str, Any], key: str) -> str:
+    """Of a key such as predict.models, as text in which the order of keys tells nothing."""
+    value = functools.reduce(lambda tree, part: tree.get(part), key.split("."), params)
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _name() -> str:

@@ -108,7 +108,12 @@ def apply(augmenter: iaa.Augmenter, image: np.ndarray, patches: Sequence[Patch])
     height, width = image.shape[:2]
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 2), axis=-1).reshape(-1, 2)  # its corners are 0, 4 and 20
     points = (grid * (width, height)).astype(np.float32)
-    augmented, keypoints = augmenter(image=image, keypoints=KeypointsOnImage.from_xy_array(points, image.shape))
+    try:
+        augmented, keypoints = augmenter(image=image, keypoints=KeypointsOnImage.from_xy_array(points, image.shape))
+    except Exception as error:  # some arguments fail only once they are drawn
+        raise UserError(f"augment.imgaug: imgaug fails on a picture: {first_line(error)}") from None
+    if len(keypoints) != len(points):
+        raise UserError("augment.imgaug: an augmenter drops keypoints, so masks cannot follow it; leave it out.")
     moved = keypoints.to_xy_array().astype(np.float32)
     corners = [0, 4, 20]
     matrix = cv2.getAffineTransform(points[corners], moved[corners])

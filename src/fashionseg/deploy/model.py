@@ -63,6 +63,9 @@ def find(sources: Iterable[str | Path]) -> list[Path]:
     for source in map(Path, sources):
         if source.is_dir():
             paths = pictures.find(source)
+            others = sorted({entry for entry in source.iterdir() if entry.name[0] != "."} - {*paths})
+            if paths and others:
+                print(f"{source}: {len(others)} others than pictures are passed over, the first {others[0].name!a}")
         elif not source.exists() and set(str(source)) & set("*?["):
             paths = [path for path in map(Path, sorted(glob(str(source), recursive=True))) if path.is_file()]
         else:

@@ -66,7 +66,9 @@ class Result:
     @property
     def attributes(self) -> list[dict[str, float]]:
         """Of each instance its attributes by name and their scores, highest first; empty dicts of a network without."""
-        names = {attribute["id"]: attribute["name"] for attribute in self.labels.get("attributes", [])}
+        labels = self.labels.get("attributes", [])
+        counts = Counter(attribute["name"] for attribute in labels)
+        names = {a["id"]: a["name"] if counts[a["name"]] == 1 else f"{a['name']} ({a['id']})" for a in labels}
         by_score = [
             sorted(zip(one["attribute_scores"], one["attribute_ids"], strict=True), reverse=True)
             for one in self.instances

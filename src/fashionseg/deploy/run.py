@@ -1,6 +1,5 @@
 """Overlays and COCO results of picture files: `fashionseg predict`."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from fashionseg.core.errors import UserError
 from fashionseg.deploy.model import Model, find
 
 RESULTS = "predictions.json"
-MOST_BYTES = 200  # of a picture's name in that of its overlay; file systems take 255
 
 
 def run(model: Model, sources: Sequence[str | Path], folder: str | Path) -> None:
@@ -29,12 +27,14 @@ def run(model: Model, sources: Sequence[str | Path], folder: str | Path) -> None
         for number, path in enumerate(track(paths, "predict"), 1):
             try:
                 result = model.result(path)
-            except UserError as error:
-                print(error)
+                result.save(beside / f"{number:04}_{files.shortened(path.stem)}.jpg")
+            except (UserError, OSError) as error:  # OSError: a JPEG has no side above 65,500 pixels
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # of the disk
+                shown = str(error) if isinstance(error, UserError) else f"{path} cannot be drawn ({error})."
+                print(shown.encode(errors="backslashreplace").decode())
                 broken += 1
                 continue
-            stem = os.fsencode(path.stem)[:MOST_BYTES].decode(errors="ignore")
-            result.save(beside / f"{number:04}_{stem}.jpg")
             height, width = result.size
             images.append({"id": number, "file_name": str(path), "height": height, "width": width})
             annotations += result.coco(number)

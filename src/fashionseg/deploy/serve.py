@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fashionseg.core import documents, pictures
-from fashionseg.core.errors import UserError
+from fashionseg.core.errors import UserError, first_line
 from fashionseg.deploy.model import Model
 from fashionseg.deploy.result import Result
 from fashionseg.draw import overlay
@@ -43,8 +43,12 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = SECONDS
 
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the page was closed while it sent
+                super().handle()
+
         def do_GET(self) -> None:
-            if self.path != "/":
+            if self.path.partition("?")[0] != "/":  # editors add a query
                 return self.refuse(404, f"there is no {self.path}")
             self.reply(200, "text/html; charset=utf-8", PAGE.read_bytes())
 
@@ -68,6 +72,9 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
                 except UserError:
                     formats = ", ".join(sorted(suffix[1:].upper() for suffix in pictures.SUFFIXES))
                     return self.refuse(400, f"this file is damaged or no picture; formats are {formats}")
+                except Exception as error:
+                    print(f"error: {first_line(error)}", flush=True)
+                    return self.refuse(500, f"this picture cannot be shown ({first_line(error)})")
             self.reply(200, "application/json", json.dumps(told).encode())
 
         def refuse(self, status: int, sentence: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from fashionseg.core import files, pictures
+from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.draw import overlay
 
@@ -26,8 +27,11 @@ def draw_batches(batches: Batches, count: int, folder: str | Path) -> int:
 
 
 def sheet(folder: str | Path, path: str | Path) -> int:
-    """Writes the pictures of a folder as one JPEG, in rows in the order of their names; returns how many."""
+    """Writes the pictures of a folder as one JPEG, in rows in the order of their names; returns how many. Raises
+    UserError where it has none."""
     found = sorted(Path(folder).glob("*.jpg"))
+    if not found:
+        raise UserError(f"{folder} holds no .jpg; `dvc repro preview` writes them.")
     canvas = np.full((-(-len(found) // COLUMNS) * CELL, COLUMNS * CELL, 3), 255, np.uint8)
     for number, file in enumerate(found):
         picture = pictures.resized(pictures.read(file), CELL)

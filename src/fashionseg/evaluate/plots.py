@@ -75,7 +75,7 @@ def draw_overlays(
                 notes = [_note([attributes[id_] for id_ in shown_attributes(row, SHOWN_SCORE)]) for row in rows]
                 instances = overlay.DrawnInstances.of_coco(rows, places, *image.shape[:2], notes)
                 sides.append(overlay.draw(image, instances, names))
-            name = f"{number:02}_{kind}_{file.stem}.jpg"
+            name = f"{number:02}_{kind}_{files.shortened(file.stem)}.jpg"
             sheet = overlay.side_by_side(*sides, ("truth", f"prediction, {caption}"))
             Image.fromarray(sheet).save(beside / name, quality=88)
             written.append((name, kind, caption))

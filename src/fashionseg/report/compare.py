@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from dvc.api import DVCFileSystem
-from dvc.exceptions import NotDvcRepoError
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError
 from dvc_data.index import DataIndexDirError
@@ -48,7 +48,12 @@ class Run:
     scores: dict[str, float] = field(init=False)
 
     def __post_init__(self):
-        tree = yaml.safe_load(self.fs.read_text("params.yaml"))
+        try:
+            tree = yaml.safe_load(self.fs.read_text("params.yaml"))
+        except (FileNotFoundError, yaml.YAMLError):
+            tree = None
+        if not isinstance(tree, dict):
+            raise UserError(f"params.yaml of {self.name} is missing or not valid; mend it, or leave {self.name} out.")
         parts = {name: values if isinstance(values, dict) else {"": values} for name, values in tree.items()}
         self.params = {f"{name}.{key}".rstrip("."): str(v) for name, part in parts.items() for key, v in part.items()}
         metrics = {name: self.json(f"metrics/{name}.json") or {} for name in ("evaluate", "tune")}
@@ -95,12 +100,19 @@ def collect(names: Sequence[str] = ()) -> list[Run]:
             root = repo.root_dir
     except NotDvcRepoError:
         raise UserError("there is no DVC project here; go to the folder of dvc.yaml.") from None
+    except DvcException as error:  # no git, no commit, a broken dvc.yaml or dvc.lock
+        raise UserError(f"DVC cannot read this project ({error}); `dvc status` tells more.") from None
     runs = []
     for name in names or (WORKSPACE, *found):
         try:
             runs.append(Run(name, DVCFileSystem(root, rev=None if name == WORKSPACE else found.get(name, name))))
         except RevError:
             raise UserError(f"{name} is no experiment, tag or commit; `dvc exp show` lists the experiments.") from None
+        except DvcException as error:
+            raise UserError(f"{name}: DVC cannot read it ({error}); `dvc status` tells more.") from None
+    for run in runs:
+        if names and not run.scores:
+            print(f"{run.name}: left out, it has no scores in metrics/")
     runs = [run for run in runs if run.scores]
     for run in runs:
         if not run.file(PREDICTIONS):
@@ -119,9 +131,11 @@ def recipes(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a recipe, the params but for the seed: runs, and mean and standard deviation of each score; empty where
     no recipe has two runs."""
     groups: dict[tuple, list[Run]] = {}
-    for run in runs:
+    # The workspace is the last experiment once more: what has the same params and scores counts once.
+    once = {(*run.params.items(), *run.scores.items()): run for run in runs}
+    for run in once.values():
         groups.setdefault(run.recipe, []).append(run)
-    if len(groups) == len(runs):
+    if len(groups) == len(once):
         return pd.DataFrame()
     keys = [key for key in _all(map(dict, groups)) if len({dict(recipe).get(key) for recipe in groups}) > 1]
     rows = []

@@ -372,7 +372,9 @@ def read_document(path: str) -> dict[str, Any]:
     document, keys = files.read_json(path), ("images", "categories", "attributes")
     if not isinstance(document, dict) or any(key not in document for key in keys):
         raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; use one such as data/coco/val.json.")
-    needed = {"images": [documents.IMAGE], "annotations?": [{"segmentation": documents.RUNS}]}
-    if fault := documents.mismatch(document, needed):
+    annotation = {"image_id": int, "category_id": int, "segmentation": documents.RUNS, "attribute_ids?": [int]}
+    needed = {**documents.LABELS, "images": [documents.IMAGE], "annotations?": [annotation]}
+    fault = documents.mismatch(document, needed) or ("" if document["categories"] else "it has no categories")
+    if fault := fault or documents.foreign_or_no_mask(document):
         raise UserError(f"{path}: {fault}; use one such as data/coco/val.json.")
     return documents.apart(document)
