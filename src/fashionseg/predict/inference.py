@@ -135,7 +135,8 @@ class Predictor:
                 self.views += [View(detector, side, flipped) for flipped in (False, True)[: 1 + params.flip]]
         self.labels, without_attributes = labels_of[folders[0]]
         self.detections = self.views[0].detector.network.roi_heads.detections
-        for folder, (labels, without) in labels_of.items():
+        for folder in folders[1:]:
+            labels, without = labels_of[folder]
             if labels != self.labels or _names(folder) != _names(folders[0]):
                 raise UserError(f"{folder} was trained on other labels than {folders[0]}; they cannot be fused.")
             if without != without_attributes:

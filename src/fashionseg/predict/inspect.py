@@ -28,9 +28,10 @@ SCORE, NMS_IOU = 0.5, 0.5  # thresholds of the instances
 class Steps(keras.Model):
     """All that is drawn, computed as one graph: step by step, JAX would compile for most of a minute."""
 
-    def __init__(self, network: MaskRCNN):
+    def __init__(self, network: MaskRCNN, score_threshold: float):
         super().__init__(autocast=False)
         self.network = network
+        self.score_threshold = score_threshold
         self.built = True
 
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
@@ -46,7 +47,7 @@ class Steps(keras.Model):
         proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
         probabilities, moved, _ = network.roi_heads.classify(pyramid, proposals, sizes)
         instances = network.roi_heads.detect(
-            pyramid, proposals, proposal_scores, sizes, score_threshold=SCORE, nms_iou=NMS_IOU
+            pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
         )
         return {
             "pyramid": pyramid,
@@ -57,7 +58,7 @@ class Steps(keras.Model):
             "proposal_scores": proposal_scores,
             "probabilities": probabilities,
             "moved": moved,
-            "instances": with_mask_scores(instances, SCORE),
+            "instances": with_mask_scores(instances, self.score_threshold),
         }
 
 
@@ -89,7 +90,7 @@ def steps(network: MaskRCNN, image: np.ndarray, names: Sequence[str]) -> dict[st
     heads move the latter; the instances of at least SCORE; the strongest channels of each pyramid level.
     """
     picture = pictures.resized(image, network.config.side)
-    model = Steps(network)
+    model = Steps(network, SCORE)
     compile_steps(model)
     seen = model.predict_on_batch(padded([picture], network.config.side))
     pyramid, anchors = seen.pop("pyramid"), seen.pop("anchors")
