@@ -178,6 +178,16 @@ def test_a_bad_mask_is_dropped_and_named(tmp_path, segmentation, reason):
     ]
 
 
+@pytest.mark.parametrize("side", [0, -5, 10**6, 2**31, 2**62])
+def test_a_size_that_no_picture_has_drops_the_annotations_of_its_image(tmp_path, side):
+    document = drawn(tmp_path)
+    document["images"][0]["height"] = side
+    del document["annotations"][3:9]  # more than 5 % would end it
+    written(tmp_path, document)
+    document["annotations"][1]["segmentation"]["size"] = [side, WIDTH]
+    assert read(tmp_path).drops["place"].str.extract(r"(\d+)$")[0].tolist() == ["100", "101", "102"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
@@ -202,6 +212,11 @@ def test_a_foreign_id_drops_its_annotation(tmp_path, key, value, reason):
         (lambda p, d: files.write_json(p / "annotations/instances_train.json", d), r"leave one of them there"),
         (lambda p, d: d["annotations"][0].pop("image_id"), r"annotations\[0\] has no 'image_id'"),
         (lambda p, d: d["images"][0].update(file_name="../x.jpg"), r"\.\./x\.jpg leads out of the folder"),
+        (
+            lambda p, d: d["images"][0].update(file_name="a/" + 400 * "x"),
+            r"file_name x+\.\.\. is longer than a file's name",
+        ),
+        (lambda p, d: d["images"][0].update(height=2**70), r"\[0\]\.height should be a whole number, not 1180"),
         (lambda p, d: d["images"][0].update(id=3), r"has two images of the id 3"),
         (lambda p, d: d["images"][0].update(file_name="000000.jpg"), r"two images of the file_name 000000\.jpg"),
         (

@@ -190,3 +190,4 @@ def test_frequent_attributes_have_ten_instances():
     table = attributes.by_attribute(matching.match(document, [{**row, "score": 0.9} for row in truth[1:]]), document)
     assert table[["id", "truth", "matched", "frequent"]].values.tolist() == [[1, 10, 9, True], [2, 9, 9, False]]
     assert attributes.macro_f1(table) == 1
+    assert attributes.by_supercategory(table.assign(supercategory=""))["supercategory"].tolist() == ["(none)"]

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
 from fashionseg.coco import average_precision
-from fashionseg.evaluate import matching
+from fashionseg.evaluate import attributes, matching, mistakes
 
 CATEGORIES = [3, 4, 8]
 
@@ -124,3 +124,27 @@ def test_more_than_255_predictions():
     matched_all = matching.match(document, results)
     assert matched_all.predictions.areas.max() == 3600
     assert (matched_all.matched >= 0).sum() == 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_predictions_in_crowd_regions_count_as_in_pycocotools(seed):
+    """In the AP of IoU and F1 at every F1, in the error table and in the confusions; a crowd is of one class."""
+    document, results = documents(seed, images=6, ties=False)
+    crowds = [{**row, "iscrowd": 1, "id": 1000 + row["id"]} for row in document["annotations"][::3]]
+    document = {**document, "annotations": document["annotations"][1:], "crowds": crowds}
+    found = matching.match(document, results)
+    scores = attributes.aggregates(attributes.evaluate(found, np.zeros(len(CATEGORIES), bool)))["IoU alone"]
+    evaluation = average_precision.evaluate(document, results)["segm"]
+    expected = average_precision.summary(evaluation)
+    for name, other in (("AP", "AP"), ("AP_IOU50", "AP50"), ("AP_IOU75", "AP75")):
+        assert scores[name] == pytest.approx(expected[other], abs=1e-5, nan_ok=True) or expected[other] is None
+    images = [image for image in evaluation.evalImgs if results and image and image["aRng"] == [0, 1e10]]
+    wrong = sum((~(image["dtMatches"][0] > 0) & ~image["dtIgnore"][0]).sum() for image in images)
+    assert ((found.matched < 0) & ~found.ignored).sum() == wrong
+    table = mistakes.breakdown(found).set_index("error")["count"]
+    assert table.drop("missed").sum() == wrong
+    shown = found.predictions.scores >= 0.5
+    confused = mistakes.confusion(found, document)
+    there = confused["count"][confused["predicted"] != "(missed)"].sum()
+    assert there == (shown & ~found.ignored).sum()

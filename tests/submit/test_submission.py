@@ -217,6 +217,8 @@ def test_compare_counts_by_class(tmp_path):
     assert submission.compare(first, first, TEST)["class"].tolist() == ["all"]
     cut = written(tmp_path / "c.csv", f"{IDS[0]},5 2 7 2,1,", f"{IDS[0]},20 4,1,5", f"{IDS[0]},40 4,1,")
     assert submission.compare(first, cut, TEST)["class"].tolist() == ["all"]  # the same pixels
+    twice = written(tmp_path / "twice.csv", f"{IDS[0]},5 4,1,", f"{IDS[0]},20 4,1,5", *2 * [f"{IDS[0]},40 4,1,"])
+    assert submission.compare(first, twice, TEST).set_index("class").loc["top"].tolist() == [3, 0, 0, 1]
     with pytest.raises(UserError, match=r"d\.csv is not a submission: line 2, row: 3 fields"):
         submission.compare(first, written(tmp_path / "d.csv", f"{IDS[0]},5 4,1"), TEST)
     second.write_text("a,b\n")

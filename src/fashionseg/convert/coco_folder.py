@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
@@ -18,6 +19,8 @@ from fashionseg.core.errors import UserError
 TRAIN = ("instances*train*.json",)
 TEST = ("image_info*test*.json", "instances*test*.json", "instances*val*.json")  # the first that is there
 TRIED = 100  # pictures that tell in which folder they are
+LARGEST = 2 * Image.MAX_IMAGE_PIXELS  # what Pillow reads
+LONGEST = 255  # bytes of a file's name, on all common file systems
 
 
 def read(folder: Path) -> Source:
@@ -74,6 +77,10 @@ def _pictures(images: list[dict[str, Any]], path: Path, originals: Path) -> tupl
         raise UserError(f"{path} has no images; name there what is to be answered.")
     if foreign := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise UserError(f"{path}: the file_name {foreign[0]} leads out of the folder; expected is a name below it.")
+    longest = max("/".join(names).encode(errors="replace").split(b"/"), key=len)
+    if len(longest) > LONGEST:
+        start = longest[:60].decode(errors="ignore")
+        raise UserError(f"{path}: the file_name {start}... is longer than a file's name can be; shorten it.")
     for what in ("id", "file_name"):
         values = pd.Series([image[what] for image in images])
         if values.duplicated().any():
@@ -112,6 +119,8 @@ def _table(document: dict[str, Any]) -> pd.DataFrame:
 
 def _encoded(segmentation: Any, height: int, width: int) -> tuple[str, str]:
     """EncodedPixels of polygons or run lengths and '', or '' and what is wrong with them."""
+    if min(height, width) < 1 or height * width > LARGEST:  # which would end pycocotools, and this process with it
+        return "", "height and width of the image are those of no picture"
     try:
         if isinstance(segmentation, list):
             if fault := _polygon_fault(segmentation, height, width):

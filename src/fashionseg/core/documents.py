@@ -153,9 +153,14 @@ def _mismatch(value: Any, schema: Any) -> str:
         for number, (item, of_item) in enumerate(zip(value, cycle(schema), strict=False)):
             if fault := _mismatch(item, of_item):
                 return f"[{number}]{fault}"
-    elif not (type(value) in (int, float) and abs(value) < inf if schema is float else type(value) is schema):
+    elif type(value) not in ((int, float) if schema is float else (schema,)) or _unbounded(value):
         return _fault(NAMED[schema], value)
     return ""
+
+
+def _unbounded(value: Any) -> bool:
+    """A whole number of more than 64 bits, which NumPy does not take, infinity or NaN."""
+    return type(value) in (int, float) and not abs(value) < (2**63 if type(value) is int else inf)
 
 
 def _fault(expected: str, value: Any) -> str:

@@ -185,6 +185,10 @@ def read_kaggle(strings: Sequence[str], heights: Sequence[int], widths: Sequence
 def from_coco(rles: Sequence[Coco]) -> Runs:
     """Masks of COCO RLE, compressed (str or bytes) or not (lists). Raises RunError for invalid counts."""
     heights, widths = np.array([rle["size"] for rle in rles], np.int64).reshape(-1, 2).T
+    for row, (rle, height, width) in enumerate(zip(rles, heights.tolist(), widths.tolist(), strict=True)):
+        counts = rle["counts"] if isinstance(rle["counts"], list) else []
+        if not all(type(count) is int and 0 <= count <= height * width for count in counts):  # pycocotools would wrap
+            raise RunError(row, f"the counts should sum to {height} x {width} pixels, and be whole numbers of pixels")
     compressed = (_compress([rle])[0] if isinstance(rle["counts"], list) else rle for rle in rles)
     texts = [rle["counts"].encode() if isinstance(rle["counts"], str) else rle["counts"] for rle in compressed]
     counts, rows, place = _decompress(texts)

@@ -10,11 +10,7 @@ import pandas as pd
 from fashionseg.core.errors import UserError
 
 NEEDED = ("ImageId", "EncodedPixels")
-SUBMITTED = (
-    *NEEDED,
-    "ClassId",
-    "AttributesIds",
-)  # of a submission, in this order unless a sample has another
+SUBMITTED = (*NEEDED, "ClassId", "AttributesIds")  # in this order unless a sample has another
 CHUNK = 2000  # rows whose cells are in memory at once; those of run lengths have thousands of letters
 
 

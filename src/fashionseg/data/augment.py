@@ -81,7 +81,7 @@ def _built(step: Any) -> iaa.Augmenter:
         if isinstance(given, dict) and not _is_augmenter(given):
             return kind(**fixed | {key: _argument(value) for key, value in given.items()})
         return kind(*[] if given is None else [_argument(given)], **fixed)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # imgaug raises assertions and any error of its arithmetic
         raise UserError(f"augment.imgaug: imgaug's {name} does not take {given!r}: {first_line(error)}") from None
@@ -110,6 +110,8 @@ def apply(augmenter: iaa.Augmenter, image: np.ndarray, patches: Sequence[Patch])
     points = (grid * (width, height)).astype(np.float32)
     try:
         augmented, keypoints = augmenter(image=image, keypoints=KeypointsOnImage.from_xy_array(points, image.shape))
+    except MemoryError:
+        raise
     except Exception as error:  # some arguments fail only once they are drawn
         raise UserError(f"augment.imgaug: imgaug fails on a picture: {first_line(error)}") from None
     if len(keypoints) != len(points):

@@ -137,8 +137,12 @@ def by_attribute(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
 
 
 def by_supercategory(table: pd.DataFrame) -> pd.DataFrame:
-    """From the table of `by_attribute`, its frequent rows only: supercategory, attributes (count), mean F1."""
-    groups = table[table["frequent"]].fillna({"F1": 0}).groupby("supercategory", sort=False)
+    """From the table of `by_attribute`, its frequent rows only: supercategory, (none) for those without one, attributes
+    (count), mean F1."""
+    frequent = table[table["frequent"]].fillna({"F1": 0})
+    groups = frequent.assign(supercategory=frequent["supercategory"].replace("", "(none)")).groupby(
+        "supercategory", sort=False
+    )
     return groups.agg(attributes=("id", "count"), F1=("F1", "mean")).round(5).reset_index()
 
 
@@ -161,7 +165,8 @@ def f1_scores(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 def _hits_and_misses(
     matching: Matching, predictions: np.ndarray, truth: np.ndarray, f1_thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hits and misses, each (n, areas, t, f) bool; a prediction that is ignored for an area is neither.
+    """Hits and misses, each (n, areas, t, f) bool; a prediction that is ignored for an area, or lies in a crowd region,
+    is neither.
 
     predictions (n,) and truth (m,) bool: those that are evaluated.
     """
@@ -185,6 +190,7 @@ def _hits_and_misses(
             misses[predicted, area] = places < 0
     for area, limits in enumerate(AREAS):
         misses[~_within(matching.predictions.areas, limits), area] = False
+    misses &= (matching.in_crowd[:, None] < THRESHOLDS)[:, None, :, None]
     return hits, misses
 
 

@@ -49,10 +49,12 @@ def by_class(
 
 
 def by_supercategory(classes: pd.DataFrame) -> pd.DataFrame:
-    """From the table of `by_class`, one row a supercategory: sums of counts, mean AP over its classes."""
+    """From the table of `by_class`, one row a supercategory: sums of counts, mean AP over its classes; (none) for those
+    without one."""
     sums = {"name": "count", "truth": "sum", "predictions": "sum"}
     means = {name: "mean" for name in classes.columns if "AP" in name}
-    table = classes.astype(dict.fromkeys(means, float)).groupby("supercategory", sort=False).agg(sums | means)
+    named = classes.assign(supercategory=classes["supercategory"].replace("", "(none)"))
+    table = named.astype(dict.fromkeys(means, float)).groupby("supercategory", sort=False).agg(sums | means)
     return table.rename(columns={"name": "classes"}).round(5).reset_index()
 
 

@@ -42,12 +42,14 @@ class InstanceTable:
 class Matching:
     """The IoU of every prediction with every true instance of its image.
 
-    iou (p,): ordered by image, then prediction, then true instance; image_count: images without instances too.
+    iou (p,): ordered by image, then prediction, then true instance; in_crowd (n,): the largest share of a prediction
+    within a crowd region of its class, -inf where its image has none; image_count: images without instances too.
     """
 
     predictions: InstanceTable
     truth: InstanceTable
     iou: np.ndarray
+    in_crowd: np.ndarray
     image_count: int
 
     @cached_property
@@ -84,6 +86,11 @@ class Matching:
         """
         return self.greedy(*self.groups)
 
+    @cached_property
+    def ignored(self) -> np.ndarray:
+        """(n,) bool: predictions that find no instance and lie in a crowd region, neither right nor wrong in COCO."""
+        return (self.matched < 0) & (self.in_crowd >= IOU_THRESHOLD)
+
     def greedy(self, prediction_keys: np.ndarray, truth_keys: np.ndarray) -> np.ndarray:
         """(n,) as `matched`, between predictions and true instances of equal key >= 0; a key belongs to one image."""
         matched = np.full(len(self.predictions), -1)
@@ -103,13 +110,21 @@ def match(document: dict[str, Any], predictions: list[dict[str, Any]], attribute
     """
     images = {id_: place for place, id_ in enumerate(sorted(image["id"] for image in document["images"]))}
     by_score = sorted(predictions, key=lambda p: -p["score"])
-    groups = (documents.by_image(rows, document) for rows in (by_score, document["annotations"]))
-    predicted, true = ([of_image[id_] for id_ in images] for of_image in groups)
-    ious = []
-    for results, annotations in track(zip(predicted, true, strict=True), "match masks", total=len(images)):
+    sides = by_score, document["annotations"], document.get("crowds", [])
+    groups = (documents.by_image(rows, document) for rows in sides)
+    predicted, true, crowded = ([of_image[id_] for id_ in images] for of_image in groups)
+    ious, in_crowd = [], []
+    for results, annotations, crowds in track(
+        zip(predicted, true, crowded, strict=True), "match masks", total=len(images)
+    ):
         if results and annotations:
-            masks = [[row["segmentation"] for row in rows] for rows in (results, annotations)]
-            ious.append(coco_mask.iou(*masks, [0] * len(annotations)).ravel())
+            ious.append(_ious(results, annotations, 0).ravel())
+        if results and crowds:
+            classes = (np.array([row["category_id"] for row in rows]) for rows in (results, crowds))
+            shares = np.where(np.equal.outer(*classes), _ious(results, crowds, 1), -np.inf)
+            in_crowd.append(shares.max(1))
+        else:
+            in_crowd.append(np.full(len(results), -np.inf))
     results, annotations = ([row for rows in groups for row in rows] for groups in (predicted, true))
     areas = [coco_mask.area(result["segmentation"]) for result in results]  # one by one: it fails for lists over 255
     true_areas = [annotation["area"] for annotation in annotations]
@@ -119,8 +134,15 @@ def match(document: dict[str, Any], predictions: list[dict[str, Any]], attribute
         _instance_table(results, areas, attribute_ids, document, images),
         _instance_table(annotations, true_areas, true_attribute_ids, document, images),
         np.concatenate(ious) if ious else np.zeros(0),
+        np.concatenate([np.zeros(0), *in_crowd]),
         len(images),
     )
+
+
+def _ious(results: list[dict[str, Any]], annotations: list[dict[str, Any]], crowd: int) -> np.ndarray:
+    """(results, annotations); crowd 1: the share of the result's area, instead."""
+    masks = ([row["segmentation"] for row in rows] for rows in (results, annotations))
+    return coco_mask.iou(*masks, [crowd] * len(annotations))
 
 
 def shown_attributes(prediction: dict[str, Any], score: float) -> list[int]:

@@ -17,10 +17,10 @@ def confusion(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
 
     Predictions of at least SHOWN_SCORE are first matched within their class (`Matching.matched`), then the others with
     the remaining true instances of any class, at IoU >= 0.5 and highest score first. What remains is MISSED or a false
-    positive.
+    positive, but in a crowd region of its class.
     """
     names = np.array([*documents.names_of(document).values()], object)
-    shown = matching.predictions.scores >= SHOWN_SCORE
+    shown = (matching.predictions.scores >= SHOWN_SCORE) & ~matching.ignored
     matched = np.where(shown, matching.matched, -1)
     left = np.where(np.isin(np.arange(len(matching.truth)), matched), -1, matching.truth.images)
     idle = np.where(shown & (matched < 0), matching.predictions.images, -1)
@@ -46,7 +46,7 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     missed: a true instance that is neither matched nor the target of a class or location error. Correcting a class or
     location error turns the best prediction of an unmatched instance into a hit and drops the others; a missed instance
     is taken out of the truth; other errors are dropped. Source: Bolya et al., TIDE (2020), and its package `tidecv`;
-    but, as in COCO, classes without truth do not count in the mean.
+    but, as in COCO, classes without truth do not count in the mean, and predictions in crowd regions are no errors.
     """
     predictions, truth, hit = matching.predictions, matching.truth, matching.matched >= 0
     used = np.isin(np.arange(len(truth)), matching.matched)
@@ -57,7 +57,7 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     any_iou, _ = _best(matching, np.ones_like(own_class))
     near = (own_iou >= BACKGROUND_IOU) & (own_iou <= IOU_THRESHOLD)
     kinds = np.select(
-        [hit, near, other_iou >= IOU_THRESHOLD, own_iou >= IOU_THRESHOLD, any_iou <= BACKGROUND_IOU],
+        [hit | matching.ignored, near, other_iou >= IOU_THRESHOLD, own_iou >= IOU_THRESHOLD, any_iou <= BACKGROUND_IOU],
         ["", "location", "class", "duplicate", "background"],
         "both",
     )
@@ -69,12 +69,12 @@ def breakdown(matching: Matching) -> pd.DataFrame:
     classes[new_hit] = truth.classes[target[new_hit]]
     missed = np.setdiff1d(np.flatnonzero(~used), corrected)
 
-    everything, nothing = np.ones_like(hit), np.zeros(0, int)
+    everything, nothing = ~matching.ignored, np.zeros(0, int)
     before = _mean_precision(matching, predictions.classes, hit, everything, nothing)
     rows = []
     for kind in ("class", "location", "both", "duplicate", "background"):
         now = new_hit & (kinds == kind)
-        kept = (kinds != kind) | now
+        kept = everything & ((kinds != kind) | now)
         after = _mean_precision(matching, np.where(now, classes, predictions.classes), hit | now, kept, nothing)
         rows.append((kind, int((kinds == kind).sum()), after))
     rows.append(("missed", len(missed), _mean_precision(matching, predictions.classes, hit, everything, missed)))
@@ -83,7 +83,8 @@ def breakdown(matching: Matching) -> pd.DataFrame:
 
 
 def confident_mistakes(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
-    """Predictions of at least SHOWN_SCORE with IoU < 0.5 with all true instances of their class, highest score first.
+    """Predictions of at least SHOWN_SCORE with IoU < 0.5 with all true instances of their class and in no crowd region
+    of it, highest score first.
 
     prediction: its index in the predictions sorted by image id and falling score; image_id, name, score; IoU: the
     highest with its own class; other, other_IoU: class and IoU of the true instance of another class with the highest
@@ -94,7 +95,8 @@ def confident_mistakes(matching: Matching, document: dict[str, Any]) -> pd.DataF
     own_class = predictions.classes[prediction] == truth.classes[true]
     own_iou, _ = _best(matching, own_class)
     other_iou, other = _best(matching, ~own_class)
-    wrong = np.flatnonzero((predictions.scores >= SHOWN_SCORE) & (own_iou < IOU_THRESHOLD))
+    shown = (predictions.scores >= SHOWN_SCORE) & ~matching.ignored
+    wrong = np.flatnonzero(shown & (own_iou < IOU_THRESHOLD))
     wrong = wrong[np.argsort(-predictions.scores[wrong], kind="stable")]
     names = np.array([*documents.names_of(document).values(), ""], object)
     classes = np.append(truth.classes, -1)[other[wrong]]  # without another instance -1, the empty name

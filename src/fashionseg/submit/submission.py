@@ -188,18 +188,20 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
         if rows is None or any(fault.column == "row" for fault in faults):
             raise UserError(f"{path} is not a submission: {faults[0]}.")
         pixels = _merged_runs([row.pixels for row in rows])
-        instances_of.append(
-            {(row.image, row.class_id, p): row.attribute_ids for row, p in zip(rows, pixels, strict=True)}
-        )
+        attributes_of: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)  # a row may stand there twice
+        for row, p in zip(rows, pixels, strict=True):
+            attributes_of[row.image, row.class_id, p][row.attribute_ids] += 1
+        instances_of.append(attributes_of)
     in_first, in_second = instances_of
     names = {str(id): name for id, name in documents.names_of(document).items()}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for instance in in_first.keys() | in_second.keys():
-        if instance in in_first and instance in in_second:
-            kind = "both" if in_first[instance] == in_second[instance] else "attributes"
-        else:
-            kind = "first" if instance in in_first else "second"
-        counts[names.get(instance[1], instance[1])][kind] += 1
+        first_rows, second_rows = in_first[instance], in_second[instance]
+        both = (first_rows & second_rows).total()
+        left, other = first_rows.total() - both, second_rows.total() - both
+        found = {"both": both, "attributes": min(left, other), "first": left, "second": other}
+        found |= {side: found[side] - found["attributes"] for side in ("first", "second")}
+        counts[names.get(instance[1], instance[1])] += Counter(found)
     kinds = ["both", "attributes", "first", "second"]
     rows = [{"class": name, **{kind: counts[name][kind] for kind in kinds}} for name in sorted(counts)]
     by_class = pd.DataFrame(rows, columns=["class", *kinds])
