@@ -158,6 +158,15 @@ def test_masks_that_leave_the_image_are_empty():
     assert [patch.area for patch in augment.apply(away, image, [patch_of(masks[0])])[1]] == [0]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_masks_of_nothing_stay_so(seed):
+    """As of an instance that was cropped away before."""
+    image, masks = blobs()
+    nothing = patch_of(np.zeros((HEIGHT, WIDTH)))
+    moved = augment.apply(augment.policy(STANDARD, seed), image, [nothing, patch_of(masks[1])])[1]
+    assert [patch.area > 0 for patch in moved] == [False, True]
+
+
 def by_hand(seed):
     """params' augmenters as imgaug's own users write them."""
     frame = iaa.Affine(

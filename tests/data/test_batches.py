@@ -319,6 +319,19 @@ def test_large_scale_jitter(blobs, scale):
     assert sizes == {(36, 24)} if scale[1] < 1 else sizes == {(120, 80)} if scale[0] >= 1 else len(sizes) > 2
 
 
+def test_instances_that_vanish_are_left_out(tmp_path):
+    """One too small for this side, others cropped away, and then moved as params come."""
+    instances = [(7, rectangle(240, 160, 101, 9, 102, 10)), (3, rectangle(240, 160, 60, 60, 120, 100))]
+    document = write(tmp_path, [(240, 160, instances)], 240)
+    for scale, counts in (([1.0, 1.0], {1}), ([0.5, 4.0], {0, 1})):
+        moved = Augment(STANDARD.imgaug, scale, 0.0)
+        batches = Batches(document, tmp_path, 60, 1, CAPACITY, augmentation=moved)
+        found = set()
+        for batches.epoch in range(30):
+            found.add(int((batches[0]["classes"] > 0).sum()))
+        assert found == counts
+
+
 def test_a_large_picture_is_cropped_anywhere(blobs):
     batches = Batches(*blobs, 120, 1, CAPACITY, augmentation=Augment([], [2.0, 2.0], 0.0), seed=1)
     whole = samples.read(blobs[1] / "train/10.png", 240, 160, 240)

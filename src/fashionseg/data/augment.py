@@ -168,6 +168,8 @@ def paste(
 
 def _warp(patch: Patch, matrix: np.ndarray, height: int, width: int) -> Patch:
     """`patch` warped by `matrix` (2, 3), which maps x, y measured from the image's corner, not from pixel centres."""
+    if not patch.bitmap.size:  # of an instance that was cropped away, or too small for this image
+        return EMPTY
     x1, y1, x2, y2 = patch.box
     corners = matrix @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1, 1, 1, 1]])  # (2, 4)
     left, top = np.clip(np.floor(corners.min(1)), 0, (width, height)).astype(int)
