@@ -63,15 +63,13 @@ def compile_steps(model: keras.Model, **options: Any) -> None:
     lengths in the graph.
 
     JAX does so. Keras on TensorFlow makes one graph for all shapes, in which height and width are unknown. There the
-    steps run without XLA, which is no faster on CPUs and takes longer to start, and without the graph optimizer's
-    rewriting of sums: it made the order in which gradients are added, and so their last bits, differ from run to run.
+    steps run without XLA, which is no faster on CPUs and takes longer to start.
     """
     if keras.backend.backend() != "tensorflow":
         model.compile(**options, jit_compile=True)
         return
     import tensorflow as tf
 
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     model.compile(**options, jit_compile=False, run_eagerly=True)  # of the function around a step, which does nothing
     for name in ("train_step", "test_step", "predict_step"):
         setattr(model, name, tf.function(getattr(model, name), autograph=False))
