@@ -138,7 +138,8 @@ def test_predictions_in_crowd_regions_count_as_in_pycocotools(seed):
     evaluation = average_precision.evaluate(document, results)["segm"]
     expected = average_precision.summary(evaluation)
     for name, other in (("AP", "AP"), ("AP_IOU50", "AP50"), ("AP_IOU75", "AP75")):
-        assert scores[name] == pytest.approx(expected[other], abs=1e-5, nan_ok=True) or expected[other] is None
+        value = np.nan if expected[other] is None else expected[other]
+        assert scores[name] == pytest.approx(value, abs=1e-5, nan_ok=True)
     images = [image for image in evaluation.evalImgs if results and image and image["aRng"] == [0, 1e10]]
     wrong = sum((~(image["dtMatches"][0] > 0) & ~image["dtIgnore"][0]).sum() for image in images)
     assert ((found.matched < 0) & ~found.ignored).sum() == wrong
