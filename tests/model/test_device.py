@@ -3,11 +3,12 @@
 from types import SimpleNamespace
 
 import keras
+import numpy as np
 import pytest
 import tiny
 
 from fashionseg.core.errors import UserError
-from fashionseg.model.device import data_parallel
+from fashionseg.model.device import compile_steps, data_parallel
 
 two_devices = pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow trains on one device")
 
@@ -52,3 +53,25 @@ def test_losses_on_two_devices_are_those_on_one(monkeypatch):
     assert devices == [1, 2]
     assert together == pytest.approx(alone, rel=1e-5)
     assert all(value > 0 for value in alone.values())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX adds in the order of its program")
+def test_gradients_are_added_in_an_order_that_no_thread_changes():
+    """Those of a tensor that is used five times, two by two: a sum of more may begin with any of its terms."""
+    from tensorflow.python.eager import context
+
+    image = keras.Input((4,))
+    features = keras.layers.Dense(8)(image)
+    outputs = keras.layers.Concatenate()([keras.layers.Dense(3)(features) for _ in range(5)])
+    model = keras.Model(image, outputs)
+    compile_steps(model, optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    context.enable_run_metadata()
+    try:
+        model.train_on_batch(np.ones((2, 4)), np.ones((2, 15)))
+        graphs = [run.post_optimization_graph for run in context.export_run_metadata().function_graphs]
+    finally:
+        context.disable_run_metadata()
+    parts = [nodes for graph in graphs for nodes in [graph.node, *(f.node_def for f in graph.library.function)]]
+    nodes = [node for part in parts for node in part]
+    sums = [sum(not name.startswith("^") for name in node.input) for node in nodes if node.op == "AddN"]
+    assert sums == [2, 2, 2, 2]

@@ -99,13 +99,13 @@ def test_the_loss_is_the_sum_of_all_losses(bench):
 def fitted(monkeypatch, trial, request) -> Bench:
     """To one batch of six instances."""
     if keras.backend.backend() == "jax" and request.config.getoption("--trials") == 1:
-        pytest.skip("100 steps of the numbers that the golden test compares")
+        pytest.skip("200 steps of the numbers that the golden test compares")
     monkeypatch.setattr(backbones, "build", lambda *arguments: backbone(*arguments, width=16))
     monkeypatch.setattr(roi_heads, "DENSE", 64)
     # Small steps at the end, or the last one decides.
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay([70, 85], [4e-3, 1e-3, 2.5e-4])
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([140, 170], [4e-3, 1e-3, 2.5e-4])
     bench = Bench(network(**LINEAR, fpn_channels=16, proposals=24, rois=64, seed=7 + trial), rate)
-    bench.network.fit(Repeated(make_batch(trial), 100), verbose=0)
+    bench.network.fit(Repeated(make_batch(trial), 200), verbose=0)
     return bench
 
 

@@ -70,9 +70,36 @@ def compile_steps(model: keras.Model, **options: Any) -> None:
         return
     import tensorflow as tf
 
+    # Else what `_train_step` adds in pairs becomes one sum again.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     model.compile(**options, jit_compile=False, run_eagerly=True)  # of the function around a step, which does nothing
-    for name in ("train_step", "test_step", "predict_step"):
-        setattr(model, name, tf.function(getattr(model, name), autograph=False))
+    steps = {"train_step": _train_step(model), "test_step": model.test_step, "predict_step": model.predict_step}
+    for name, step in steps.items():
+        setattr(model, name, tf.function(step, autograph=False))
+
+
+def _train_step(model: keras.Model) -> Callable[[Any], dict[str, KerasTensor]]:
+    """Keras' `train_step` on TensorFlow, but the same in every run: the gradients of a tensor that is used three times
+    and more are added two by two. TensorFlow's sum of more begins with whichever term is not needed elsewhere at that
+    moment, so that its last bits follow from the timing of threads."""
+    import tensorflow as tf
+
+    def step(data: Any) -> dict[str, KerasTensor]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = model(x, training=True)
+        loss = model.compute_loss(x, y, outputs, sample_weight)
+        total = next(metric for metric in model.metrics if metric.name == "loss")
+        total.update_state(loss, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0])
+        variables = model.trainable_variables
+        gradients = tf.gradients(
+            model.optimizer.scale_loss(loss),
+            [variable.value for variable in variables],
+            aggregation_method=tf.AggregationMethod.EXPERIMENTAL_TREE,
+        )
+        model.optimizer.apply(gradients, variables)
+        return model.compute_metrics(x, y, outputs, sample_weight)
+
+    return step
 
 
 @contextmanager
