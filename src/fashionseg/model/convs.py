@@ -43,14 +43,12 @@ def _kernel_gradient(inputs, upstream, shape):
 
     inputs (B, H, W, C); upstream (B, H, W, F), the gradient of the output.
     """
-    side, _, channels, filters = shape
+    side = shape[0]
     height, width = inputs.shape[1:3]
     margin = side // 2
     padded = ops.pad(inputs, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     shifted = [padded[:, y : y + height, x : x + width] for y in range(side) for x in range(side)]
-    upstream = ops.reshape(upstream, (-1, filters))  # (B * H * W, F)
-    products = [ops.matmul(ops.transpose(ops.reshape(cells, (-1, channels))), upstream) for cells in shifted]  # (C, F)
-    return ops.reshape(ops.stack(products), shape)
+    return ops.reshape(ops.stack([ops.einsum("bhwc,bhwf->cf", cells, upstream) for cells in shifted]), shape)
 
 
 def group_norm(channels: int) -> layers.Layer:
