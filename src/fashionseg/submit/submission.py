@@ -198,15 +198,15 @@ def compare(first: str | Path, second: str | Path, document: dict[str, Any]) -> 
     for instance in in_first.keys() | in_second.keys():
         first_rows, second_rows = in_first[instance], in_second[instance]
         both = (first_rows & second_rows).total()
-        left, other = first_rows.total() - both, second_rows.total() - both
-        found = {"both": both, "attributes": min(left, other), "first": left, "second": other}
-        found |= {side: found[side] - found["attributes"] for side in ("first", "second")}
+        left, right = first_rows.total() - both, second_rows.total() - both
+        changed = min(left, right)
+        found = {"both": both, "attributes": changed, "first": left - changed, "second": right - changed}
         counts[names.get(instance[1], instance[1])] += Counter(found)
     kinds = ["both", "attributes", "first", "second"]
     rows = [{"class": name, **{kind: counts[name][kind] for kind in kinds}} for name in sorted(counts)]
     by_class = pd.DataFrame(rows, columns=["class", *kinds])
-    changed = by_class[(by_class[kinds[1:]] > 0).any(axis=1)]
-    return pd.concat([changed, pd.DataFrame([{"class": "all", **by_class[kinds].sum()}])], ignore_index=True)
+    differing = by_class[(by_class[kinds[1:]] > 0).any(axis=1)]
+    return pd.concat([differing, pd.DataFrame([{"class": "all", **by_class[kinds].sum()}])], ignore_index=True)
 
 
 def summary(rows: pd.DataFrame, dropped: int, document: dict[str, Any], sample: Sample) -> str:
