@@ -99,13 +99,14 @@ def test_the_loss_is_the_sum_of_all_losses(bench):
 def fitted(monkeypatch, trial, request) -> Bench:
     """To one batch of six instances."""
     if keras.backend.backend() == "jax" and request.config.getoption("--trials") == 1:
-        pytest.skip("200 steps of the numbers that the golden test compares")
+        pytest.skip("150 steps of the numbers that the golden test compares")
     monkeypatch.setattr(backbones, "build", lambda *arguments: backbone(*arguments, width=16))
-    monkeypatch.setattr(roi_heads, "DENSE", 64)
+    # Narrower ones miss one of the six now and then, by rounding.
+    monkeypatch.setattr(roi_heads, "DENSE", 128)
     # Small steps at the end, or the last one decides.
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay([140, 170], [4e-3, 1e-3, 2.5e-4])
-    bench = Bench(network(**LINEAR, fpn_channels=16, proposals=24, rois=64, seed=7 + trial), rate)
-    bench.network.fit(Repeated(make_batch(trial), 200), verbose=0)
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([105, 127], [4e-3, 1e-3, 2.5e-4])
+    bench = Bench(network(**LINEAR, fpn_channels=32, proposals=24, rois=64, seed=7 + trial), rate)
+    bench.network.fit(Repeated(make_batch(trial), 150), verbose=0)
     return bench
 
 
