@@ -1,4 +1,5 @@
-"""Several devices that share a batch: JAX alone, on the two that tests/conftest.py makes of a CPU."""
+"""Several devices that share a batch, JAX alone, on the two that tests/conftest.py makes of a CPU; the order of sums on
+TensorFlow."""
 
 from types import SimpleNamespace
 
