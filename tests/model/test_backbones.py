@@ -113,6 +113,14 @@ def test_training_changes_only_trainable_weights(short, precision, monkeypatch):
     assert len(changed) == 3 * 4
 
 
+def set_norms(network) -> None:
+    """Gives batch norm the statistics of no layer, so that it changes what it gets."""
+    random = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights(random.uniform(0.5, 1.5, (4, *layer.gamma.shape)))
+
+
 def values(model) -> dict[str, np.ndarray]:
     return {variable.path: keras.ops.convert_to_numpy(variable).copy() for variable in model.variables}
 
@@ -264,6 +272,8 @@ def test_a_preset_folder_with_its_own_scaling(tmp_path):
         backbones.build(str(tmp_path), "imagenet", 0, 64)
     converter = keras_hub.layers.ResNetImageConverter(scale=[0.1, 0.2, 0.3], offset=[-1.0, 2.0, 0.5])
     converter.save_to_preset(tmp_path)
+    set_norms(network)
+    network.save_to_preset(tmp_path)
     image = noise(64, 64)[None]
     model = backbones.build(str(tmp_path), "imagenet", 0, 64)
     features = numbers(model, image)
@@ -447,6 +457,65 @@ def test_norm_that_is_not_frozen_uses_batch_statistics(frozen_norm, drawn_by_num
         np.testing.assert_array_equal(value, after[path])
     for found, wanted in zip(numbers(resumed, batch), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def distance(found, expected) -> float:
+    """The norm of their difference as a share of that of `expected`."""
+    found, expected = (np.asarray(array, "float32") for array in (found, expected))
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.fixture
+def small(drawn_by_numpy, monkeypatch):
+    """ResNets of one block a stage, of a precision: with batch norm within the convolutions, and behind them."""
+
+    def build(precision):
+        monkeypatch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
+        monkeypatch.setattr(backbones, "RESNET_FILTERS", [64, 8, 8, 8])
+        keras.config.set_dtype_policy(precision)
+        try:
+            within = backbones.build("resnet50", "random", 1, 64)
+            monkeypatch.setattr(backbones, "_fold_norms", lambda network: None)
+            behind = backbones.build("resnet50", "random", 1, 64)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        set_norms(behind.layers[-1])
+        within.set_weights(behind.get_weights())
+        return within, behind
+
+    return build
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.02)])
+def test_norm_within_convolutions_gives_the_same_maps(small, precision, tolerance):
+    within, behind = (numbers(model, noise(64, 64)[None]) for model in small(precision))
+    for maps, expected in zip(within, behind, strict=True):
+        assert distance(maps, expected) < tolerance
+
+
+def test_norm_within_convolutions_learns_the_same(small):
+    steps = []
+    for model in small("float32"):
+        before = values(model)
+        pooled(model).train_on_batch(noise(64, 64)[None], np.ones((1, 256 + 3 * 32)))
+        steps.append({path: new - before[path] for path, new in values(model).items() if (new != before[path]).any()})
+    within, behind = steps
+    assert within.keys() == behind.keys() == {variable.path for variable in model.trainable_variables}
+    assert max(distance(within[path], behind[path]) for path in behind) < 1e-3
+
+
+def test_norm_stays_where_its_convolution_has_other_users():
+    image = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3, use_bias=False)(image)
+    normed = keras.layers.BatchNormalization()(maps)
+    biased = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    network = keras.Model(image, [maps + normed, biased, maps])
+    set_norms(network)
+    picture = noise(8, 8)[None] / 255
+    before = numbers(network, picture)
+    backbones._fold_norms(network)
+    for one, other in zip(network(picture), before, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_folded_norm_must_be_frozen():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import ops
 
 from fashionseg.model import targets
-from fashionseg.model.targets import BACKGROUND, IGNORED
+from fashionseg.model.targets import BACKGROUND, FOREGROUND, IGNORED
 
 RPN = (0.7, 0.3, True)
 HEADS = (0.5, 0.5, False)
@@ -19,13 +20,20 @@ def padded(truth, rows):
     return boxes, np.arange(rows)[None] < len(truth)
 
 
+def matches(compiled, rule):
+    """torchvision's matches, of label and nearest ground truth. Compiled as in training: a compiler that computes
+    overlaps twice, differently, would break their ties."""
+
+    def match(truth, valid, candidates):
+        labels = targets.label(truth, valid, candidates, *rule)
+        return ops.where(ops.equal(labels, FOREGROUND), targets.nearest(truth, valid, candidates), labels)
+
+    return compiled(match)
+
+
 @pytest.fixture(scope="module")
 def match(compiled):
-    """Compiled as in training: a compiler that computes overlaps twice, differently, would break its ties."""
-    return {
-        rule: compiled(lambda truth, valid, candidates, rule=rule: targets.match(truth, valid, candidates, *rule))
-        for rule in (RPN, HEADS)
-    }
+    return {rule: matches(compiled, rule) for rule in (RPN, HEADS)}
 
 
 @pytest.mark.parametrize("padding", [0, 3])
@@ -45,9 +53,9 @@ def test_match_in_parts_is_the_same(golden, compiled, monkeypatch, name, rule):
     case = golden(name)
     truth = np.concatenate([case["truth"], case["truth"][:1]])
     boxes, valid = padded(truth, len(truth) + 2)
-    expected = compiled(lambda *arrays: targets.match(*arrays, *rule))(boxes, valid, case["candidates"])
+    expected = matches(compiled, rule)(boxes, valid, case["candidates"])
     monkeypatch.setattr(targets, "PAIRS", 3 * len(case["candidates"]))
-    found = compiled(lambda *arrays: targets.match(*arrays, *rule))(boxes, valid, case["candidates"])
+    found = matches(compiled, rule)(boxes, valid, case["candidates"])
     np.testing.assert_array_equal(found, case["matches"][None])
     np.testing.assert_array_equal(found, expected)
 
@@ -90,7 +98,7 @@ ALL, COUNT, POSITIVES = 40, 12, 4
 
 @pytest.fixture(scope="module")
 def draw(compiled):
-    return compiled(lambda matches, uniform: targets.sample(matches, uniform, COUNT, POSITIVES))
+    return compiled(lambda labels, uniform: targets.sample(labels, uniform, COUNT, POSITIVES))
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,14 +107,14 @@ def test_samples_are_valid(draw, seed, shares):
     """torchvision's BalancedPositiveNegativeSampler: at most POSITIVES matched ones, background for the rest."""
     random = np.random.default_rng(seed)
     foreground_share, ignored_share = shares
-    matches = np.where(random.random((2, ALL)) < foreground_share, random.integers(0, 5, (2, ALL)), BACKGROUND)
-    matches = np.where(random.random((2, ALL)) < ignored_share, IGNORED, matches).astype(np.int32)
+    labels = np.where(random.random((2, ALL)) < foreground_share, FOREGROUND, BACKGROUND)
+    labels = np.where(random.random((2, ALL)) < ignored_share, IGNORED, labels).astype(np.int32)
     uniform = random.permuted(np.tile(np.arange(ALL), (2, 1)), axis=1).astype(np.float32) / ALL
-    indices, foreground, used = draw(matches, uniform)
+    indices, foreground, used = draw(labels, uniform)
     assert indices.shape == foreground.shape == used.shape == (2, COUNT)
     for image in range(2):
-        matched = np.flatnonzero(matches[image] >= 0)
-        background = np.flatnonzero(matches[image] == BACKGROUND)
+        matched = np.flatnonzero(labels[image] == FOREGROUND)
+        background = np.flatnonzero(labels[image] == BACKGROUND)
         positives = min(len(matched), POSITIVES)
         negatives = min(len(background), COUNT - positives)
         # Foreground first, then background, then what stays unused.
@@ -123,11 +131,11 @@ def test_samples_are_valid(draw, seed, shares):
 
 def test_samples_are_uniform(draw):
     """Each of 20 matched ones equally often: 2000 draws of 4, so 400 +- 5 standard deviations of 18."""
-    matches = np.where(np.arange(ALL) < 20, 1, BACKGROUND).astype(np.int32)
+    labels = np.where(np.arange(ALL) < 20, FOREGROUND, BACKGROUND).astype(np.int32)
     random = np.random.default_rng(12)
     times = np.zeros(ALL, int)
     for _ in range(1000):
-        indices, foreground, _used = draw(np.stack([matches] * 2), random.random((2, ALL), np.float32))
+        indices, foreground, _used = draw(np.stack([labels] * 2), random.random((2, ALL), np.float32))
         np.add.at(times, indices[foreground], 1)
     assert times[:20].sum() == 2000 * POSITIVES
     assert abs(times[:20] - 400).max() < 90

@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import convs, initializers
+from fashionseg.model.activations import relu
 
 PRIOR = 0.01  # initial probability of each attribute, so that absent ones do not dominate the loss (RetinaNet)
 DENSE = 1024  # units
@@ -39,7 +40,7 @@ class ConvAttributes(layers.Layer):
         self.channels = channels
         self.convs, _ = convs.stack([channels] * 4, normed=False)
         glorot = initializers.VarianceScaling(1.0, "fan_avg", "uniform")
-        self.dense = layers.Dense(DENSE, "relu", kernel_initializer=glorot)
+        self.dense = layers.Dense(DENSE, relu, kernel_initializer=glorot)
         self.logits = _logits(count)
 
     def build(self, box_shape, roi_shape):

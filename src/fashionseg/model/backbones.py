@@ -5,7 +5,9 @@ import math
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from keras import KerasTensor, layers, ops
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import initializers
+from fashionseg.model.activations import relu, relu6
 from fashionseg.model.weights import read_state_dict
 
 # EfficientNet-Lite (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel size, stride of the first,
@@ -94,6 +97,10 @@ def build(
             layer.trainable = not frozen_norm
         if hasattr(layer, "rate"):
             layer.rate = 0.0  # of dropout: training and inference differ only in batch normalisation
+        if getattr(layer, "activation", None) is keras.activations.relu:
+            layer.activation = relu
+    if frozen_norm:
+        _fold_norms(features)
     if frozen_stages:
         for layer in keras.Model(features.input, features.outputs[frozen_stages - 1]).layers:
             layer.trainable = False
@@ -175,9 +182,31 @@ class InvertedResidual(layers.Layer):
         self.residual = self.stride == 1 and shape[-1] == self.filters
 
     def call(self, features: KerasTensor) -> KerasTensor:
-        expanded = ops.relu6(self.expand(features)) if self.expand else features
-        projected = self.project(ops.relu6(self.depthwise(expanded)))
+        expanded = relu6(self.expand(features)) if self.expand else features
+        projected = self.project(relu6(self.depthwise(expanded)))
         return features + projected if self.residual else projected
+
+
+def _fold_norms(network: keras.Model) -> None:
+    """Makes each frozen batch normalisation behind a convolution a part of that, as in `FrozenNormConv`. Layers and
+    weights stay as they are."""
+    users = Counter(id(tensor) for layer in network.operations for tensor in keras.tree.flatten(layer.input))
+    users.update(map(id, network.outputs))
+    convs = {id(layer.output): layer for layer in network.layers if type(layer) is layers.Conv2D}
+    for norm in network.layers:
+        conv = convs.get(id(norm.input)) if isinstance(norm, layers.BatchNormalization) else None
+        if not conv or conv.use_bias or users[id(conv.output)] > 1 or not (norm.scale and norm.center):
+            continue
+        conv.autocast = False  # the product of kernel and scale is rounded, not each
+        conv.convolution_op = partial(_normed_convolution, conv, norm)
+        norm.call = lambda inputs, **_: inputs
+
+
+def _normed_convolution(conv, norm, inputs, kernel):
+    scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
+    shift = norm.beta - norm.moving_mean * scale
+    kernel, shift = (ops.cast(values, conv.compute_dtype) for values in (kernel * scale, shift))
+    return type(conv).convolution_op(conv, ops.cast(inputs, conv.compute_dtype), kernel) + shift
 
 
 def _lite(name: str, weights: str) -> tuple[keras.Model, float, float]:
@@ -185,7 +214,7 @@ def _lite(name: str, weights: str) -> tuple[keras.Model, float, float]:
     initializer = "he_uniform" if weights == "random" else "zeros"
     image = layers.Input(ANY_SHAPE)
     stem = FrozenNormConv(32, 3, stride=2, initializer=initializer, name="stem")
-    features = layers.ReLU(6)(stem(image))
+    features = layers.Activation(relu6)(stem(image))
     blocks, maps = [], []
     for repeats, side, stride, expansion, filters in _lite_blocks(*LITES[name]):
         for repeat in range(repeats):

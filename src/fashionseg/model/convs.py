@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import device, initializers
+from fashionseg.model.activations import relu
 
 GROUPS = 32  # at most, and a divisor of the channels
 EPSILON = 1e-5
@@ -59,7 +60,7 @@ def group_norm(channels: int) -> layers.Layer:
 def stack(filters: list[int], normed: bool) -> tuple[list[layers.Layer], list[layers.Layer]]:
     """3x3 convolutions of these numbers of filters, each with ReLU, and their group norms; no norms if not `normed`."""
     he = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    activation = None if normed else "relu"
+    activation = None if normed else relu
     convs = [Conv2D(count, activation=activation, kernel_initializer=he) for count in filters]
     return convs, [group_norm(count) for count in filters] if normed else []
 
@@ -76,5 +77,5 @@ def apply(convs: list[layers.Layer], norms: list[layers.Layer], features: KerasT
     for index, conv in enumerate(convs):
         features = conv(features)
         if norms:
-            features = ops.relu(norms[index](features))
+            features = relu(norms[index](features))
     return features

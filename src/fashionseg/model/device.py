@@ -70,8 +70,8 @@ def compile_steps(model: keras.Model, **options: Any) -> None:
         return
     import tensorflow as tf
 
-    # Else what `_train_step` adds in pairs becomes one sum again.
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    if "optimizer" in options:  # else what `_train_step` adds in pairs becomes one sum again
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     model.compile(**options, jit_compile=False, run_eagerly=True)  # of the function around a step, which does nothing
     steps = {"train_step": _train_step(model), "test_step": model.test_step, "predict_step": model.predict_step}
     for name, step in steps.items():

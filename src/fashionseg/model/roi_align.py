@@ -122,9 +122,7 @@ def _sums_in_parts(table, index, weights):
     """One vector-matrix product per bin allocates no tensor per corner or weight, in parts the gathered rows stay in
     the cache. The parts run in a loop, or XLA would hold all of them at once."""
     bins, corners, channels = *index.shape[1:], table.shape[-1]
-    # XLA fuses gathering and summing on a GPU, which needs no parts.
-    whole = device.accelerated() and keras.backend.backend() == "jax"
-    step = bins if whole else min(bins, max(1, PART_BYTES // (4 * corners * channels)))
+    step = bins if _fuses() else min(bins, max(1, PART_BYTES // (4 * corners * channels)))
     parts = -(-bins // step)
 
     def split(values):  # (parts, B, step, K)
@@ -141,16 +139,24 @@ def _sums_in_parts(table, index, weights):
     return ops.reshape(pooled, (-1, parts * step, channels))[:, :bins]
 
 
+def _fuses():
+    """Whether XLA makes gathering and summing, or weighting and adding up, one kernel that holds no row in memory."""
+    return device.accelerated() and keras.backend.backend() == "jax"
+
+
 def _gradient(table, index, weights, upstream):
     """The gradient of `_weighted_sums` to its table, of which only shape and dtype count; upstream (B, bins, C). A loop
     over the K corners holds no more than one of them."""
     corners, channels = index.shape[2], table.shape[-1]
+    upstream = ops.cast(upstream, "float32")[:, :, None]
+
+    def spread(index, weights):  # (B, bins, k)
+        values = ops.cast(weights, "float32")[..., None] * upstream  # (B, bins, k, C)
+        return ops.segment_sum(ops.reshape(values, (-1, channels)), ops.reshape(index, (-1,)), ops.shape(table)[0])
 
     def add(corner, total):
-        spread = ops.take(weights, corner, axis=2)[..., None] * upstream  # (B, bins, C)
-        rows = ops.reshape(ops.take(index, corner, axis=2), (-1,))  # (B * bins,)
-        spread = ops.cast(ops.reshape(spread, (-1, channels)), "float32")
-        return total + ops.segment_sum(spread, rows, ops.shape(table)[0])
+        return total + spread(*(ops.take(of_corners, corner, axis=2)[..., None] for of_corners in (index, weights)))
 
-    total = ops.fori_loop(0, corners, add, ops.zeros(ops.shape(table), "float32"))
-    return ops.cast(total, table.dtype)
+    if _fuses():
+        return ops.cast(spread(index, weights), table.dtype)
+    return ops.cast(ops.fori_loop(0, corners, add, ops.zeros(ops.shape(table), "float32")), table.dtype)

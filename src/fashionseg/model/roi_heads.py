@@ -9,6 +9,7 @@ from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
 from fashionseg.model import convs, device, initializers, losses, targets
+from fashionseg.model.activations import relu
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
@@ -65,7 +66,7 @@ class BoxHead(layers.Layer):
         self.normed = normed
         self.convs, self.norms = convs.stack(self.conv_widths, normed)
         uniform = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
-        self.dense = [layers.Dense(DENSE, "relu", kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
+        self.dense = [layers.Dense(DENSE, relu, kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
         # The last layers start near zero, as in Detectron: every class equally likely, every box as proposed.
         near_zero = [initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
         self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
@@ -109,7 +110,7 @@ class MaskHead(layers.Layer):
         self.normed = normed
         self.convs, self.norms = convs.stack([channels] * 4, normed)
         he = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation="relu", kernel_initializer=he)
+        self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation=relu, kernel_initializer=he)
 
     def build(self, shape):
         convs.build(self.convs, self.norms, (None, *shape[-3:]))
@@ -126,7 +127,7 @@ class MaskHead(layers.Layer):
         # The upsampling kernel is as large as its stride, so one product gives each cell its 2 x 2 pixels.
         kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.channels, -1))
         hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * ROI_MASK_SIDE) ** 2, self.channels))
-        hidden = ops.relu(hidden + self.upsample.bias)
+        hidden = relu(hidden + self.upsample.bias)
         filters = ops.zeros_like(classes) if self.class_agnostic else classes
         # Not ops.take: its gradient is sparse, and there Keras' check for float16 infinities misses some.
         one_hot = ops.one_hot(filters, self.kernel.shape[0], dtype=self.compute_dtype)  # (B, R, filters)
@@ -226,26 +227,25 @@ class RoIHeads(layers.Layer):
         gt_valid = gt_classes > 0
         candidates = ops.concatenate([proposals, gt_boxes], axis=1)  # (B, P + N, 4)
         valid = ops.concatenate([scores > 0, gt_valid], axis=1)
-        matched_idxs = targets.match(
-            gt_boxes, gt_valid, candidates, STAGES[0].fg_iou_thresh, STAGES[0].fg_iou_thresh, allow_low_quality=False
-        )
-        matched_idxs = ops.where(valid, matched_idxs, targets.IGNORED)  # (B, P + N)
+        least = STAGES[0].fg_iou_thresh
+        labels = targets.label(gt_boxes, gt_valid, candidates, least, least, allow_low_quality=False)
+        labels = ops.where(valid, labels, targets.IGNORED)  # (B, P + N)
         positives = int(self.rois * POSITIVE_FRACTION)
-        indices, foreground, used = targets.sample(matched_idxs, uniform, self.rois, positives)  # (B, R)
+        indices, foreground, used = targets.sample(labels, uniform, self.rois, positives)  # (B, R)
 
         rois = ops.stop_gradient(targets.take(candidates, indices))  # (B, R, 4)
-        matched_idxs = ops.where(used, targets.take(matched_idxs, indices), targets.IGNORED)  # (B, R)
         # Foreground comes first in a sample: only these slots go through the mask and attribute heads.
         first = slice(positives)
-        foreground, matched_first = foreground[:, first], ops.maximum(matched_idxs[:, first], 0)  # (B, positives)
+        foreground = foreground[:, first]  # (B, positives)
+        matched_first = targets.nearest(gt_boxes, gt_valid, rois[:, first])
         classes = ops.where(foreground, targets.take(gt_classes, matched_first), 0)
         if device.accelerated():
             box_features, mask_features = self.align(pyramid)((rois, ROI_BOX_SIDE), (rois[:, first], ROI_MASK_SIDE))
-            values, features = self._box_losses(pyramid, box_features, rois, matched_idxs, batch)
+            values, features = self._box_losses(pyramid, box_features, rois, used, batch)
             instance_logits = self._instance_heads(mask_features, classes, features[:, first])
         else:
             (box_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
-            values, features = self._box_losses(pyramid, box_features, rois, matched_idxs, batch)
+            values, features = self._box_losses(pyramid, box_features, rois, used, batch)
             instance_logits = self._in_parts(pyramid, rois[:, first], classes, features[:, first], foreground)
         mask_logits, attribute_logits = instance_logits  # (B, positives, 28, 28), (B, positives, A)
         mask_targets = targets.project_masks(
@@ -260,22 +260,22 @@ class RoIHeads(layers.Layer):
             values["attributes"] = losses.attributes(attribute_logits, attribute_targets, foreground)
         return values
 
-    def _box_losses(self, pyramid, roi_features, rois, matched_idxs, batch):
+    def _box_losses(self, pyramid, roi_features, rois, used, batch):
         """Losses `classifier` and `box_reg`, summed over the stages, and the features (B, R, F) of the last one.
 
-        roi_features (B, R, 7, 7, C) of rois (B, R, 4); matched_idxs (B, R) from `targets.match`. Later stages have the
-        same sample, its boxes corrected by the stage before and matched anew, as detectron2.
+        roi_features (B, R, 7, 7, C) of rois (B, R, 4); used (B, R) bool. Later stages have the same sample, its boxes
+        corrected by the stage before and matched anew, as detectron2.
         """
         gt_boxes, gt_classes = batch["boxes"], batch["classes"]
-        used = matched_idxs > targets.IGNORED
+        gt_valid = gt_classes > 0
         values = {"classifier": 0.0, "box_reg": 0.0}
         for number, (stage, head) in enumerate(zip(STAGES, self.box_heads, strict=False)):
             if number:
-                least = stage.fg_iou_thresh
-                matched_idxs = targets.match(gt_boxes, gt_classes > 0, rois, least, least, allow_low_quality=False)
                 (roi_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
-            foreground = ops.logical_and(used, matched_idxs >= 0)
-            matched = ops.maximum(matched_idxs, 0)
+            least = stage.fg_iou_thresh
+            labels = targets.label(gt_boxes, gt_valid, rois, least, least, allow_low_quality=False)
+            foreground = ops.logical_and(used, ops.equal(labels, targets.FOREGROUND))
+            matched = targets.nearest(gt_boxes, gt_valid, rois)
             labels = ops.where(foreground, targets.take(gt_classes, matched), 0)
             logits, deltas, features = head(roi_features)
             own = ops.take_along_axis(deltas, labels[..., None, None], axis=2)[:, :, 0]  # (B, R, 4)

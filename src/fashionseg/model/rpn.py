@@ -9,6 +9,7 @@ from keras import KerasTensor, layers, ops
 from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
 from fashionseg.model import initializers, losses, targets
+from fashionseg.model.activations import relu
 from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
 from fashionseg.model.top_k import top_k
@@ -50,7 +51,7 @@ class RegionProposals(layers.Layer):
         count = len(ratios)
         # The first one is an attribute of its own: weight files from when there was only one still load.
         self.conv, *self.more_convs = [
-            Conv2D(channels, activation="relu", kernel_initializer=normal) for _ in range(convs)
+            Conv2D(channels, activation=relu, kernel_initializer=normal) for _ in range(convs)
         ]
         self.objectness = layers.Conv2D(count, 1, kernel_initializer=normal, dtype="float32")
         self.deltas = layers.Conv2D(4 * count, 1, kernel_initializer=normal, dtype="float32")
@@ -133,13 +134,12 @@ class RegionProposals(layers.Layer):
         anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
         inside = anchor_ops.inside(anchors, sizes)  # (B, A)
         candidates = ops.where(inside[..., None], anchors, 0.0)  # (B, A, 4); no box's best anchor lies in the padding
-        matched_idxs = targets.match(
-            gt_boxes, gt_valid, candidates, FG_IOU_THRESH, BG_IOU_THRESH, allow_low_quality=True
-        )
-        matched_idxs = ops.where(inside, matched_idxs, targets.IGNORED)  # (B, A)
-        indices, foreground, used = targets.sample(matched_idxs, uniform, BATCH_SIZE_PER_IMAGE, MAX_POSITIVES)  # (B, K)
-        matched_boxes = targets.take(gt_boxes, ops.maximum(targets.take(matched_idxs, indices), 0))  # (B, K, 4)
-        regression_targets = box_ops.encode(matched_boxes, ops.take(anchors, indices, axis=0), box_ops.RPN_WEIGHTS)
+        labels = targets.label(gt_boxes, gt_valid, candidates, FG_IOU_THRESH, BG_IOU_THRESH, allow_low_quality=True)
+        labels = ops.where(inside, labels, targets.IGNORED)  # (B, A)
+        indices, foreground, used = targets.sample(labels, uniform, BATCH_SIZE_PER_IMAGE, MAX_POSITIVES)  # (B, K)
+        sampled = ops.take(anchors, indices, axis=0)  # (B, K, 4)
+        matched_boxes = targets.take(gt_boxes, targets.nearest(gt_boxes, gt_valid, sampled))
+        regression_targets = box_ops.encode(matched_boxes, sampled, box_ops.RPN_WEIGHTS)
         return {
             "objectness": losses.objectness(targets.take(ops.concatenate(logits, axis=1), indices), foreground, used),
             "rpn_box_reg": losses.box_reg(

@@ -6,11 +6,11 @@ from fashionseg.model import boxes as box_ops
 from fashionseg.model.roi_align import RoIAlign
 from fashionseg.model.top_k import top_k
 
-BACKGROUND, IGNORED = -1, -2
+FOREGROUND, BACKGROUND, IGNORED = 0, -1, -2
 PAIRS = 2**21  # IoUs per image in memory at once; of all anchors with all ground truth they would take 80 MB
 
 
-def match(
+def label(
     gt_boxes: KerasTensor,
     gt_valid: KerasTensor,
     candidates: KerasTensor,
@@ -18,12 +18,11 @@ def match(
     bg_iou_thresh: float,
     allow_low_quality: bool,
 ) -> KerasTensor:
-    """(B, M) int32: index of each candidate's ground truth; BACKGROUND, or IGNORED between the thresholds.
+    """(B, M) int32: FOREGROUND, BACKGROUND, or IGNORED between the thresholds, by the highest IoU with ground truth.
 
     gt_boxes (B, N, 4); gt_valid (B, N) bool, False for padding; candidates (B, M, 4) or (M, 4). With
-    `allow_low_quality` the best candidates of each ground truth are matched to the one they overlap most, however
-    little (Faster R-CNN, section 3.1.2; ties included, as in torchvision's Matcher). Ground truth without area is never
-    matched.
+    `allow_low_quality` the best candidates of each ground truth are foreground, however little they overlap (Faster
+    R-CNN, section 3.1.2; ties included, as in torchvision's Matcher). Ground truth without area has none.
     """
     count, candidate_count = gt_boxes.shape[1], candidates.shape[-2]
     step = max(1, min(count, PAIRS // candidate_count))
@@ -33,43 +32,48 @@ def match(
     gt_valid = ops.pad(gt_valid, ((0, 0), (0, missing)))
 
     def compare(part, state):
-        best_iou, best_gt, low_quality = state  # (B, M) each
+        best_iou, low_quality = state  # (B, M) each
         rows = part * step + ops.arange(step)
-        ious = box_ops.iou(ops.take(gt_boxes, rows, axis=1), candidates)  # (B, step, M)
-        ious = ops.where(ops.take(gt_valid, rows, axis=1)[..., None], ious, -1.0)
-        part_iou = ops.max(ious, axis=1)  # (B, M)
-        part_gt = part * step + ops.cast(ops.argmax(ious, axis=1), "int32")
-        best_gt = ops.where(part_iou > best_iou, part_gt, best_gt)  # ties: the first, as argmax
+        ious = _ious(ops.take(gt_boxes, rows, axis=1), ops.take(gt_valid, rows, axis=1), candidates)  # (B, step, M)
         if allow_low_quality:
             highest = ops.max(ious, axis=2, keepdims=True)  # (B, step, 1), over all candidates
             ties = ops.logical_and(ops.equal(ious, highest), highest > 0)
             low_quality = ops.logical_or(low_quality, ops.any(ties, axis=1))
-        return ops.maximum(best_iou, part_iou), best_gt, low_quality
+        return ops.maximum(best_iou, ops.max(ious, axis=1)), low_quality
 
     shape = ops.shape(gt_boxes)[0], candidate_count
-    state = ops.full(shape, -1.0), ops.zeros(shape, "int32"), ops.zeros(shape, "bool")
-    state = compare(0, state) if parts == 1 else ops.fori_loop(0, parts, compare, state)
-    best_iou, best_gt, low_quality = state
-    matched_idxs = ops.where(best_iou >= fg_iou_thresh, best_gt, IGNORED)
-    matched_idxs = ops.where(best_iou < bg_iou_thresh, BACKGROUND, matched_idxs)
-    return ops.where(low_quality, best_gt, matched_idxs)
+    state = ops.full(shape, -1.0), ops.zeros(shape, "bool")
+    best_iou, low_quality = compare(0, state) if parts == 1 else ops.fori_loop(0, parts, compare, state)
+    labels = ops.where(best_iou < bg_iou_thresh, BACKGROUND, IGNORED)
+    return ops.where(ops.logical_or(best_iou >= fg_iou_thresh, low_quality), FOREGROUND, labels)
+
+
+def nearest(gt_boxes: KerasTensor, gt_valid: KerasTensor, candidates: KerasTensor) -> KerasTensor:
+    """(B, M) int32: index of the ground truth with the highest IoU, the first of equal ones, for each candidate; see
+    `label`."""
+    return ops.cast(ops.argmax(_ious(gt_boxes, gt_valid, candidates), axis=1), "int32")
+
+
+def _ious(gt_boxes, gt_valid, candidates):
+    """(B, N, M); -1 with padding."""
+    return ops.where(gt_valid[..., None], box_ops.iou(gt_boxes, candidates), -1.0)
 
 
 def sample(
-    matched_idxs: KerasTensor, uniform: KerasTensor, count: int, positives: int
+    labels: KerasTensor, uniform: KerasTensor, count: int, positives: int
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """Samples `count` of the candidates, at most `positives` of them foreground, the rest background.
 
-    matched_idxs (B, M) from `match`; uniform (B, M) random numbers in [0, 1), the largest of which are sampled. Returns
+    labels (B, M) from `label`; uniform (B, M) random numbers in [0, 1), the largest of which are sampled. Returns
     indices (B, count) int32, foreground (B, count) bool and used (B, count) bool. Foreground comes first, so slots from
     `positives` on are background in every image. Slots stay unused where candidates are too few. count is at most M.
     """
-    count, positives = min(count, matched_idxs.shape[1]), min(positives, matched_idxs.shape[1])
-    foreground = matched_idxs >= 0
+    count, positives = min(count, labels.shape[1]), min(positives, labels.shape[1])
+    foreground = ops.equal(labels, FOREGROUND)
     priority = ops.where(foreground, uniform, -1.0)  # (B, M)
     threshold = top_k(priority, positives)[0][:, -1:]  # (B, 1): the lowest that is sampled, -1 where all are
     drawn = ops.logical_and(foreground, priority >= threshold)
-    background = ops.equal(matched_idxs, BACKGROUND)
+    background = ops.equal(labels, BACKGROUND)
     priority = ops.where(drawn, 2.0 + uniform, ops.where(background, uniform, -1.0))
     priority, indices = top_k(priority, count)  # (B, count)
     return ops.cast(indices, "int32"), priority >= 2.0, priority >= 0.0
