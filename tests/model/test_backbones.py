@@ -504,12 +504,13 @@ def test_norm_within_convolutions_learns_the_same(small):
     assert max(distance(within[path], behind[path]) for path in behind) < 1e-3
 
 
-def test_norm_stays_where_its_convolution_has_other_users():
+def test_norm_stays_where_its_convolution_is_more_than_a_product():
+    """It has other users, a bias or an activation."""
     image = keras.Input((8, 8, 3))
-    maps = keras.layers.Conv2D(4, 3, use_bias=False)(image)
-    normed = keras.layers.BatchNormalization()(maps)
-    biased = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
-    network = keras.Model(image, [maps + normed, biased, maps])
+    maps = [keras.layers.Conv2D(4, 3, use_bias=False)(image), keras.layers.Conv2D(4, 3, bias_initializer="ones")(image)]
+    maps.append(keras.layers.Conv2D(4, 3, use_bias=False, activation="relu")(image))
+    normed = [keras.layers.BatchNormalization()(features) for features in maps]
+    network = keras.Model(image, [maps[0] + normed[0], *normed[1:]])
     set_norms(network)
     picture = noise(8, 8)[None] / 255
     before = numbers(network, picture)

@@ -192,14 +192,17 @@ def _fold_norms(network: keras.Model) -> None:
     weights stay as they are."""
     users = Counter(id(tensor) for layer in network.operations for tensor in keras.tree.flatten(layer.input))
     users.update(map(id, network.outputs))
-    convs = {id(layer.output): layer for layer in network.layers if type(layer) is layers.Conv2D}
+    convs = {id(layer.output): layer for layer in network.layers if _is_linear(layer) and users[id(layer.output)] == 1}
     for norm in network.layers:
-        conv = convs.get(id(norm.input)) if isinstance(norm, layers.BatchNormalization) else None
-        if not conv or conv.use_bias or users[id(conv.output)] > 1 or not (norm.scale and norm.center):
-            continue
-        conv.autocast = False  # the product of kernel and scale is rounded, not each
-        conv.convolution_op = partial(_normed_convolution, conv, norm)
-        norm.call = lambda inputs, **_: inputs
+        if isinstance(norm, layers.BatchNormalization) and id(norm.input) in convs and norm.scale and norm.center:
+            conv = convs[id(norm.input)]
+            conv.autocast = False  # the product of kernel and scale is rounded, not each
+            conv.convolution_op = partial(_normed_convolution, conv, norm)
+            norm.call = lambda inputs, **_: inputs
+
+
+def _is_linear(layer):
+    return type(layer) is layers.Conv2D and not layer.use_bias and layer.activation is keras.activations.linear
 
 
 def _normed_convolution(conv, norm, inputs, kernel):
