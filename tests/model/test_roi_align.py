@@ -116,12 +116,14 @@ def test_channels_and_images_do_not_mix(small):
     np.testing.assert_allclose(found[1, ..., 2], 5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("by_itself", [True, False], ids=["compiled by itself", "not"])
+@pytest.mark.parametrize("how", ["compiled by itself", "not", "fused as for a GPU"])
 @pytest.mark.parametrize("aligned", [False, True])
-def test_gradients_are_finite_differences(small, gradients, monkeypatch, aligned, by_itself):
+def test_gradients_are_finite_differences(small, gradients, monkeypatch, aligned, how):
     """The result is linear in the maps, so that a difference over a whole unit is exact."""
-    if not by_itself:
+    if how != "compiled by itself":
         monkeypatch.setattr(device, "compiles", lambda: False)
+    if how == "fused as for a GPU":
+        monkeypatch.setattr(roi_align, "_fuses", lambda: True)
     random = np.random.default_rng(11)
     maps = [random.normal(0, 1, (2, *shape, 1)).astype(np.float32) for shape in MAPS]
     rois, chosen = random_rois(random), np.array([[0, 1], [1, 0]], np.int32)
