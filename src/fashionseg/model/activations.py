@@ -23,7 +23,7 @@ def relu6(features: KerasTensor) -> KerasTensor:
 
 
 def _by_output(function: Callable[[KerasTensor], KerasTensor], features: KerasTensor) -> KerasTensor:
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() != "jax":
         return function(features)
 
     @ops.custom_gradient
