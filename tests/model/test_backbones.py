@@ -12,7 +12,7 @@ import pytest
 from tiny import DENSE, SMALL, make_batch
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import backbones, roi_heads
+from fashionseg.model import activations, backbones, roi_heads
 from fashionseg.model.device import compile_steps
 from fashionseg.model.weights import read_state_dict
 from fashionseg.train.checkpoint import Checkpoints, State
@@ -259,6 +259,11 @@ def test_resnet50_is_the_network_of_the_preset(monkeypatch):
     learned = {variable.path.split("/")[0] for variable in model.trainable_variables}
     assert not {name for name in learned if "bn" in name or name.startswith(("conv1", "stack0"))}
     assert len(learned) == 3 * (4 + 6 + 3) + 3  # three convolutions a block, one shortcut a stage
+    parts = model.layers[-1].layers
+    assert {layer.activation for layer in parts if isinstance(layer, keras.layers.Activation)} == {activations.relu}
+    convs = [layer for layer in parts if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convs) == 53
+    assert all("convolution_op" in vars(conv) for conv in convs)  # with its norm
     shapes = model.compute_output_shape((1, 96, 64, 3))
     assert [shape[1:3] for shape in shapes] == [(24, 16), (12, 8), (6, 4), (3, 2)]
 
