@@ -18,12 +18,13 @@ class Tiny(keras.Model):
 
     square = False
 
-    def __init__(self, side=8, seed=1, width=4, precision="float32", **kwargs):
+    def __init__(self, side=8, seed=1, width=4, noise=1.0, precision="float32", **kwargs):
         super().__init__(dtype=precision, autocast=False)
         self.backbone = keras.layers.Dense(width, kernel_initializer=keras.initializers.GlorotUniform(seed))
         self.backbone.build((None, side * 3))
         self.head = keras.layers.Dense(width, kernel_initializer=keras.initializers.GlorotUniform(seed + 1))
         self.head.build((None, width))
+        self.noise = noise
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.trackers = [keras.metrics.Mean(name) for name in LOSSES]
         self.built = True
@@ -31,7 +32,7 @@ class Tiny(keras.Model):
     def call(self, batch):
         features = ops.mean(batch["images"], axis=1) / 255
         found = self.head(self.backbone(ops.reshape(features, (-1, self.backbone.kernel.shape[0]))))
-        noise = keras.random.uniform(ops.shape(found), seed=self.seed_generator)
+        noise = self.noise * keras.random.uniform(ops.shape(found), seed=self.seed_generator)
         losses = ops.mean((found - noise) ** 2) + batch["shift"][0]
         return {name: losses * weight for weight, name in enumerate(LOSSES, 1)}
 

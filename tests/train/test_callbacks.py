@@ -50,12 +50,12 @@ def test_a_repository_without_a_commit_is_one_sentence(repository):
 
 
 def test_history_holds_what_keras_sees(repository):
-    """The same training by one call of Keras' own `fit`."""
+    """The same training by one call of Keras' own `fit`, without noise, as it draws more of that in its validations."""
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *identity, "commit", "-q", "-m", "start"], check=True)
     results = repository / "results"
-    fit(repository, **DROPS)
-    model, batches, running = Tiny(), TinyBatches(), []
+    fit(repository, Tiny(noise=0.0), **DROPS)
+    model, batches, running = Tiny(noise=0.0), TinyBatches(), []
     model.compile(optimizer(model, settings(**DROPS), WarmupAndDrops(0.02, 0, [4, 8]), 12), jit_compile=False)
     follow = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch),
@@ -221,17 +221,24 @@ def test_an_epoch_is_said_to_be_done_once_its_checkpoint_is_there(tmp_path, monk
 
 def test_without_a_terminal_a_line_from_time_to_time(tmp_path, monkeypatch):
     lines = printed(tmp_path, monkeypatch, terminal=False, line_seconds=0)[0].splitlines()
-    assert len(lines) == 2 * (4 + 2 + 1)
-    assert lines[8].startswith("epoch 2/2 step 2/4: loss ")
-    assert lines[12].startswith("epoch 2/2 validation 2/2: loss ")
+    assert len(lines) == 2 * (4 + 1)
+    assert lines[6].startswith("epoch 2/2 step 2/4: loss ")
+    assert re.fullmatch(r"epoch 2/2 in .* mask \d\.\d{3}\); .*", lines[9])
+
+
+def test_validations_are_in_the_bar(tmp_path, monkeypatch):
+    text, task = printed(tmp_path, monkeypatch, False, line_seconds=0, epochs=5, validate_epochs=2)
+    assert (task.completed, task.total) == (26, 26)
+    assert text.count("epoch 4/5 validation 2/2: loss ") == 1
+    assert "epoch 3/5 validation" not in text
 
 
 def test_a_resumed_training_begins_in_the_midst_of_the_bar(tmp_path, monkeypatch):
     broken = {"shift": {(2, 2): float("nan")}, "checkpoint_steps": 1}
-    printed(tmp_path, monkeypatch, terminal=False, epochs=3, **broken)
-    text, task = printed(tmp_path, monkeypatch, terminal=True, epochs=3)
+    printed(tmp_path, monkeypatch, terminal=False, epochs=3, validate_epochs=1, **broken)
+    text, task = printed(tmp_path, monkeypatch, terminal=True, epochs=3, validate_epochs=1)
     assert "epoch 1/3" not in text
-    assert "epoch 3/3 validation 2/2" in text
+    assert "epoch 3/3 AP 1/1" in text
     assert "images/s" in text
     assert (task.completed, task.total) == (18, 18)
     assert task.speed < 1e4  # the epochs before were not done in no time

@@ -68,7 +68,7 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
         patch.setattr(trainer, "AveragePrecision", Scorer)
-        patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(**kwargs))
+        patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(document=document, **kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(
             settings or config(), *documents, "images", models="models", results="results", checkpoints="checkpoints"
@@ -80,6 +80,22 @@ def history(folder):
     tables = {f"{path.parent.name}/{path.stem}": path for path in sorted((folder / "results").rglob("*.tsv"))}
     same = {name: path for name, path in tables.items() if path.stem not in ("seconds", "images_per_second")}
     return pd.concat({name: pd.read_csv(path, sep="\t", index_col="step").iloc[:, 0] for name, path in same.items()})
+
+
+def test_validation_is_of_so_many_images(tmp_path):
+    images = [{"id": number, "file_name": f"{number}.jpg", "height": 8, "width": 8} for number in range(12)]
+    document = {"images": images, "annotations": [], "categories": CATEGORIES}
+    counts = []
+
+    class Seen(TinyBatches):
+        def __init__(self, document, **kwargs):
+            super().__init__(**kwargs)
+            counts.append(len(document["images"]))
+
+    for name in ("train.json", "val.json"):
+        files.write_json(tmp_path / name, document)
+    train(tmp_path, config(epochs=1, validate_images=10), batches=Seen)
+    assert counts == [12, 10]
 
 
 def weights(folder):

@@ -12,7 +12,7 @@ from fashionseg.data.labels import Labels
 from fashionseg.model import backbones, roi_heads
 from fashionseg.predict import inference
 from fashionseg.predict.config import Predict
-from fashionseg.train.validation import AveragePrecision, _sample
+from fashionseg.train.validation import AveragePrecision, subset
 from networks import USUAL, mask_rcnn
 
 NETWORK = USUAL | {
@@ -38,7 +38,7 @@ def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     network = mask_rcnn(**NETWORK)
     kernel = network.roi_heads.mask_head.kernel
     kernel.assign(kernel * 1000)  # else all probabilities are about the threshold
-    scorer = AveragePrecision(network, document, tmp_path, batch_size=2, limit=3, seed=0, workers=0)
+    scorer = AveragePrecision(network, document, tmp_path, batch_size=2, workers=0)
     assert scorer(lambda *_: None) == {"AP": None, "AP50": None}
     monkeypatch.setattr(inference, "compile_steps", lambda _: None)  # it is
     monkeypatch.setattr(inference, "load", lambda folder, side=None: (network, Labels.of(document)))
@@ -74,8 +74,8 @@ def test_a_large_validation_set_is_sampled_by_seed():
     images = [{"id": number} for number in range(20)]
     annotations = [{"id": number, "image_id": number // 2} for number in range(40)]
     document = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    assert _sample(document, 20, 0) is document
-    found = [_sample(document, 5, seed) for seed in (0, 0, 1)]
+    assert subset(document, 20, 0) is document
+    found = [subset(document, 5, seed) for seed in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     ids = [image["id"] for image in found[0]["images"]]
     assert len(set(ids)) == 5
@@ -108,7 +108,15 @@ def test_of_equal_scores_the_last_is_best(tmp_path, monkeypatch, capsys):
 def test_every_so_many_epochs_and_after_the_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit(tmp_path, epochs=5, validate_epochs=2)
-    assert rows(tmp_path / "results", "eval/AP")["step"].tolist() == [1, 3, 4]
+    for name in ("AP", "loss", "mask"):
+        assert rows(tmp_path / "results", f"eval/{name}")["step"].tolist() == [1, 3, 4]
+
+
+def test_never(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(tmp_path, epochs=2, validate_epochs=0)
+    assert len(rows(tmp_path / "results", "train/loss")) == 2
+    assert not (tmp_path / "results/plots/metrics/eval").exists()
 
 
 def test_training_ends_once_ap_no_longer_rises(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The progress bar of a training. Nothing here changes a result, so no stage depends on it."""
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,19 +17,27 @@ Logs = dict[str, float] | None
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar over all epochs with their validation, on a terminal; elsewhere a line each epoch and every 30 seconds.
+    """A bar over all epochs with their validations, on a terminal; elsewhere a line each epoch and every 30 seconds.
 
     Used within `with progress.bar:`, which clears the terminal up whatever happens; `begin` and `end` are called around
     each epoch, whose steps `fit` and `evaluate` tell it. The time left is that of the whole training, losses are means
-    over the epoch so far. `console` is where it prints, the standard output by default.
+    over the epoch so far. `validated` says of each epoch whether a validation comes after it; `console` is where it
+    prints, the standard output by default.
     """
 
-    def __init__(self, batch_size: int, epochs: int, steps: int, validation_steps: int, console: Console | None = None):
+    def __init__(
+        self,
+        batch_size: int,
+        steps: int,
+        validation_steps: int,
+        validated: Sequence[bool],
+        console: Console | None = None,
+    ):
         super().__init__()
         self.batch_size = batch_size
-        self.epochs = epochs
         self.steps = steps
         self.validation_steps = validation_steps
+        self.validated = validated
         self.bar = rich.progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(20),
@@ -43,13 +52,13 @@ class Progress(keras.callbacks.Callback):
 
     def begin(self, epoch: int, done: int) -> None:
         """An epoch, numbered from 0, of which `done` steps were done before."""
-        self.epoch = f"epoch {epoch + 1}/{self.epochs}"
+        self.epoch = f"epoch {epoch + 1}/{len(self.validated)}"
         self.done = done
         self.began = self.spoke = time.monotonic()
         if self.task is None:  # not before: a resumed training begins in the midst
-            steps = self.steps + self.validation_steps
+            steps = [self.steps + self.validation_steps * validated for validated in self.validated]
             self.task = self.bar.add_task(
-                self.epoch, total=self.epochs * steps, completed=epoch * steps + done, speed="", losses=""
+                self.epoch, total=sum(steps), completed=sum(steps[:epoch]) + done, speed="", losses=""
             )
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -65,9 +74,9 @@ class Progress(keras.callbacks.Callback):
     def end(self, train: dict[str, float], validation: dict[str, float], scores: dict[str, float | None]) -> None:
         """The epoch's losses and scores by name."""
         seconds = timedelta(seconds=round(time.monotonic() - self.began))
+        losses = _losses(train) + (f"; validation {_losses(validation)}" if validation else "")
         found = "".join(f", {name} {value:.3f}" for name, value in scores.items() if value is not None)
-        losses = f"{_losses(train)}; validation {_losses(validation)}{found}"
-        self._say(f"{self.epoch} in {seconds}: {losses}; {self._left()}")
+        self._say(f"{self.epoch} in {seconds}: {losses}{found}; {self._left()}")
 
     def _advance(self, step: str, logs: dict[str, float]) -> None:
         description = f"{self.epoch} {step}"

@@ -51,8 +51,9 @@ class Count(keras.callbacks.Callback):
 class LiveLog(keras.callbacks.Callback):
     """Tables in `folder`/plots/metrics/{train,eval,steps}/*.tsv, the last values in metrics.json.
 
-    train and eval have one row an epoch, numbered from 0: each loss of training and validation, AP, the learning_rate
-    of the last step, seconds of the whole epoch, images_per_second without validation; `images` are those of an epoch.
+    train has one row an epoch, numbered from 0: each loss, the learning_rate of the last step, seconds of the whole
+    epoch, images_per_second without validation; `images` are those of an epoch. eval has one after each epoch with a
+    validation: each loss and AP.
     steps has a row after every `every` steps, and at the end of the epoch, numbered by the steps done since the start:
     each loss, as the mean since the last row, and the learning_rate. NaN and infinity are left out, as they would
     break a plot. Rows that are there stay: `Checkpoints.restore` sees to it that they end before the first step to

@@ -15,7 +15,7 @@ from fashionseg.train import hosts
 from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
 from fashionseg.train.checkpoint import Checkpoints, State
 from fashionseg.train.config import Train
-from fashionseg.train.optimizer import assign_average, averaged, optimizer
+from fashionseg.train.optimizer import assign_average, optimizer, validating
 from fashionseg.train.schedule import schedule
 from fashionseg.train.tracker import Tracker
 
@@ -39,8 +39,9 @@ def fit(
 ) -> None:
     """Trains until settings.epochs are done or AP no longer rises, from the checkpoint in `folder` on if there is one.
 
-    `scorer` gives AP after every settings.validate_epochs; then the model ends with the weights of the highest. The
-    history is written to `results`, and goes to `tracker`. Raises UserError at a NaN and at a signal.
+    After every settings.validate_epochs there are losses of `validation`, and AP by `scorer`; then the model ends with
+    the weights of the highest. The history is written to `results`, and goes to `tracker`. Raises UserError at a NaN
+    and at a signal.
     """
     steps = len(batches)
     rate = schedule(settings, settings.epochs * steps)
@@ -78,6 +79,12 @@ def over(state: State, settings: Train) -> bool:
     return state.epoch >= settings.epochs or 0 < settings.patience <= state.stale
 
 
+def validates(epoch: int, settings: Train) -> bool:
+    """Whether there is a validation after an epoch, counted from 1."""
+    every = settings.validate_epochs
+    return every > 0 and (epoch % every == 0 or epoch == settings.epochs)
+
+
 class Epochs:
     """Those of a training that are left, after `state`."""
 
@@ -94,7 +101,8 @@ class Epochs:
         self.validation = validation
         self.settings = settings
         self.state = state
-        self.progress = Progress(settings.batch_size, settings.epochs, len(batches), len(validation))
+        validated = [validates(epoch, settings) for epoch in range(1, settings.epochs + 1)]
+        self.progress = Progress(settings.batch_size, len(batches), len(validation), validated)
         self.sound = StopOnNaN(state, batches.names_of, validation.names_of)
 
     def run(self, scorer: Scorer, live: LiveLog, checkpoints: Checkpoints, save: Save) -> None:
@@ -108,10 +116,13 @@ class Epochs:
                     checkpoints.save(model, state)
                 losses = {name: float(value) for name, value in model.get_metrics_result().items()}
                 began = time.perf_counter()
-                with averaged(model):
-                    validation, scores = self._validate(scorer, save)
-                    if scores and state.judge(scores["AP"] or 0.0):
-                        checkpoints.save_best(model, state)
+                validation: Losses = {}
+                scores: Scores = {}
+                if validates(state.epoch + 1, self.settings):
+                    with validating(model):
+                        validation, scores = self._validate(scorer, save)
+                        if state.judge(scores["AP"] or 0.0):
+                            checkpoints.save_best(model, state)
                 live.log_epoch(losses, validation | scores, time.perf_counter() - began)
                 state.next_epoch()
                 checkpoints.save(model, state)
@@ -135,15 +146,11 @@ class Epochs:
         with fed(self.validation) as data:
             found = self.model.evaluate(data, verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save])
         losses = {metric.name: found[metric.name] for metric in self.model.metrics}  # Keras sorts them
-        done, every = self.state.epoch + 1, self.settings.validate_epochs
 
         def after_batch(batch: int, batches: int) -> None:
             self.progress.scoring(batch, batches)
             save.on_test_batch_end(batch)
 
-        due = every and (done % every == 0 or done == self.settings.epochs)
-        if not due:
-            return losses, {}
         scores = scorer(after_batch)  # by each process, as devices need all of them; they may round differently
         return losses, dict(zip(scores, hosts.of_first(list(scores.values())), strict=True))
 

@@ -128,15 +128,17 @@ def assign_average(model: keras.Model) -> None:
 
 
 @contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """Within it the model has the weights of the moving average, after it its own again."""
-    if not unwrapped(model).ema:
-        yield
-        return
-    own = [np.array(ops.convert_to_numpy(variable)) for variable in model.trainable_variables]
+def validating(model: keras.Model) -> Iterator[None]:
+    """Within it the model has the weights of the moving average, if its optimizer keeps one. After it they are its own
+    again, and random numbers go on as if none had been drawn: how often is validated changes no step."""
+    weights = {id(variable) for variable in model.weights}
+    changed = [variable for variable in model.variables if id(variable) not in weights]  # states of random numbers
+    if unwrapped(model).ema:
+        changed += model.trainable_variables
+    own = [np.array(ops.convert_to_numpy(variable)) for variable in changed]
     assign_average(model)
     try:
         yield
     finally:
-        for variable, value in zip(model.trainable_variables, own, strict=True):
+        for variable, value in zip(changed, own, strict=True):
             variable.assign(value)

@@ -23,7 +23,7 @@ from fashionseg.model.mask_rcnn import MaskRCNN
 from fashionseg.train import hosts, provenance, tracker
 from fashionseg.train.checkpoint import checkpoints_in
 from fashionseg.train.loop import fit
-from fashionseg.train.validation import AveragePrecision
+from fashionseg.train.validation import AveragePrecision, subset
 
 LARGE_SIDE = 800  # pixels; from here on a step on a CPU takes half a minute
 
@@ -56,7 +56,8 @@ def train(
             f"images.side is {config.images.side} and there is no GPU here, where a training would take weeks; "
             "`make preset NAME=demo` has a size for CPUs, machine.allow_cpu=true goes on all the same."
         )
-    document, truth = documents.read(train_document), documents.read(val_document)
+    document = documents.read(train_document)
+    truth = subset(documents.read(val_document), config.train.validate_images, config.seed)
     labels = {name: document.get(name, []) for name in ("categories", "attributes")}
     if config.model.attributes != "none" and not labels["attributes"]:
         raise UserError(
@@ -81,13 +82,7 @@ def train(
         model.loss_weights = config.train.loss_weights
         batches, validation = _batches(config, document, truth, images, model.square)
         scorer = AveragePrecision(
-            model,
-            truth,
-            images,
-            batch_size=config.train.batch_size,
-            limit=config.train.validate_images,
-            seed=config.seed,
-            workers=config.machine.workers,
+            model, truth, images, batch_size=config.train.batch_size, workers=config.machine.workers
         )
         fit(
             model,

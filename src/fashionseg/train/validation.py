@@ -19,8 +19,8 @@ SCORE, NMS_IOU, MASK_THRESHOLD, MASK_SCORES = 0.05, 0.5, 0.5, True  # those of `
 class AveragePrecision:
     """Calling it gives COCO's AP and AP50 of a network's masks, None where no image has an instance.
 
-    The images are those of a COCO document, at most `limit` of them, drawn by `seed`; `folder` is where their file_name
-    counts from. Masks are compared at the original size: on all images and without TTA it is what `evaluate` finds.
+    The images are those of a COCO document; `folder` is where their file_name counts from. Masks are compared at the
+    original size: on all images and without TTA it is what `evaluate` finds.
     """
 
     def __init__(
@@ -30,11 +30,9 @@ class AveragePrecision:
         folder: str | Path,
         *,
         batch_size: int,
-        limit: int,
-        seed: int,
         workers: int,
     ):
-        self.document = _sample(document, limit, seed)
+        self.document = document
         self.pictures = Pictures(self.document, folder, network.config.side, batch_size, workers, square=network.square)
         self.labels = Labels.of(document)
         self.detector = Detector(network, SCORE, NMS_IOU, MASK_SCORES)
@@ -75,7 +73,8 @@ class AveragePrecision:
         ]
 
 
-def _sample(document: dict[str, Any], limit: int, seed: int) -> dict[str, Any]:
+def subset(document: dict[str, Any], limit: int, seed: int) -> dict[str, Any]:
+    """A COCO document with at most `limit` of its images, drawn by `seed`, and their annotations."""
     images = document["images"]
     if len(images) <= limit:
         return document
