@@ -35,6 +35,7 @@ dnn_version_info { major: 9 minor: 10 }
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}  # else 4
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 TABLES = {"gather", "dynamic-slice", "slice"}  # read a part of their first operand
+ALIASES = {"bitcast", "reshape", "convert"}
 UPDATES = {"scatter": 2, "dynamic-update-slice": 1}  # write a part of it: which operand holds the new values
 
 
@@ -149,6 +150,11 @@ def size_of(shape: str) -> int:
     return total
 
 
+def size_of_one(instruction: Instruction) -> int:
+    """Bytes of a number of an array."""
+    return size_of(f"{instruction.shape.partition('[')[0]}[]")
+
+
 def parse(text: str) -> tuple[dict[str, Computation], str]:
     """The computations of a compiled module by name, and the name of the one that it begins with."""
     computations, entry, current = {}, "", None
@@ -241,12 +247,12 @@ def fused(computation: Computation, operands: list[Instruction]) -> int:
             total += result.bytes
     for place, name in computation.parameters.items():
         users, names = [], [name]
-        for alias in names:  # the list grows by the names of the same bytes in other shapes
+        for alias in names:  # the list grows by the names of the same numbers in other shapes and types
             found = [user for user in instructions.values() if alias in user.operands]
-            names += [user.name for user in found if user.opcode in ("bitcast", "reshape")]
-            users += [user for user in found if user.opcode not in ("bitcast", "reshape")]
+            names += [user.name for user in found if user.opcode in ALIASES]
+            users += [user for user in found if user.opcode not in ALIASES]
         if users and all(user.opcode in TABLES and user.operands[0] in names for user in users):
-            total += sum(user.bytes for user in users)
+            total += sum(user.bytes // size_of_one(user) * size_of_one(instructions[name]) for user in users)
         elif name not in in_place:
             total += operands[place].bytes
     return total
