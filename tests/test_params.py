@@ -79,9 +79,9 @@ def test_only_the_named_sections(write):
         ("drops: [0.8333]", "drops: [5]", "train.drops should be ascending shares of the training, above 0 and below"),
         ("drops: [0.8333]", "drops: [-0.3]", "above 0 and below 1, not [-0.3]"),
         ("drops: [0.8333]", "drops: [0.9, 0.8]", "above 0 and below 1, not [0.9, 0.8]"),
-        ("schedule: cosine", "schedule: linear", "train.schedule should be steps or cosine, not 'linear'"),
-        ("ema: 0.99", "ema: 1.0", "train.ema should be below 1, else the average never moves"),
-        ("ema: 0.99", "ema: 1.5", "train.ema should be a number from 0 to 1, not 1.5"),
+        ("schedule: steps", "schedule: linear", "train.schedule should be steps or cosine, not 'linear'"),
+        ("ema: 0.0", "ema: 1.0", "train.ema should be below 1, else the average never moves"),
+        ("ema: 0.0", "ema: 1.5", "train.ema should be a number from 0 to 1, not 1.5"),
         ("heads_only: 0.0", "heads_only: 1", "train.heads_only should be below 1, else the backbone never learns;"),
         ("accumulate: 1", "accumulate: 0", "train.accumulate should be a whole number from 1 on, not 0"),
         (
