@@ -1,18 +1,23 @@
 """What a training step of Mask R-CNN R50-FPN costs on a GPU, as XLA plans it: nothing runs, and no GPU is needed.
 
     python benchmarks/step.py [--side 1024] [--width 704] [--batch 8] [--precision mixed_bfloat16] [--largest 20]
+    python benchmarks/step.py --preset competition_r50      # the network and batches of that preset, in squares
 
 With the plugin of `jax[cuda12]` installed the step is compiled for an H100, else for the processor, where features of
-16 bits are computed in 32. Printed are the FLOPs as XLA counts them, the bytes that its kernels read and write, and
-the most temporary memory at a time; then the --largest kernels. A loop counts as often as it runs where XLA knows that,
-else once; a gather or scatter for the rows that it touches; a sort for all its passes.
+16 bits are computed in 32. Printed are the FLOPs as XLA counts them, the bytes that its kernels read and write, the
+most temporary memory at a time, and that of weights, optimizer and batch; then the --largest kernels. A loop counts as
+often as it runs where XLA knows that, else once; a gather or scatter for the rows that it touches; a sort for all its
+passes.
 """
 
 import argparse
 import os
 import re
+import shutil
+import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import reference
 
@@ -32,6 +37,7 @@ gpu_device_info {
 platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 10 }
 """
+ATTRIBUTES = 294
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}  # else 4
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 TABLES = {"gather", "dynamic-slice", "slice"}  # read a part of their first operand
@@ -51,26 +57,62 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--width", type=int, help="of the images, which are --side tall; square if left out")
-    parser.add_argument("--precision", default="mixed_bfloat16", choices=["float32", "mixed_bfloat16"])
+    parser.add_argument("--precision", default="mixed_bfloat16", choices=["float32", "mixed_bfloat16", "mixed_float16"])
     parser.add_argument("--images", default="float32", choices=["float32", "uint8"], help="what a batch holds")
     parser.add_argument("--hlo", help="file for the compiled step as text")
+    parser.add_argument(
+        "--preset", help="a name of presets/, instead of side, batch, proposals, rois, instances, precision"
+    )
     options = parser.parse_args()
+    settings = preset(options) if options.preset else None
     options.width = options.width or options.side
-    flops, compiled, target = step(options)
+    flops, compiled, target = step(options, settings)
     text = compiled.as_text()
     if options.hlo:
         with open(options.hlo, "w") as file:
             file.write(text)
     kernels = traffic(text)
-    peak = compiled.memory_analysis().temp_size_in_bytes
+    memory = compiled.memory_analysis()
+    peak, held = memory.temp_size_in_bytes, memory.argument_size_in_bytes
     shape = f"{options.batch} x {options.side} x {options.width}"
     print(f"{shape} px, {options.precision}, {options.images} images, for {target}:")
-    print(f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB moved, {peak / 1e9:.2f} GB temporary")
+    moved = f"{flops / 1e12:.2f} TFLOP, {sum(kernels.values()) / 1e9:.1f} GB moved"
+    print(f"{moved}, {peak / 1e9:.2f} GB temporary, {held / 1e9:.2f} GB held")
     for kernel, size in kernels.most_common(options.largest):
         print(f"{size / 1e9:8.2f} GB  {kernel}")
 
 
-def step(options: argparse.Namespace):
+def preset(options: argparse.Namespace):
+    """The params of a preset; its sizes go into `options`, and its files of weights are not needed."""
+    from fashionseg import params
+
+    root = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(root / "params.yaml", path := Path(folder, "params.yaml"))
+        params.apply(root / "presets" / f"{options.preset}.yaml", path)
+        settings = params.load("images", "model", "train", path=path)
+    settings.model = replace(
+        settings.model,
+        backbone=re.sub(r"resnet_(\d+)_imagenet", r"resnet\1", settings.model.backbone),
+        weights="random",
+    )
+    options.side, options.precision, options.images = settings.images.side, settings.model.precision, "uint8"
+    options.batch, options.instances = settings.train.batch_size, settings.train.instances
+    return settings
+
+
+def network_of(options: argparse.Namespace, settings):
+    from fashionseg.model.config import Network
+    from fashionseg.model.mask_rcnn import MaskRCNN
+
+    if not settings:
+        return reference.r50_fpn(options, options.precision)
+    attributes = 0 if settings.model.attributes == "none" else ATTRIBUTES
+    sizes = {"side": options.side, "classes": reference.CLASSES, "attribute_count": attributes}
+    return MaskRCNN(Network(**vars(settings.model), **sizes, rois=settings.train.rois, seed=0))
+
+
+def step(options: argparse.Namespace, settings):
     """FLOPs of the step, the step compiled, and for what."""
     import jax
     import keras
@@ -78,7 +120,7 @@ def step(options: argparse.Namespace):
     from fashionseg.model import device
 
     device.accelerated = lambda: True  # so that the graph is a GPU's
-    network = reference.r50_fpn(options, options.precision)
+    network = network_of(options, settings)
     network.compile(keras.optimizers.SGD(1e-4, 0.9), jit_compile=True)
     network.optimizer.build(network.trainable_variables)
     images = options.batch
@@ -89,6 +131,8 @@ def step(options: argparse.Namespace):
         "classes": ((images, options.instances), "int32"),
         "masks": ((images, options.instances, 56, 56), "uint8"),
     }
+    if network.config.attribute_count:
+        shapes["attributes"] = ((images, options.instances, network.config.attribute_count), "uint8")
     batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
     groups = (
         network.trainable_variables,
