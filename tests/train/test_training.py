@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,6 +132,21 @@ def undisturbed(tmp_path_factory):
 def test_an_epoch_does_not_wait_for_the_autotuning_of_tf_data():
     """Of twelve short epochs four ended a second late (TensorFlow 2.20), of long ones up to a minute."""
     assert loop.of_any_shape(TinyBatches()).options().autotune.enabled is False
+
+
+def test_a_batch_is_read_once_an_epoch():
+    counts = Counter()
+
+    class Counted(TinyBatches):
+        def __getitem__(self, index):
+            counts[index] += 1
+            return super().__getitem__(index)
+
+    model = Tiny()
+    device.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
+    with loop.fed(Counted()) as data:
+        model.fit(data, verbose=0, shuffle=False)
+    assert counts == {index: 1 for index in range(4)}
 
 
 def test_a_damaged_picture_is_one_sentence_on_both_backends():

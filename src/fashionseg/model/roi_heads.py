@@ -236,17 +236,16 @@ class RoIHeads(layers.Layer):
         rois = ops.stop_gradient(targets.take(candidates, indices))  # (B, R, 4)
         # Foreground comes first in a sample: only these slots go through the mask and attribute heads.
         first = slice(positives)
-        foreground = foreground[:, first]  # (B, positives)
         matched_first = targets.nearest(gt_boxes, gt_valid, rois[:, first])
-        classes = ops.where(foreground, targets.take(gt_classes, matched_first), 0)
+        classes = ops.where(foreground[:, first], targets.take(gt_classes, matched_first), 0)
         if device.accelerated():
             box_features, mask_features = self.align(pyramid)((rois, ROI_BOX_SIDE), (rois[:, first], ROI_MASK_SIDE))
-            values, features = self._box_losses(pyramid, box_features, rois, used, batch)
+            values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
             instance_logits = self._instance_heads(mask_features, classes, features[:, first])
         else:
             (box_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
-            values, features = self._box_losses(pyramid, box_features, rois, used, batch)
-            instance_logits = self._in_parts(pyramid, rois[:, first], classes, features[:, first], foreground)
+            values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
+            instance_logits = self._in_parts(pyramid, rois[:, first], classes, features[:, first], foreground[:, first])
         mask_logits, attribute_logits = instance_logits  # (B, positives, 28, 28), (B, positives, A)
         mask_targets = targets.project_masks(
             targets.take(batch["masks"], matched_first),
@@ -254,17 +253,17 @@ class RoIHeads(layers.Layer):
             rois[:, first],
             2 * ROI_MASK_SIDE,
         )  # (B, positives, 28, 28)
-        values["mask"] = losses.mask(mask_logits, mask_targets, foreground)
+        values["mask"] = losses.mask(mask_logits, mask_targets, foreground[:, first])
         if self.attribute_head:
             attribute_targets = targets.take(batch["attributes"], matched_first)
-            values["attributes"] = losses.attributes(attribute_logits, attribute_targets, foreground)
+            values["attributes"] = losses.attributes(attribute_logits, attribute_targets, foreground[:, first])
         return values
 
-    def _box_losses(self, pyramid, roi_features, rois, used, batch):
+    def _box_losses(self, pyramid, roi_features, rois, batch, foreground, used):
         """Losses `classifier` and `box_reg`, summed over the stages, and the features (B, R, F) of the last one.
 
-        roi_features (B, R, 7, 7, C) of rois (B, R, 4); used (B, R) bool. Later stages have the same sample, its boxes
-        corrected by the stage before and matched anew, as detectron2.
+        roi_features (B, R, 7, 7, C) of rois (B, R, 4); foreground and used (B, R) bool. Later stages have the same
+        sample, its boxes corrected by the stage before and matched anew, as detectron2.
         """
         gt_boxes, gt_classes = batch["boxes"], batch["classes"]
         gt_valid = gt_classes > 0
@@ -272,9 +271,9 @@ class RoIHeads(layers.Layer):
         for number, (stage, head) in enumerate(zip(STAGES, self.box_heads, strict=False)):
             if number:
                 (roi_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
-            least = stage.fg_iou_thresh
-            labels = targets.label(gt_boxes, gt_valid, rois, least, least, allow_low_quality=False)
-            foreground = ops.logical_and(used, ops.equal(labels, targets.FOREGROUND))
+                least = stage.fg_iou_thresh
+                labels = targets.label(gt_boxes, gt_valid, rois, least, least, allow_low_quality=False)
+                foreground = ops.logical_and(used, ops.equal(labels, targets.FOREGROUND))
             matched = targets.nearest(gt_boxes, gt_valid, rois)
             labels = ops.where(foreground, targets.take(gt_classes, matched), 0)
             logits, deltas, features = head(roi_features)

@@ -194,15 +194,17 @@ def of_any_shape(batches: keras.utils.PyDataset, raised: list[Exception] | None 
         return batches
     import tensorflow as tf
 
+    first = batches[0]
+
     def read() -> Iterator[Batch]:
         try:
-            yield from map(batches.__getitem__, range(len(batches)))
+            yield first
+            yield from map(batches.__getitem__, range(1, len(batches)))
         except Exception as error:
             if raised is not None:
                 raised.append(error)
             raise
 
-    first = batches[0]
     shapes = {name: values.shape for name, values in first.items()} | {"images": (None, None, None, 3)}
     specs = {name: tf.TensorSpec(shapes[name], values.dtype) for name, values in first.items()}
     data = tf.data.Dataset.from_generator(read, output_signature=specs)
