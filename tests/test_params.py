@@ -203,6 +203,29 @@ def test_a_preset_that_does_not_fit_changes_nothing(write, tmp_path):
         assert path.read_text() == WHOLE
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is empty; `git checkout"),
+        (f"{WHOLE}seed: 3\n", "'seed' stands twice"),
+        (f"<<<<<<< HEAD\n{WHOLE}", "line "),
+        (None, "is missing"),
+    ],
+)
+def test_a_preset_into_a_file_that_is_no_params_is_one_sentence(write, text, sentence):
+    path = write(text or "")
+    if text is None:
+        path.unlink()
+    with pytest.raises(UserError, match=sentence):
+        params.apply(PRESETS["demo"], path)
+
+
+def test_a_preset_replaces_a_wrong_value(write):
+    path = write(WHOLE.replace("scales: [1.0, 1.2]", "scales: 1.5"))
+    params.apply(PRESETS["demo"], path)
+    assert params.load("predict", path=path).predict.scales == [1.0, 1.2]
+
+
 def test_a_preset_sets_what_has_no_section_and_empties_lists(write, tmp_path):
     (tmp_path / "preset.yaml").write_text("seed: 3\naugment: {imgaug: []}\npredict: {scales: [0.5], models: []}")
     path = write(WHOLE)

@@ -81,6 +81,7 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
     from ruamel.yaml import YAML
 
     overlay, changed = _read(Path(preset)), []
+    _read(Path(path))  # raises UserError where it is no YAML, which the writer would not word for a user
     writer = YAML()
     writer.preserve_quotes, writer.width = True, 1000
     writer.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(NULL, "null"))
@@ -93,7 +94,7 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
                 raise UserError(f"{preset}: {path} has no key '{name}'.")
             if within[key] != value:
                 changed.append(f"{name}: {within[key]} -> {value}")
-                if isinstance(value, list) and value:
+                if isinstance(value, list) and value and isinstance(within[key], list):
                     within[key][:] = value  # stays on its line
                 else:
                     if isinstance(value, list):

@@ -90,6 +90,17 @@ def test_labels_of_the_rows_where_no_file_names_them(folder):
     assert competition.dropped == {}
 
 
+@pytest.mark.parametrize("name", ["shirt", ""])
+def test_classes_without_a_number_want_a_label_file(folder, name):
+    (folder.path / "label_descriptions.json").unlink()
+    without(folder, "ClassId", "AttributesIds")
+    header = "ImageId,EncodedPixels,Height,Width,ClassId"
+    folder.rows = [f"{row},{name}" for row in folder.rows]
+    folder.write(header)
+    with pytest.raises(UserError, match=rf"train\.csv has no whole number in ClassId \(first: '{name}'\); number the"):
+        read(folder.path)
+
+
 @pytest.mark.parametrize("number", ["6__115", "6_", "_6", "6_x", "6-115"])
 def test_a_class_id_that_is_not_of_the_form_drops_its_row(folder, number):
     in_2019(folder)

@@ -24,6 +24,10 @@ class ResourceExhaustedError(Exception):
             PermissionError(13, "Permission denied", "data/raw/a.jpg"),
             "error: Permission denied for data/raw/a.jpg; change its permissions, then run again.",
         ),
+        (
+            OSError(36, "File name too long", "a.jpg"),
+            "error: File name too long for a.jpg; shorten it, then run again.",
+        ),
         (ResourceExhaustedError("{{node conv}} failed"), "error: out of memory; lower train.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), "error: out of memory; lower"),
         (MemoryError(), "error: out of memory; lower"),

@@ -31,6 +31,22 @@ def test_folders_are_replaced_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/text.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"thesis is a folder, which a file would replace; name a file\.$"):
+        files.write_text(tmp_path / "thesis", "page")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["thesis", "thesis/text.txt"]
+
+
+@pytest.mark.parametrize("below", ["", "further"])
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, below):
+    (tmp_path / "photo").write_text("mine")
+    with pytest.raises(UserError, match=r"photo.* is or lies below a file, so no folder; name another one\.$"):
+        files.write_text(tmp_path / "photo" / below / "out.json", "{}")
+    assert (tmp_path / "photo").read_text() == "mine"
+
+
 def test_leftovers_of_a_kill_are_cleared(tmp_path):
     with files.replacing(tmp_path / "folder") as beside:
         leftover = beside

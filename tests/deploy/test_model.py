@@ -180,6 +180,8 @@ def test_sources_without_a_picture_are_named(tmp_path):
     (tmp_path / "a[1].png").touch()
     assert find([tmp_path / "a[1].png"]) == [tmp_path / "a[1].png"]  # a file's name, and no glob
     assert find(["no.png"]) == [Path("no.png")]
+    with pytest.raises(UserError, match="name is empty"):  # a variable that is not set, and not the folder one is in
+        find(["no.png", ""])
 
 
 def test_a_folder_without_a_network_is_one_sentence(tmp_path):

@@ -141,6 +141,27 @@ def test_a_name_that_is_no_text_is_refused_before_anything_else(folder, tmp_path
         fetch_local(folder.path, tmp_path / "raw")
 
 
+@pytest.mark.parametrize("path", [".", "data", "data/raw", "data/raw/mine"])
+def test_files_where_dvc_would_remove_them_are_refused(folder, tmp_path, monkeypatch, path):
+    """The outs of a stage go before it runs."""
+    place = tmp_path / "project" / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder.path, place)
+    monkeypatch.chdir(tmp_path / "project")
+    outs = ["data/raw", "data/train"] if path == "data" else ["data/raw", {"train/image001.csv": {"persist": True}}]
+    Path("dvc.yaml").write_text(
+        json.dumps({"stages": {"download": {"outs": outs}, "evaluate": {"metrics": ["m.json"]}}})
+    )
+    if path == ".":
+        survey.survey(Data("local", path, "times", NAME), 0, tmp_path / "listing.json")
+        return
+    out = "data/train" if path == "data" else "data/raw"
+    with pytest.raises(
+        UserError, match=rf"^{path} \(data\.path\) has files in {out}, which DVC removes before a stage"
+    ):
+        survey.survey(Data("local", path, "times", NAME), 0, tmp_path / "listing.json")
+
+
 @pytest.mark.parametrize("mount", ["competitions/{}", "{}"])
 def test_kaggle_mounts_are_read_in_place(folder, tmp_path, monkeypatch, mount):
     monkeypatch.setattr(survey, "MOUNTS", [f"{tmp_path}/input/{form}" for form in ("competitions/{}", "{}")])

@@ -264,3 +264,9 @@ def test_in_a_browser(run, tmp_path):
         "true 3: 0.00 found true",
         True,
     ]
+
+
+def test_a_picture_one_pixel_wide_stays_one_pixel_wide():
+    height = 4 * page.PICTURE_HEIGHT
+    found = page.picture(np.zeros((height, 1, 3), np.uint8), "a", "b")
+    assert (found.width, found.height) == (1, page.PICTURE_HEIGHT)

@@ -80,6 +80,11 @@ def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Labe
     if not path.exists():
         numbers = whole(table["ClassId"]).dropna().astype(int)
         ids = table["AttributesIds"][table["AttributesIds"].str.fullmatch(ATTRIBUTE_IDS)].str.findall(r"\d+").explode()
+        if has_class and numbers.empty:
+            raise UserError(
+                f"{path.with_name(TRAIN)} has no whole number in ClassId (first: {table['ClassId'].iloc[0]!r}); number "
+                f"the classes and name them in {path.name}, or leave the column out where all is one class."
+            )
         categories = _numbered(numbers) if has_class else [ONE_CLASS]
         note = f"{path} is not there: classes and attributes are those of {TRAIN}, named by their numbers"
         return categories, _numbered(ids.dropna().astype(int)), [note] * has_class

@@ -20,15 +20,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path`, to be written as a file or a folder, and renames it on success.
 
     An error removes what was written and leaves the old contents of `path`; after a kill the partial file stays under
-    a name that nothing reads, and the next run removes it.
+    a name that nothing reads, and the next run removes it. Raises UserError where a file would replace a folder, and
+    where a file stands in the place of a folder above.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path.parent} is or lies below a file, so no folder; name another one.") from None
     beside = path.with_name(f".{path.name}.partial{path.suffix}")
     remove(beside)
     try:
         yield beside
         if path.is_dir():
+            if not beside.is_dir():
+                raise UserError(f"{path} is a folder, which a file would replace; name a file.")
             remove(path)
         os.replace(beside, path)
     finally:

@@ -73,6 +73,14 @@ def _value(params: dict[str, Any], key: str) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
+def outs() -> list[Path]:
+    """What the stages of dvc.yaml write, which DVC removes before they do; none where there is no dvc.yaml."""
+    file = Path("dvc.yaml")
+    described = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"] if file.exists() else {}
+    named = [out for stage in described.values() for kind in ("outs", "metrics") for out in stage.get(kind, [])]
+    return [Path(next(iter(out)) if isinstance(out, dict) else out) for out in named]
+
+
 def _name() -> str:
     """Of the stage in dvc.yaml that DVC runs, '' without DVC."""
     return os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")[0]

@@ -57,10 +57,12 @@ class Model:
 def find(sources: Iterable[str | Path]) -> list[Path]:
     """The picture files that files, folders and globs name, in this order; a file that is missing stays named.
 
-    Raises UserError for a folder or a glob without pictures.
+    Raises UserError for a folder or a glob without pictures, and for a name that is empty, as an unset variable.
     """
-    found = []
-    for source in map(Path, sources):
+    names, found = list(sources), []
+    if "" in names:
+        raise UserError("a picture's name is empty; name a file, a folder or a glob.")
+    for source in map(Path, names):
         if source.is_dir():
             paths = pictures.find(source)
             others = sorted({entry for entry in source.iterdir() if entry.name[0] != "."} - {*paths})

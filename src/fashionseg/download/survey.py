@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from fashionseg.core import files, paths, pictures
+from fashionseg.core import files, paths, pictures, stage
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 
@@ -34,7 +34,8 @@ def survey(data: Data, seed: int, listing: str | Path) -> None:
     {"folder": as the user wrote it, "files": {name: state}}, where STATES[data.watch] gives the state.
 
     Where the folder is missing but its listing exists, as after `dvc pull` on another machine, the listing is kept.
-    Raises UserError where the folder is missing or incomplete, and where a name is not UTF-8.
+    Raises UserError where the folder is missing or incomplete, where DVC would remove some of it to make room for a
+    stage's outs, and where a name is not UTF-8.
     """
     place = _in_place(data)
     if place is None:
@@ -45,6 +46,7 @@ def survey(data: Data, seed: int, listing: str | Path) -> None:
         return
     folder = paths.of_user(place)
     names = _names(folder)
+    _check_apart(folder, names)
     for name in names:
         try:
             str(name).encode()
@@ -79,6 +81,17 @@ def _names(source: Path) -> list[Path]:
         shown = ", ".join(map(str, others[:SHOWN])) + ", ..." * (len(others) > SHOWN)
         print(f"skipped, not pictures or broken links: {shown} ({len(others)} in all)")
     return [*(source / name for name in tables(source)), *picture_files]
+
+
+def _check_apart(source: Path, names: list[Path]) -> None:
+    whole = source.resolve()
+    read = {whole / name.parent.relative_to(source) for name in names}
+    for out in stage.outs():
+        if any(folder.is_relative_to(out.resolve()) for folder in read):
+            raise UserError(
+                f"{source} (data.path) has files in {out}, which DVC removes before a stage writes it; move them "
+                "elsewhere."
+            )
 
 
 def tables(source: Path) -> list[str]:

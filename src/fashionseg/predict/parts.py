@@ -1,5 +1,6 @@
 """COCO results on the disk, a file a batch, until all are there: a killed predict goes on after the last one."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,13 +38,11 @@ class Parts:
     folder: Path
 
     def count(self) -> int:
-        """Batches that are done; they are done in their order."""
-        return len(self._files())
+        """Batches that are done up to the first that is not: a kill while parts are removed leaves any of them."""
+        return next(batch for batch in itertools.count() if not self._file(batch).exists())
 
     def add(self, batch: int, results: list[dict[str, Any]]) -> None:
-        files.write_text(
-            self.folder / f"{batch:06}.jsonl", "".join(json.dumps(result, allow_nan=False) + "\n" for result in results)
-        )
+        files.write_text(self._file(batch), "".join(json.dumps(result, allow_nan=False) + "\n" for result in results))
 
     def join(self) -> int:
         """Writes `target`, a result a line, without holding all in memory; removes the parts. Returns how many."""
@@ -62,6 +61,9 @@ class Parts:
     def clear(self) -> None:
         for part in self._files():
             part.unlink()
+
+    def _file(self, batch: int) -> Path:
+        return self.folder / f"{batch:06}.jsonl"
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.jsonl"))

@@ -213,7 +213,8 @@ def picture(image: np.ndarray, name: str, caption: str) -> Picture:
     """Of an RGB image (H, W, 3) uint8, no higher than PICTURE_HEIGHT."""
     scale = PICTURE_HEIGHT / image.shape[0]
     if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = max(1, round(image.shape[1] * scale)), PICTURE_HEIGHT
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])[1].tobytes()
     source = "data:image/jpeg;base64," + base64.b64encode(data).decode()
     return Picture(source, image.shape[1], image.shape[0], name, caption)
