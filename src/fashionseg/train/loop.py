@@ -195,10 +195,11 @@ def of_any_shape(batches: keras.utils.PyDataset, raised: list[Exception] | None 
     import tensorflow as tf
 
     first = batches[0]
+    ready = [first]  # for the first epoch: where there are more, they may have others
 
     def read() -> Iterator[Batch]:
         try:
-            yield first
+            yield ready.pop() if ready else batches[0]
             yield from map(batches.__getitem__, range(1, len(batches)))
         except Exception as error:
             if raised is not None:
