@@ -90,6 +90,14 @@ def test_labels_of_the_rows_where_no_file_names_them(folder):
     assert competition.dropped == {}
 
 
+def test_a_number_of_an_attribute_may_be_of_any_length(folder):
+    (folder.path / "label_descriptions.json").unlink()
+    folder.rows = [row.replace("136", "9" * 20) for row in folder.rows]
+    competition = read(folder.write())
+    assert [attribute["id"] for attribute in competition.attributes] == [115, 340, 10**20 - 1]
+    assert competition.dropped == {}
+
+
 @pytest.mark.parametrize("name", ["shirt", ""])
 def test_classes_without_a_number_want_a_label_file(folder, name):
     (folder.path / "label_descriptions.json").unlink()

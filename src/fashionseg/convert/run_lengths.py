@@ -87,7 +87,7 @@ def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Labe
             )
         categories = _numbered(numbers) if has_class else [ONE_CLASS]
         note = f"{path} is not there: classes and attributes are those of {TRAIN}, named by their numbers"
-        return categories, _numbered(ids.dropna().astype(int)), [note] * has_class
+        return categories, _numbered(ids.dropna().map(int)), [note] * has_class
     labels = {"attributes": [], **documents.read(path, documents.LABELS)}
     if not labels["categories"]:
         raise UserError(f"{path} names no categories; get it again.")

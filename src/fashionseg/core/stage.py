@@ -53,10 +53,9 @@ def _state() -> dict[str, str]:
     """What tells if the params and the code changed that dvc.yaml names for the stage that DVC runs; {} without DVC."""
     if not _name():
         return {}
-    try:
-        described = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"][_name()]
-    except (KeyError, OSError, TypeError, ValueError, yaml.YAMLError):
-        raise UserError(f"dvc.yaml is damaged or has no stage {_name()} any more; mend it and run again.") from None
+    described = _stages().get(_name())
+    if not isinstance(described, dict):
+        raise UserError(f"dvc.yaml is damaged or has no stage {_name()} any more; mend it and run again.")
     folders = [Path(path) for path in described.get("deps", []) if path.startswith(("src/", "stages/"))]
     code = [file for path in folders for file in ([path] if path.is_file() else path.rglob("*.py"))]
     try:
@@ -74,11 +73,17 @@ def _value(params: dict[str, Any], key: str) -> str:
 
 
 def outs() -> list[Path]:
-    """What the stages of dvc.yaml write, which DVC removes before they do; none where there is no dvc.yaml."""
-    file = Path("dvc.yaml")
-    described = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"] if file.exists() else {}
-    named = [out for stage in described.values() for kind in ("outs", "metrics") for out in stage.get(kind, [])]
+    """What the stages of dvc.yaml write, which DVC removes before they do."""
+    named = [out for stage in _stages().values() for kind in ("outs", "metrics") for out in stage.get(kind, [])]
     return [Path(next(iter(out)) if isinstance(out, dict) else out) for out in named]
+
+
+def _stages() -> dict[str, Any]:
+    """What dvc.yaml says of each stage; {} where it is not there or damaged, which DVC itself refuses."""
+    try:
+        return dict(yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    except (KeyError, OSError, TypeError, ValueError, yaml.YAMLError):
+        return {}
 
 
 def _name() -> str:

@@ -53,6 +53,7 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225]) * 255
 
 WEIGHTS = ("imagenet", "random")
 STRIDES = (4, 8, 16, 32)  # of C2 to C5
+Norm = np.ndarray | KerasTensor  # (C,)
 ANY_SHAPE = (None, None, 3)
 # Code that downloads a preset, by the prefix of its handle.
 REMOTE = {
@@ -206,10 +207,15 @@ def _is_linear(layer):
 
 
 def _normed_convolution(conv, norm, inputs, kernel):
-    scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
-    shift = norm.beta - norm.moving_mean * scale
+    scale, shift = scale_and_shift(norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance, norm.epsilon)
     kernel, shift = (ops.cast(values, conv.compute_dtype) for values in (kernel * scale, shift))
     return type(conv).convolution_op(conv, ops.cast(inputs, conv.compute_dtype), kernel) + shift
+
+
+def scale_and_shift(gain: Norm, offset: Norm, mean: Norm, variance: Norm, epsilon: float) -> tuple[Norm, Norm]:
+    """What batch normalisation with stored statistics multiplies by and adds, (C,) each."""
+    scale = gain / (variance + epsilon) ** 0.5
+    return scale, offset - mean * scale
 
 
 def _lite(name: str, weights: str) -> tuple[keras.Model, float, float]:
@@ -266,8 +272,8 @@ def _import_lite(name: str, stem: FrozenNormConv, blocks: list[InvertedResidual]
             gain, offset, mean, variance = (
                 tensors.pop(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
             )
-            scale = gain / np.sqrt(variance + LITE_EPSILON)
-            layer.set_weights([kernel.transpose(2, 3, 1, 0), scale, offset - mean * scale])
+            affine = scale_and_shift(gain, offset, mean, variance, LITE_EPSILON)
+            layer.set_weights([kernel.transpose(2, 3, 1, 0), *affine])
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} does not fit {name} at {conv}: {error}.") from None
     unused = [key for key in tensors if not key.startswith(LITE_HEAD) and not key.endswith("num_batches_tracked")]

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from fashionseg.core.errors import UserError, first_line
+from fashionseg.model.backbones import scale_and_shift
 from fashionseg.model.roi_heads import ROI_BOX_SIDE
 from fashionseg.model.weights import read_state_dict
 
@@ -143,9 +144,7 @@ class _File:
 
     def folded_norm(self, parts: list[str], epsilon: float) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift (C,) that equal the batch norm at inference."""
-        gain, offset, mean, variance = self.norm(parts, epsilon)
-        scale = gain / np.sqrt(variance + TORCH_EPSILON)
-        return scale, offset - mean * scale
+        return scale_and_shift(*self.norm(parts, epsilon), TORCH_EPSILON)
 
     def remaining(self, prefix: str) -> list[str]:
         """The layers of this prefix that are not loaded yet."""
