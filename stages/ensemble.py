@@ -7,11 +7,17 @@ from fashionseg.core.stage import running
 from fashionseg.ensemble import networks
 
 
-def main(models: str, folder: str) -> None:
-    commits = networks.bring(params.load("predict").predict.models, models, folder)
-    for name, commit in commits.items():
-        print(f"{folder}/{name}: the network of {commit[:10]}")
-    if not commits:
+def main(models: str, split: str, folder: str) -> None:
+    origins = networks.bring(params.load("predict").predict.models, models, split, folder)
+    for name, origin in origins.items():
+        print(f"{folder}/{name}: the network of {origin.commit[:10]}")
+        if origin.seen != 0:
+            count = "nobody knows how many" if origin.seen is None else origin.seen
+            print(
+                f"  trained on {count} of today's validation pictures: AP is too high, and tune goes by that; see "
+                "docs/experiments.md, Ensembles"
+            )
+    if not origins:
         print(f"{folder}: predict.models names no other network")
 
 

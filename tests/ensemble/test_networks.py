@@ -1,4 +1,5 @@
-"""Networks of other experiments, in a small DVC project whose training writes its params."""
+"""Networks of other experiments, in a small DVC project whose training writes its params; the picture of number x
+is held out."""
 
 import os
 import shutil
@@ -15,6 +16,12 @@ from fashionseg.ensemble import networks
 
 DVC_YAML = """
 stages:
+  split:
+    cmd: >-
+      mkdir -p data; (echo image_id,subset; for i in 1 2 3; do grep -q "x: $i" params.yaml && echo $i,val ||
+      echo $i,train; done) > data/split.csv
+    params: [x]
+    outs: [data/split.csv]
   train:
     cmd: mkdir -p models; cp params.yaml models/mask_rcnn.json; cp params.yaml models/mask_rcnn.weights.h5
     params: [x]
@@ -38,7 +45,7 @@ def project(tmp_path_factory):
         patch.chdir(folder)
         git("init", "-q")
         Repo.init().close()
-        files.write_text(".gitignore", "/models/\n")
+        files.write_text(".gitignore", "/models/\n/data/\n")
         git("add", "-A")
         git("commit", "-q", "-m", "none")
         git("tag", "none")
@@ -63,14 +70,16 @@ def test_experiments_tags_and_commits_are_brought(project, monkeypatch, tmp_path
     git("init", "-q", str(project / checkout))  # as DVC does, with the experiment's own commit alone
     monkeypatch.chdir(project / checkout)
     head = git("-C", str(project), "rev-parse", "HEAD")
-    found = networks.bring(["one", "first", head[:8]], "models", "models/others")
-    assert found[head[:8]] == head
-    assert files.read_json("models/others/commits.json") == found
+    files.write_text("data/split.csv", "image_id,subset\n1,train\n2,train\n3,val\n")
+    found = networks.bring(["one", "first", head[:8]], "models", "data/split.csv", "models/others")
+    assert found[head[:8]].commit == head
+    assert [origin.seen for origin in found.values()] == [1, 1, 0]
+    assert files.read_json("models/others/origins.json") == {name: vars(origin) for name, origin in found.items()}
     for name, x in (("one", 1), ("first", 2), (head[:8], 3)):
         for file in paths.NETWORK:
             assert Path("models/others", name, file).read_text() == f"x: {x}\n"
-    networks.bring([], "models", "models/others")
-    assert os.listdir("models/others") == ["commits.json"]
+    networks.bring([], "models", "data/split.csv", "models/others")
+    assert os.listdir("models/others") == ["origins.json"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_experiments_tags_and_commits_are_brought(project, monkeypatch, tmp_path
 def test_a_name_without_a_lasting_network_is_one_sentence(project, monkeypatch, tmp_path, name, sentence):
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match=rf"predict\.models: {sentence}"):
-        networks.bring([name], "models", tmp_path / "others")
+        networks.bring([name], "models", "data/split.csv", tmp_path / "others")
     assert not list(tmp_path.iterdir())
 
 
@@ -97,4 +106,16 @@ def test_a_network_that_left_the_cache_is_one_sentence(project, monkeypatch, tmp
     shutil.rmtree(copy / ".dvc" / "cache")
     monkeypatch.chdir(copy)
     with pytest.raises(UserError, match="first has no trained network, or DVC's cache no longer holds it"):
-        networks.bring(["first"], "models", tmp_path / "others")
+        networks.bring(["first"], "models", "data/split.csv", tmp_path / "others")
+
+
+def test_a_network_whose_split_is_lost_is_brought_all_the_same(project, monkeypatch, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    first = "image_id,subset\n1,train\n2,val\n3,train\n"
+    (lost,) = [path for path in Path(".dvc/cache/files").rglob("*") if path.is_file() and path.read_text() == first]
+    lost.unlink()
+    found = networks.bring(["first"], "models", "data/split.csv", "models/others")
+    assert found["first"].seen is None
+    assert {path.name for path in Path("models/others/first").iterdir()} == set(paths.NETWORK)
