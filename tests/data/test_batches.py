@@ -228,6 +228,15 @@ def test_shrunk_cells_are_at_least_half_covered(bitmap):
         assert np.mean(cells != (shares > 0.5)) < 0.1
 
 
+@pytest.mark.parametrize("height", [1, 20, 55, 56, 90])
+def test_shrunk_averages_the_long_side_of_a_thin_mask(height):
+    """Of each cell 8 of 10 pixels are covered, but not the middle ones."""
+    columns = np.tile([1, 1, 1, 1, 0, 0, 1, 1, 1, 1], MASK_SIDE).astype(np.uint8)
+    thin = np.repeat(columns[None], height, axis=0)
+    assert samples.shrunk(thin).all()
+    assert samples.shrunk(np.ascontiguousarray(thin.T)).all()
+
+
 def test_roi_align_over_the_same_box_gives_the_mask_back():
     y, x = np.mgrid[:90, :70]
     bitmap = ((y - 40) ** 2 / 2 + (x - 30) ** 2 < 800).astype(np.uint8)

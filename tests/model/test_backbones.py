@@ -299,6 +299,24 @@ def test_a_preset_folder_with_its_own_scaling(tmp_path):
     assert len(again.trainable_variables) < len(model.trainable_variables)
 
 
+def test_a_described_preset_has_the_precision_of_now(tmp_path):
+    """As of an export in float32 of a network that learnt in 16 bits."""
+    import keras_hub
+
+    network = keras_hub.models.ResNetBackbone([64], [7], [64, 16, 16, 16], [1] * 4, [1, 2, 2, 2], "basic_block")
+    network.save_to_preset(tmp_path)
+    keras_hub.layers.ResNetImageConverter(scale=1 / 255).save_to_preset(tmp_path)
+    description = str(tmp_path)
+    for precision in ("mixed_bfloat16", "float32", "mixed_float16"):
+        keras.config.set_dtype_policy(precision)
+        try:
+            model = backbones.build(description, "random", 0, 64)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert {output.dtype for output in model.outputs} == {precision.removeprefix("mixed_")}
+        description = json.loads(json.dumps(model.description))
+
+
 @pytest.fixture
 def drawn_by_numpy(monkeypatch):
     """JAX compiles half a second for each shape that it draws."""

@@ -87,6 +87,15 @@ def test_a_training_that_goes_on_stays_in_its_run(name, stand_in, tmp_path, monk
         assert service.params == [CONFIG, CONFIG]
 
 
+def test_a_training_outlives_its_server(tmp_path, monkeypatch, capsys):
+    """MLflow's client asks it at the end, even where nothing else waits for an answer."""
+    service = MLflow()
+    service.end_run = lambda: (_ for _ in ()).throw(ConnectionError("API request failed\nmore"))
+    monkeypatch.setitem(sys.modules, "mlflow", service)
+    tracker.start("mlflow", tmp_path, CONFIG).end()
+    assert capsys.readouterr().out == "machine.tracker is mlflow, which was not told of the end: API request failed\n"
+
+
 def test_what_does_not_start_is_one_sentence(tmp_path, monkeypatch):
     assert tracker.start(None, tmp_path, CONFIG) is None
     monkeypatch.setitem(sys.modules, "wandb", None)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,14 +62,14 @@ def config(seed=3, workers=0, backend="jax", precision="float32", attributes="no
     )
 
 
-def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("train.json", "val.json")):
-    """`trainer.train` in a folder, on stand-ins for model and data."""
+def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("train.json", "val.json"), given=()):
+    """`trainer.train` in a folder, on stand-ins for model and data. given: AP of the validations."""
     for name in documents:
         if not (folder / name).exists():
             files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
-        patch.setattr(trainer, "AveragePrecision", Scorer)
+        patch.setattr(trainer, "AveragePrecision", partial(Scorer, given=given))
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(document=document, **kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(
@@ -316,10 +317,11 @@ def test_a_network_that_validation_finds_spoiled_is_not_saved(tmp_path):
 
 
 def fingerprint(settings, *documents):
-    return provenance.fingerprint(provenance.made_by(settings, *documents))
+    return provenance.fingerprint(provenance.made_by(settings, "images", *documents))
 
 
 def test_other_params_data_code_or_backend_begin_afresh(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name in ("train.json", "val.json", "other.json"):
         files.write_json(tmp_path / name, {"categories": CATEGORIES, "images": [name]})
     documents = tmp_path / "train.json", tmp_path / "val.json"
@@ -328,9 +330,14 @@ def test_other_params_data_code_or_backend_begin_afresh(tmp_path, monkeypatch):
         fingerprint(config(seed=4), *documents),
         fingerprint(config(epochs=4), *documents),
         fingerprint(config(weight_decay=2e-3), *documents),
+        fingerprint(config(resume="checkpoints/a"), *documents),  # what it went on from is in its weights
         fingerprint(config(), tmp_path / "other.json", documents[1]),
     ]
-    assert fingerprint(config(workers=5, resume="checkpoints/a"), *documents) == same
+    assert fingerprint(config(workers=5), *documents) == same
+    for name, text in (("train/a.jpg", "one"), ("train/a.jpg", "three"), ("train/b.jpg", "one")):
+        files.write_text(tmp_path / "images" / name, text)
+        others.append(fingerprint(config(), *documents))
+    files.remove(tmp_path / "images")
     with monkeypatch.context() as patch:
         patch.setattr(keras.backend, "backend", lambda: "another")
         others.append(fingerprint(config(), *documents))
@@ -391,6 +398,44 @@ def test_a_training_goes_on_under_other_code_where_it_is_told_to(tmp_path, monke
     assert history(tmp_path)["eval/loss"].index.tolist() == [0, 1, 2]
     with pytest.raises(UserError, match=r"train\.resume is .*none, which holds no checkpoint; name a folder"):
         train(tmp_path, config(resume="checkpoints/none", seed=9))
+
+
+@pytest.mark.parametrize("changed", ["weight_decay", "validate_epochs", "validate_images", "val.json", "images"])
+def test_the_best_so_far_counts_where_ap_is_of_the_same(tmp_path, capsys, changed):
+    """In a training that goes on from another one by train.resume."""
+
+    def killed(shuffle=False, **kwargs):
+        return TinyBatches(shift={(2, 1): float("nan")} if shuffle else None, **kwargs)
+
+    with pytest.raises(UserError, match="epoch 3"):
+        train(tmp_path, config(epochs=4), batches=killed, given=[0.5, 0.6])
+    (old,) = (tmp_path / "checkpoints").glob("*/epoch-0002-*")
+    settings = config(epochs=4, resume=str(old.parent.relative_to(tmp_path)))
+    if changed == "val.json":
+        files.write_json(tmp_path / changed, {"images": [], "annotations": [], "categories": [*CATEGORIES]}, indent=1)
+    elif changed == "images":
+        files.write_text(tmp_path / "images" / "a.jpg", "")
+    else:
+        value = {"weight_decay": 1e-4, "validate_epochs": 0, "validate_images": 3}[changed]
+        settings.train = replace(settings.train, **{changed: value})
+    train(tmp_path, settings, given=[0.3, 0.4])
+    out = capsys.readouterr().out
+    assert ("is not comparable" in out) == (changed != "weight_decay")
+    if changed == "validate_epochs":
+        assert "these weights are kept" not in out
+    else:
+        assert ("after epoch 2, 0.600" if changed == "weight_decay" else "after epoch 4, 0.400") in out
+
+
+@pytest.mark.parametrize("name", ["resnet50", "random"])
+def test_a_name_of_our_own_is_no_file(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    settings = config()
+    settings.model = replace(settings.model, weights="random")
+    checkout = tmp_path / ".dvc/tmp/exps/tmpabc"
+    checkout.mkdir(parents=True)
+    monkeypatch.chdir(checkout)
+    assert provenance.named_files(settings.model) == {}
 
 
 def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):

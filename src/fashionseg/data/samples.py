@@ -102,8 +102,11 @@ def _patches(segmentations: Sequence[dict[str, Any]], height: int, width: int) -
 
 def shrunk(bitmap: np.ndarray) -> np.ndarray:
     """A mask (h, w) of 0 and 1, resized to MASK_SIDE x MASK_SIDE cells; a cell is 1 where at least half of it is."""
-    method = cv2.INTER_AREA if min(bitmap.shape) >= MASK_SIDE else cv2.INTER_LINEAR
-    return (cv2.resize(bitmap * 255, (MASK_SIDE, MASK_SIDE), interpolation=method) > 127).astype(np.uint8)
+    height, width = bitmap.shape
+    # OpenCV averages areas only where both sides shrink; where one grows, it samples along the other, too.
+    shares = cv2.resize(bitmap * 255, (min(width, MASK_SIDE), min(height, MASK_SIDE)), interpolation=cv2.INTER_AREA)
+    shares = cv2.resize(shares, (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_LINEAR)
+    return (shares > 127).astype(np.uint8)
 
 
 def prepare_worker(trainer: int) -> None:

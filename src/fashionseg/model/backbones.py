@@ -339,7 +339,9 @@ def _described(description: dict[str, Any], side: int):
     network = description["network"]
 
     def make(shape):
-        return keras.saving.deserialize_keras_object({**network, "config": {**network["config"], "image_shape": shape}})
+        dtype = keras.config.dtype_policy().name  # not that of the training
+        config = {**network["config"], "image_shape": shape, "dtype": dtype}
+        return keras.saving.deserialize_keras_object({**network, "config": config})
 
     return _of_any_shape(make, side), description["scale"], description["offset"]
 

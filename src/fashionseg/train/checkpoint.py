@@ -142,6 +142,16 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*"))
 
 
+def forget_best(checkpoint: Path) -> None:
+    """Of a checkpoint no epoch was best so far."""
+    new, path = State(), checkpoint / "state.json"
+    best = {"best_epoch": new.best_epoch, "best_ap": new.best_ap, "stale": new.stale}
+    files.write_json(path, files.read_json(path) | best)
+    if (checkpoint / DIGESTS).exists():
+        then = files.read_json(checkpoint / DIGESTS)
+        files.write_json(checkpoint / DIGESTS, then | {path.name: digests.of_files([path])}, indent=1)
+
+
 def _digests(checkpoint: Path) -> dict[str, str]:
     """Of its files by name, but for the file of these."""
     found = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != DIGESTS)

@@ -76,7 +76,10 @@ class MLflow:
         self.mlflow.log_metrics(values, step=count, synchronous=False)  # no training ends with the server
 
     def end(self) -> None:
-        self.mlflow.end_run()
+        try:
+            self.mlflow.end_run()
+        except Exception as error:  # the server is gone: the training is whole all the same
+            print(f"machine.tracker is mlflow, which was not told of the end: {first_line(error)}")
 
 
 TRACKERS: dict[str, Callable[[Any, str | None, dict[str, Any]], Tracker]] = {"wandb": Wandb, "mlflow": MLflow}

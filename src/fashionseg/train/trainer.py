@@ -64,7 +64,7 @@ def train(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
     network = _network(config, labels)
-    made_by = provenance.made_by(config, train_document, val_document)
+    made_by = provenance.made_by(config, images, train_document, val_document)
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
     first = hosts.index() == 0
     with (
@@ -74,7 +74,8 @@ def train(
         if first:
             provenance.mention_others(folder, made_by)
             if config.train.resume and not checkpoints_in(folder):
-                provenance.adopt(paths.of_user(config.train.resume), folder, made_by)
+                measured_by = [str(images), str(val_document), "seed", "train.validate_images", "train.validate_epochs"]
+                provenance.adopt(paths.of_user(config.train.resume), folder, made_by, measured_by)
             files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
         hosts.agree(folder.name, "params, data or code")
         random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
