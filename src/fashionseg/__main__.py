@@ -52,6 +52,8 @@ def compare_submissions(first: str, second: str, document: str) -> None:
     """how many instances of two submissions differ, class by class"""
     from fashionseg.submit import submission
 
+    if not (first and second):
+        raise UserError("name two submissions: make compare-submissions FIRST=a.csv SECOND=b.csv.")
     print(submission.compare(first, second, submission.read_document(document)).to_string(index=False))
 
 

@@ -19,7 +19,7 @@ import yaml
 from fashionseg.convert.config import Images, Split
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
-from fashionseg.core.fields import Count, Index
+from fashionseg.core.fields import Count, Index, Range
 from fashionseg.data.config import Augment
 from fashionseg.download.config import Data
 from fashionseg.evaluate.config import Evaluate
@@ -41,7 +41,7 @@ class Machine:
 
 NULL = "tag:yaml.org,2002:null"
 SECTIONS = {
-    "seed": Index,
+    "seed": Annotated[int, Range(0, 2**32 - 1)],  # NumPy's and scikit-learn's
     "machine": Machine,
     "data": Data,
     "split": Split,
@@ -217,7 +217,7 @@ def _is(value: Any, kind: Any) -> bool:
 def _named(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         base, (least, most) = get_args(kind)
-        return f"{_named(base)} from {least:g} " + ("on" if most == inf else f"to {most:g}")
+        return f"{_named(base)} from {least} " + ("on" if most == inf else f"to {most}")
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is list:

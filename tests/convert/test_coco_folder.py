@@ -190,7 +190,7 @@ def test_a_size_that_no_picture_has_drops_the_annotations_of_its_image(tmp_path,
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("image_id", 4, "train/ lacks a readable picture"),
+        ("image_id", 4, "its picture is missing"),
         ("category_id", 8, "ClassId is not in the list of categories"),
         ("attribute_ids", [1], "AttributesIds has an id that is not in the list"),
     ],

@@ -84,8 +84,8 @@ BAD_ROWS = [
     ("image000,1 3 81 4,30,40,0,", "Height and Width differ"),
     ("image000,1 3 81 4,1e999,40,0,", "Height or Width is no whole number"),
     ("image000,1 3 81 4,,40,0,", "Height or Width is no whole number"),
-    ("nowhere,1 3 81 4,40,30,0,", "train/ lacks"),
-    (",1 3 81 4,40,30,0,", "train/ lacks"),
+    ("nowhere,1 3 81 4,40,30,0,", "its picture is missing"),
+    (",1 3 81 4,40,30,0,", "its picture is missing"),
     ("image000,1 3 81 4,40,30,0,116", "AttributesIds has an id"),
     ("image000,1 3 81 4,40,30,0,115.0", "AttributesIds are no whole numbers"),
     ('image000,1 3 81 4,40,30,0,"[115, long]"', "AttributesIds are no whole numbers"),
@@ -121,8 +121,8 @@ def test_a_picture_without_header_is_dropped_with_its_rows(folder):
     competition = read(folder.path)
     assert "image003" not in competition.train_images
     assert competition.dropped == {
-        "train/ lacks a readable picture of this ImageId": 2,
-        "picture has no readable header": 1,
+        "its picture is missing or has no readable header": 2,
+        "picture is missing or has no readable header": 1,
     }
     assert competition.drops["place"][0] == str(folder.path / "train/image003.jpg")
 
@@ -167,6 +167,10 @@ def test_exif_turns_are_ignored(folder):
         ),
         (lambda f: (f.path / "sample_submission.csv").write_text("Image\nb\n"), r"sample_submission\.csv lacks"),
         (lambda f: (f.path / "test/a.jpg").unlink(), r"test has no picture a, which .*sample_submission\.csv:3"),
+        (
+            lambda f: (f.path / "test/a.jpg").rename(f.path / "test/A.jpg"),
+            r"test has no picture a, which .*sample_submission\.csv:3 names, but A; write both alike\.$",
+        ),
         (lambda f: (f.path / "test/a.jpg").write_bytes(b""), "damaged or no picture"),
         (lambda f: [f.picture("train/Image000.jpg")], "Image000 and image000 differ in case"),
         (
@@ -184,7 +188,7 @@ def test_a_fault_of_a_whole_file_is_one_sentence(folder, change, sentence):
 
 def test_an_id_in_two_cases_in_the_rows_alone(folder):
     folder.rows[5] = folder.rows[5].replace("image002", "IMAGE002")
-    with pytest.raises(UserError, match="IMAGE002 and image002 differ in case"):
+    with pytest.raises(UserError, match=r"train\.csv:7 names IMAGE002, and the picture is image002; write both alike"):
         read(folder.write())
 
 
@@ -195,6 +199,16 @@ def test_rows_with_unquoted_lists(folder):
     folder.rows = ["image002,1 3 81 4,40,30,0,115,136"] * 5
     with pytest.raises(UserError, match=r"is not a valid CSV.*quotes"):
         read(folder.write())
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("ids", ["115,136", ""])
+def test_another_separator_than_commas_is_named(folder, separator, name, ids):
+    rows = ["ImageId,EncodedPixels,Height,Width,ClassId,AttributesIds", "image002,1 3 81 4,40,30,0,"]
+    text = "\n".join(row.replace(",", separator) + ids * bool(place) for place, row in enumerate(rows))
+    (folder.path / "train.csv").write_text(text)
+    with pytest.raises(UserError, match=rf"train\.csv has {name} between its columns; save it with commas\."):
+        read(folder.path)
 
 
 def test_grouped_rows_are_explained(folder):

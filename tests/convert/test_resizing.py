@@ -116,7 +116,7 @@ def test_damage_that_raises_unusual_errors_is_dropped_and_counted(folder, tmp_pa
                 break
             except OSError:
                 break
-    for early, reason in ((True, "picture has no readable header"), (False, "picture cannot be decoded")):
+    for early, reason in ((True, "picture is missing or has no readable header"), (False, "picture cannot be decoded")):
         path.write_bytes(contents[early])
         assert resized(read(folder.path), tmp_path, 64).dropped[reason] == 1
 

@@ -123,7 +123,7 @@ def test_a_class_id_that_is_not_of_the_form_drops_its_row(folder, number):
     [
         ("image002,1200 2", r"EncodedPixels is no mask"),  # of 40 x 30 pixels
         ("image002,", r"EncodedPixels is empty, but not in another row of the picture"),
-        ("nowhere,", r"train/ lacks"),
+        ("nowhere,", "its picture is missing"),
     ],
 )
 def test_a_bad_row_of_one_class_is_dropped_and_named(folder, row, reason):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from competition_folder import HEADER
 from fashionseg.convert.competition import read
 from fashionseg.core import pictures
 from fashionseg.core.errors import UserError
@@ -73,6 +74,29 @@ def test_local_copies_tables_and_reads_pictures_in_place(folder, tmp_path):
     assert competition.train_images["image000"] == picture
 
 
+@pytest.mark.parametrize("name", ["mine", "more data/raw"])
+def test_faults_of_tables_name_those_of_the_user(folder, tmp_path, monkeypatch, name):
+    """Not DVC's copies, in which it undoes every edit; also where the name of the copies stands within the user's."""
+    monkeypatch.chdir(tmp_path)
+    theirs = tmp_path / name / "theirs"
+    theirs.parent.mkdir(parents=True)
+    folder.path.rename(theirs)
+    folder.path = theirs
+    folder.rows[5] = "image002,1 3 81 4,40,30,99,"
+    folder.write()
+    fetch_local(theirs, Path("data/raw"))
+    assert read("data/raw").drops["place"].tolist() == [f"{theirs}/train.csv:7"]
+    folder.write(HEADER.replace("ClassId", "Classid"))
+    fetch_local(theirs, Path("data/raw"))
+    with pytest.raises(UserError, match=rf"^{theirs}/label_descriptions\.json names 3 .*, but {theirs}/train\.csv has"):
+        read("data/raw")
+    folder.write()
+    (theirs / "train/Image000.jpg").write_bytes((theirs / "train/image000.jpg").read_bytes())
+    fetch_local(theirs, Path("data/raw"))
+    with pytest.raises(UserError, match=rf"^{theirs}: the images Image000 and image000 differ in case"):
+        read("data/raw")
+
+
 def test_a_folder_that_nobody_may_write_into_is_read(folder, tmp_path):
     """As Kaggle mounts data. Links are followed; of root, who may write anywhere, the contents tell."""
     (folder.path / "train/image000.jpg").rename(tmp_path / "elsewhere.jpg")
@@ -122,7 +146,7 @@ def test_a_team_mate_without_the_pictures_keeps_the_list(folder, tmp_path, capsy
     assert json.loads((tmp_path / "raw.json").read_text()) == listing
     with pytest.raises(UserError, match=r"whose pictures are read in place, is not there; set data\.path"):
         read(tmp_path / "raw")
-    with pytest.raises(UserError, match="lacks"):
+    with pytest.raises(UserError, match=r"\(data\.path\) is no folder"):
         survey.survey(data, 0, tmp_path / "new.json")
 
 
@@ -205,8 +229,14 @@ def test_local_says_what_is_missing_and_leaves_the_old_folder(folder, tmp_path):
     assert (tmp_path / "raw/train.csv").exists()
     with pytest.raises(UserError, match=r"data\.path is null"):
         fetch_local(None, tmp_path / "raw")
-    with pytest.raises(UserError, match="lacks"):
+    with pytest.raises(
+        UserError, match=r"nowhere \(data\.path\) is no folder; expected is the one that holds train\.csv"
+    ):
         fetch_local(tmp_path / "nowhere", tmp_path / "raw")
+    with pytest.raises(
+        UserError, match=r"^~nobody-here/x begins with the home folder of a user who is not on this machine"
+    ):
+        fetch_local("~nobody-here/x", tmp_path / "raw")
     folder.write()
     with pytest.raises(UserError, match=r"lacks train\.csv, .*; .*/competition may be meant"):
         fetch_local(folder.path.parent, tmp_path / "raw")

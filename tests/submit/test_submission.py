@@ -237,6 +237,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     main(["check", "s.csv", "answers.json"])
     assert "precision 0.00000 (average: image, f1: set)" in capsys.readouterr().out
     main(["compare-submissions", "s.csv", "s.csv", "test.json"])
+    with pytest.raises(UserError, match=r"^name two submissions: make compare-submissions FIRST=a"):
+        main(["compare-submissions", "s.csv", "", "test.json"])
     with pytest.raises(UserError, match="1 errors"):
         main(["check", str(written(tmp_path / "w.csv", rest=[wide, *FILLERS[1:]])), "test.json"])
     assert "line 2, EncodedPixels" in capsys.readouterr().out

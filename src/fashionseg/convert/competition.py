@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +90,17 @@ class Competition:
 def read(folder: str | Path) -> Competition:
     """Reads and checks a competition folder; raises UserError as the module's first lines say."""
     folder = Path(folder)
-    source = (coco_folder if paths.in_coco(folder) else run_lengths).read(folder)
-    _no_collision([*source.train, *source.table["ImageId"].unique()], folder)
-    _no_collision(source.test, folder)
+    originals = pictures.originals(folder)
+    with _named_as_in(originals, folder):
+        source = (coco_folder if paths.in_coco(folder) else run_lengths).read(folder)
+    source = dataclasses.replace(
+        source,
+        place=_own(source.place, originals, folder),
+        notes=[_own(note, originals, folder) for note in source.notes],
+    )
+    _no_collision(source.train, originals)
+    _no_collision(source.test, originals)
+    _check_spelling(source)
 
     images = [*source.train.values(), *source.test.values()]
     with ThreadPoolExecutor(16) as pool:  # the disk is waited for, not the processor
@@ -102,7 +110,7 @@ def read(folder: str | Path) -> Competition:
         if path not in sizes:
             raise UserError(f"{path} is damaged or no picture, and every test picture must be answered; get it again.")
     broken = [path for path in source.train.values() if path not in sizes]
-    lost = _drops("picture has no readable header", broken, len(source.train), "pictures")
+    lost = _drops("picture is missing or has no readable header", broken, len(source.train), "pictures")
     train = {name: path for name, path in source.train.items() if path in sizes}
 
     instances, faults, details = _instances(source, {name: sizes[path] for name, path in train.items()})
@@ -112,7 +120,7 @@ def read(folder: str | Path) -> Competition:
     copies = _places(source.place, instances[again], {})
     return Competition(
         folder=folder,
-        originals=pictures.originals(folder),
+        originals=originals,
         categories=source.categories,
         attributes=source.attributes,
         instances=instances[(faults == "") & source.table["masked"]]
@@ -146,6 +154,29 @@ def _drops(reasons: str | list[str], places: Iterable[Any], total: float, what: 
             f"more than {TOLERATED:.0%} is no training set: mend the files or get them again."
         )
     return drops
+
+
+@contextlib.contextmanager
+def _named_as_in(originals: Path, folder: Path) -> Iterator[None]:
+    """Names files of `folder`, where DVC has its copy of a user's tables and undoes edits, as those of `originals`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(_own(str(error), originals, folder)) from None
+
+
+def _own(text: str, originals: Path, folder: Path) -> str:
+    theirs, copies = re.escape(str(originals)), re.escape(str(folder))
+    return re.sub(rf"{theirs}|(?<![\w./-]){copies}(?=/)", lambda _: str(originals), text)
+
+
+def _check_spelling(source: Source) -> None:
+    """Raises UserError where a row and a picture differ in case only."""
+    pictures_of = {name.lower(): name for name in source.train}
+    for name, row in zip(source.table["ImageId"], source.table["row"], strict=True):
+        there = pictures_of.get(name.lower(), name)
+        if there != name:
+            raise UserError(f"{source.place}{row} names {name}, and the picture is {there}; write both alike.")
 
 
 def _no_collision(names: Iterable[str], path: Path) -> None:
@@ -196,7 +227,7 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
     )
     masked = table["masked"]
     nothing = ~masked & (table["ClassId"] == "")
-    blame(~instances["image_id"].isin(sizes), "train/ lacks a readable picture of this ImageId")
+    blame(~instances["image_id"].isin(sizes), "its picture is missing or has no readable header")
     blame(
         nothing & table["ImageId"].isin(table["ImageId"][masked]),
         "EncodedPixels is empty, but not in another row of the picture",

@@ -148,7 +148,8 @@ def _test_pictures(sample: pd.DataFrame, path: Path, folder: Path) -> dict[str, 
     there = _pictures(folder, _names_are_whole(sample["ImageId"], path))
     for name, row in zip(sample["ImageId"], sample["row"], strict=True):
         if name not in there:
-            raise UserError(f"{folder} has no picture {name}, which {path}:{row} names; get it again.")
+            alike = next((f", but {other}; write both alike" for other in there if other.lower() == name.lower()), "")
+            raise UserError(f"{folder} has no picture {name}, which {path}:{row} names{alike or '; get it again'}.")
     return {name: there[name] for name in sample["ImageId"].unique()}
 
 

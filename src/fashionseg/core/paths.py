@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from fashionseg.core.errors import UserError
+
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where DVC checks out queued and --temp experiments
 NETWORK = DESCRIPTION, WEIGHTS = ("mask_rcnn.json", "mask_rcnn.weights.h5")  # of models/, all that rebuilds a network
 ANNOTATIONS = "annotations"  # of a folder in COCO's layout
@@ -22,6 +24,9 @@ def project() -> Path:
 
 def of_user(path: str) -> Path:
     """A file or folder from params: `~` is the home folder; a relative path is relative to the working directory or, if
-    missing there because Git does not track it, to `project`."""
-    path = Path(path).expanduser()
-    return path if path.exists() else project() / path
+    missing there because Git does not track it, to `project`. Raises UserError for the home of an unknown user."""
+    try:
+        found = Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path} begins with the home folder of a user who is not on this machine.") from None
+    return found if found.exists() else project() / found

@@ -11,6 +11,7 @@ from fashionseg.core.errors import UserError
 
 NEEDED = ("ImageId", "EncodedPixels")
 SUBMITTED = (*NEEDED, "ClassId", "AttributesIds")  # in this order unless a sample has another
+SEPARATORS = {";": "semicolons", "\t": "tabs"}  # as programs of some countries write them
 CHUNK = 2000  # rows whose cells are in memory at once; those of run lengths have thousands of letters
 
 
@@ -48,6 +49,7 @@ def read(
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        _check_separator(path, list(pd.read_csv(path, nrows=0)))
         hint = "every row needs as many fields as the header, lists of ids in quotes"
         raise UserError(f"{path} is not a valid CSV: {' '.join(str(error).split())}; {hint}.") from None
     if not rows:
@@ -67,5 +69,12 @@ def _check_layout(path: str | Path, table: pd.DataFrame, columns: Sequence[str])
             f"{path} groups the instances of an image into lists; expected is one row per instance: explode the lists."
         )
     if lacking := [name for name in columns if name not in table]:
-        header = ", ".join(map(str, table.columns[:-1]))
-        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its header is {header}.")
+        header = [*map(str, table.columns[:-1])]
+        _check_separator(path, header)
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; its header is {', '.join(header)}.")
+
+
+def _check_separator(path: str | Path, header: list[str]) -> None:
+    for sign, name in SEPARATORS.items():
+        if len(header) == 1 and sign in header[0]:
+            raise UserError(f"{path} has {name} between its columns; save it with commas.")

@@ -68,6 +68,8 @@ def _in_place(data: Data) -> str | None:
 
 def _names(source: Path) -> list[Path]:
     """The tables and pictures of a folder; prints what it skips."""
+    if not source.is_dir():
+        raise UserError(f"{source} (data.path) is no folder; expected is the one that holds train.csv or annotations/.")
     if paths.in_coco(source):
         return [*(source / name for name in tables(source)), *pictures.below(source)]
     lacking = [name for name in NEEDED if not (source / name).is_file()]

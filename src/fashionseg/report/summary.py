@@ -1,5 +1,7 @@
 """What a run brought, in a few lines: scores, where things lie, what to try next."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 from fashionseg.core import files
@@ -26,7 +28,8 @@ def show() -> None:
         console.print(f"[bold]attributes[/]  AP with F1 {average}   macro F1 of the frequent ones {f1}")
     console.print(f"[bold]score[/]  {tuned['value']:.3f}, the competition's, cross-validated")
     for name, path in SEEN:
-        console.print(f"  {name:<18} {path}")
+        if Path(path).exists():
+            console.print(f"  {name:<18} {path}")
     console.print("next: [bold]dvc exp run -S train.epochs=20[/], then [bold]make compare[/]")
 
 
