@@ -1,6 +1,7 @@
 """Metrics and tables with and without attributes, and the columns that the plots of dvc.yaml need."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ def test_with_attributes():
     document, results = random(images=30)
     metrics, tables, _ = compute_scores(document, results, 0.5)
     assert {name: set(values) for name, values in metrics.items()} == {
-        "segm": COCO,
-        "bbox": COCO,
+        "segm": COCO | {"AP_frequent"},
+        "bbox": COCO | {"AP_frequent"},
         "iou_f1": COCO | {"AP_plain"},
         "attributes": {"macro_f1"},
     }
@@ -36,6 +37,25 @@ def test_with_attributes():
     assert len(tables["attributes"]) == 5
     by_class = tables["ap_by_class"]
     assert by_class["AP_IoU_F1"].mean() == pytest.approx(metrics["iou_f1"]["AP_plain"], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_ap_of_frequent_classes_is_that_of_a_truth_without_the_rare_ones(kind):
+    document, results = random(images=30)
+    rare = document["annotations"][0]["category_id"]
+    of_rare = [a for a in document["annotations"] if a["category_id"] == rare]
+    others = [a for a in document["annotations"] if a["category_id"] != rare]
+    assert min(Counter(a["category_id"] for a in others).values()) >= 10
+    for kept in (9, 10):
+        left = {**document, "annotations": [*of_rare[:kept], *others]}
+        without_rare = {**document, "annotations": others} if kept < 10 else left
+        found = compute_scores(left, results, 0.5)[0][kind]
+        assert found["AP_frequent"] == pytest.approx(
+            compute_scores(without_rare, results, 0.5)[0][kind]["AP"], abs=2e-5
+        )
+        assert (found["AP_frequent"] == pytest.approx(found["AP"], abs=2e-5)) == (kept == 10)
+    few = {**document, "annotations": of_rare[:9]}
+    assert compute_scores(few, results, 0.5)[0][kind]["AP_frequent"] is None
 
 
 def test_attributes_below_the_score_do_not_count():

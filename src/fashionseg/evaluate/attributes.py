@@ -24,7 +24,7 @@ MODES = {  # whether a match needs IoU, F1
     "IoU alone": (True, False),
     "F1 alone": (False, True),
 }
-FREQUENT = 10  # least true instances of an attribute that counts in the macro F1
+FREQUENT = 10  # least true instances of a class or attribute that is called frequent
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,14 @@ def by_class(
     return table[(table["truth"] > 0) | (table["predictions"] > 0)]
 
 
+def of_frequent(classes: pd.DataFrame, least: int) -> dict[str, float | None]:
+    """From the table of `by_class`, by kind, AP over the classes with at least `least` true instances; None if there is
+    none. Over all classes one of a single instance counts as much as any: on few pictures that is luck."""
+    frequent = classes[classes["truth"] >= least]
+    means = {kind: frequent[column].mean() for kind, column in zip(KINDS, ("AP", "box_AP"), strict=True)}
+    return {kind: rounded(mean) if len(frequent) else None for kind, mean in means.items()}
+
+
 def by_supercategory(classes: pd.DataFrame) -> pd.DataFrame:
     """From the table of `by_class`, one row a supercategory: sums of counts, mean AP over its classes; (none) for those
     without one."""

@@ -33,6 +33,8 @@ def compute_scores(
     else:
         attribute_table = attribute_table.head(0)
     classes = coco.by_class(document, evaluations, predictions, iou_f1)
+    for kind, ap in coco.of_frequent(classes, attributes.FREQUENT).items():
+        metrics[kind]["AP_frequent"] = ap
     tables |= {
         "precision_recall": coco.precision_recall(evaluations["segm"]),
         "ap_by_class": classes,

@@ -31,6 +31,7 @@ SHOWN_SCORE = 0.5  # score threshold of the instances that are drawn
 NO_PART = ("machine", "seed")  # of params: runs that differ in nothing else are of one recipe
 SCORES = {
     "mask AP": ("evaluate", "segm", "AP"),
+    "mask AP frequent": ("evaluate", "segm", "AP_frequent"),
     "mask AP50": ("evaluate", "segm", "AP50"),
     "box AP": ("evaluate", "bbox", "AP"),
     "AP IoU+F1": ("evaluate", "iou_f1", "AP"),
