@@ -11,10 +11,11 @@ def main(models: str, split: str, folder: str) -> None:
     origins = networks.bring(params.load("predict").predict.models, models, split, folder)
     for name, origin in origins.items():
         print(f"{folder}/{name}: the network of {origin.commit[:10]}")
-        if origin.seen != 0:
-            count = "nobody knows how many" if origin.seen is None else origin.seen
+        if origin.seen is None:
+            print("  how many of today's validation pictures it was trained on is not known; AP may be too high")
+        elif origin.seen:
             print(
-                f"  trained on {count} of today's validation pictures: AP is too high, and tune goes by that; see "
+                f"  trained on {origin.seen} of today's validation pictures: AP is too high, and tune goes by it; see "
                 "docs/experiments.md, Ensembles"
             )
     if not origins:
