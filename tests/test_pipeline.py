@@ -155,7 +155,7 @@ def test_predictions_are_coco_results(predicted):
 def test_the_network_is_scored(evaluated):
     metrics = read(evaluated / "metrics/evaluate.json")
     assert set(metrics) >= {"segm", "bbox"}
-    assert set(metrics["segm"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
+    assert set(metrics["segm"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "AP_frequent"}
 
 
 def test_the_submission_holds_every_test_image(submitted, inputs):
@@ -242,7 +242,7 @@ def test_an_experiment_repeats_only_what_it_changes(pipeline):
     ("change", "sentence"),
     [
         ((r"epochs: 1\b", "epoch: 1"), "error: params.yaml: unknown key 'train.epoch'; did you mean 'epochs'?"),
-        ((r"path: /.*", "path: nowhere"), "error: nowhere (data.path) lacks train.csv"),
+        ((r"path: /.*", "path: nowhere"), "error: nowhere (data.path) is no folder; expected is"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(pipeline, change, sentence):
