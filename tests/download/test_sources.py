@@ -95,6 +95,10 @@ def test_faults_of_tables_name_those_of_the_user(folder, tmp_path, monkeypatch, 
     fetch_local(theirs, Path("data/raw"))
     with pytest.raises(UserError, match=rf"^{theirs}: the images Image000 and image000 differ in case"):
         read("data/raw")
+    (theirs / "train/Image000.jpg").rename(theirs / "train/image000.png")
+    fetch_local(theirs, Path("data/raw"))
+    with pytest.raises(UserError, match=rf"^{theirs}/train holds image000\.jpg and image000\.png"):
+        read("data/raw")
 
 
 def test_a_folder_that_nobody_may_write_into_is_read(folder, tmp_path):
