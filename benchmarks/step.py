@@ -41,7 +41,7 @@ ATTRIBUTES = 294
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s64": 8, "u64": 8, "f64": 8}  # else 4
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 TABLES = {"gather", "dynamic-slice", "slice"}  # read a part of their first operand
-ALIASES = {"bitcast", "reshape", "convert"}
+ALIASES = {"bitcast", "reshape", "convert", "concatenate"}
 UPDATES = {"scatter": 2, "dynamic-update-slice": 1}  # write a part of it: which operand holds the new values
 
 
@@ -289,17 +289,18 @@ def fused(computation: Computation, operands: list[Instruction]) -> int:
             in_place.add(result.operands[0])
         else:
             total += result.bytes
+    taken = {}  # by user, as what several operands are put together to is taken from once
     for place, name in computation.parameters.items():
         users, names = [], [name]
-        for alias in names:  # the list grows by the names of the same numbers in other shapes and types
+        for alias in names:  # the list grows by the names of the same numbers in other shapes, types and arrays
             found = [user for user in instructions.values() if alias in user.operands]
             names += [user.name for user in found if user.opcode in ALIASES]
             users += [user for user in found if user.opcode not in ALIASES]
         if users and all(user.opcode in TABLES and user.operands[0] in names for user in users):
-            total += sum(user.bytes // size_of_one(user) * size_of_one(instructions[name]) for user in users)
+            taken |= {user.name: user.bytes // size_of_one(user) * size_of_one(instructions[name]) for user in users}
         elif name not in in_place:
             total += operands[place].bytes
-    return total
+    return total + sum(taken.values())
 
 
 if __name__ == "__main__":

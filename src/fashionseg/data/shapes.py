@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-SQUARE, TALL, WIDE = 0, 1, 2
+SQUARE = 0
 STEP = 32  # pixels: the largest stride of a backbone
-# Each shape is compiled by itself. That takes as long as this many square images, of which a shape has to save more.
+# Each shape is compiled by itself. On a CPU that takes as long as this many square images, of which a shape has to save
+# more; and of many images this share, as they are for a GPU, where an image costs less than compiling does.
 COMPILATION = 16
+LEAST = 0.01
 
 
 class Rows(NamedTuple):
@@ -20,31 +22,45 @@ class Rows(NamedTuple):
 
 
 def groups(sizes: np.ndarray) -> np.ndarray:
-    """SQUARE, TALL or WIDE (n,) for images of sizes (n, 2), height and width.
+    """The group (n,) of images of sizes (n, 2), height and width: SQUARE, or from 1 on that of a narrower shape.
 
-    The shape of the tall ones is as wide as the widest of them, so some may belong to the squares; wide ones likewise.
-    Of all such groups those with the fewest pixels in all, where each shape counts as COMPILATION squares more.
+    A narrower shape is of tall images or of wide ones, and as narrow as its least narrow image. Of all such groups
+    those with the fewest pixels in all, where each shape counts as squares more.
     """
-    aspects = sizes.min(axis=1) / sizes.max(axis=1)
-    tall, wide = sizes[:, 0] > sizes[:, 1], sizes[:, 0] < sizes[:, 1]
+    aspects, price = sizes.min(axis=1) / sizes.max(axis=1), max(COMPILATION, LEAST * len(sizes))
+    sides = [sizes[:, 0] > sizes[:, 1], sizes[:, 0] < sizes[:, 1]]
     candidates = []
-    for limits in itertools.product(_limits(aspects[tall]), _limits(aspects[wide])):
-        found = np.where(tall & (aspects <= limits[0]), TALL, np.where(wide & (aspects <= limits[1]), WIDE, SQUARE))
+    for limits in itertools.product(*(_limits(aspects[side], price) for side in sides)):
+        found, first = np.full(len(sizes), SQUARE), SQUARE + 1
+        for side, edges in zip(sides, limits, strict=True):
+            places = np.searchsorted(edges, aspects[side])
+            found[side] = np.where(places < len(edges), first + places, SQUARE)
+            first += len(edges)
         cost = sum(
-            COMPILATION + (found == group).sum() * (1.0 if group == SQUARE else aspects[found == group].max())
+            price + (found == group).sum() * (1.0 if group == SQUARE else aspects[found == group].max())
             for group in np.unique(found)
         )
         candidates.append((cost, found))
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def _limits(aspects: np.ndarray) -> list[float]:
-    """Up to which aspect (short / long side) images may be of a narrow group: none, those with fewest pixels, all."""
-    if not len(aspects):
-        return [0.0]
-    aspects = np.sort(aspects)
-    saved = (1 - aspects) * np.arange(1, len(aspects) + 1)
-    return [0.0, float(aspects[np.argmax(saved)]), float(aspects[-1])]
+def _limits(aspects: np.ndarray, price: float) -> list[list[float]]:
+    """The largest aspect (short / long side) of each narrower shape, ascending: where squares are there for images
+    that are better off in them, and where they are not."""
+    aspects, counts = np.unique(aspects, return_counts=True)
+    counts = np.concatenate([[0], counts.cumsum()])
+    costs, starts = np.zeros(len(counts)), np.zeros(len(counts), int)
+    for end, aspect in enumerate(aspects, start=1):  # the least cost of the images up to it, and where its shape starts
+        of_starts = costs[:end] + price + (counts[end] - counts[:end]) * aspect
+        costs[end], starts[end] = of_starts.min(), of_starts.argmin()
+    found = []
+    for end in (int((counts - costs).argmax()), len(aspects)):
+        edges = []
+        while end:
+            edges.insert(0, float(aspects[end - 1]))
+            end = starts[end]
+        found.append(edges)
+    return found
 
 
 def shape(fitted: np.ndarray, side: int) -> tuple[int, int]:
