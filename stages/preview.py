@@ -9,7 +9,7 @@ from fashionseg.core.stage import running
 PICTURES = 16
 
 
-def main(document: str, images: str, folder: str) -> None:
+def main(document: str, raw: str, images: str, folder: str) -> None:
     config = params.load("seed", "images", "augment", "train", "machine")
     backend.choose(config.machine.backend)
     from fashionseg.data.batches import Batches
@@ -25,6 +25,7 @@ def main(document: str, images: str, folder: str) -> None:
         seed=config.seed,
         shuffle=True,
         repeat_threshold=config.train.repeat_threshold,
+        raw=raw,
     )
     print(f"{preview.draw_batches(batches, PICTURES, folder)} training pictures as the network sees them: {folder}")
 

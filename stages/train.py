@@ -7,13 +7,13 @@ from fashionseg.core import backend
 from fashionseg.core.stage import running
 
 
-def main(train_document: str, val_document: str, images: str, models: str, results: str) -> None:
+def main(train_document: str, val_document: str, raw: str, images: str, models: str, results: str) -> None:
     config = params.load("seed", "images", "model", "augment", "train", "machine")
     backend.choose(config.machine.backend, config.model.fpn_channels)
     from fashionseg.train import trainer
 
     trainer.train(
-        config, train_document, val_document, images, models=models, results=results, checkpoints="checkpoints"
+        config, train_document, val_document, images, raw=raw, models=models, results=results, checkpoints="checkpoints"
     )
 
 

@@ -253,7 +253,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(pipeline, change, sentence):
     stage = "source" if "path" in change[0] else "train"
     arguments = {
         "source": ["data/new.json"],
-        "train": ["data/coco/train.json", "data/coco/val.json", "data/images", "models/new", "results/new"],
+        "train": ["data/coco/train.json", "data/coco/val.json", "data/raw", "data/images", "models/new", "results/new"],
     }[stage]
     done = run(pipeline, "sh", "stages/run", stage, *arguments)
     (pipeline / "params.yaml").write_text(text)

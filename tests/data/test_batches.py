@@ -11,6 +11,7 @@ from keras import ops
 from pycocotools import mask as coco_mask
 
 from fashionseg import params
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import samples
 from fashionseg.data.batches import Batches, Pictures
@@ -351,6 +352,27 @@ def test_a_large_picture_is_cropped_anywhere(blobs):
         np.testing.assert_array_equal(whole[y : y + 120, x : x + 80], crop)
         corners.add((y, x))
     assert len(corners) > 3
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_an_enlarged_picture_is_read_from_the_original(blobs, tmp_path, copied):
+    """Enlarged ones alone, as reading an original takes longer."""
+    document, originals = blobs
+    (tmp_path / "train").mkdir()
+    for picture in (originals / "train").iterdir():
+        small = cv2.resize(cv2.imread(str(picture)), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(tmp_path / "train" / picture.name), small)
+    raw = originals if copied else tmp_path / "raw"
+    if not copied:
+        files.write_json(raw / pictures.IN_PLACE, {"folder": str(originals)})
+
+    def image(scale, images, **options):
+        augmentation = Augment([], [scale, scale], 0.0)
+        return Batches(document, images, 120, 1, CAPACITY, augmentation=augmentation, **options)[0]["images"]
+
+    np.testing.assert_array_equal(image(2.0, tmp_path, raw=raw), image(2.0, originals))
+    assert (image(2.0, tmp_path) != image(2.0, originals)).any()
+    np.testing.assert_array_equal(image(1.0, tmp_path, raw="none"), image(1.0, tmp_path))
 
 
 def test_copy_paste(blobs):

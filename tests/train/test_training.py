@@ -73,7 +73,13 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(document=document, **kwargs))
         patch.chdir(folder)  # DVCLive looks around there
         trainer.train(
-            settings or config(), *documents, "images", models="models", results="results", checkpoints="checkpoints"
+            settings or config(),
+            *documents,
+            "images",
+            raw="raw",
+            models="models",
+            results="results",
+            checkpoints="checkpoints",
         )
 
 
@@ -87,17 +93,17 @@ def history(folder):
 def test_validation_is_of_so_many_images(tmp_path):
     images = [{"id": number, "file_name": f"{number}.jpg", "height": 8, "width": 8} for number in range(12)]
     document = {"images": images, "annotations": [], "categories": CATEGORIES}
-    counts = []
+    seen = []
 
     class Seen(TinyBatches):
-        def __init__(self, document, **kwargs):
+        def __init__(self, document, raw=None, **kwargs):
             super().__init__(**kwargs)
-            counts.append(len(document["images"]))
+            seen.append((len(document["images"]), raw))
 
     for name in ("train.json", "val.json"):
         files.write_json(tmp_path / name, document)
     train(tmp_path, config(epochs=1, validate_images=10), batches=Seen)
-    assert counts == [12, 10]
+    assert seen == [(12, "raw"), (10, None)]
 
 
 def weights(folder):

@@ -134,7 +134,8 @@ class Batches(Pictures):
     0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each cropped to its box,
     M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`:
     the largest are kept, `dropped` counts the others in the document. `tiny` counts instances left out because they
-    have fewer than MIN_AREA pixels at this side. An image may have none.
+    have fewer than MIN_AREA pixels at this side. An image may have none. raw: the folder of the images at full size
+    (`pictures.originals`), from which those are read that the augmentation enlarges; else they are blurred.
 
     (seed, epoch) fixes the order if `shuffle`, (seed, epoch, image) the augmentation. With a `repeat_threshold` above 0
     images of rare classes come more than once per epoch (`repeats`), augmented differently each time; the number of
@@ -156,8 +157,10 @@ class Batches(Pictures):
         workers: int = 0,
         square: bool = False,
         share: tuple[int, int] = (0, 1),
+        raw: str | Path | None = None,
     ):
         super().__init__(document, images, side, batch_size, workers, square=square, share=share)
+        self.originals = pictures.originals(raw) if raw and max(augmentation.scale) > 1 else None
         self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
         self.augmentation = augmentation
@@ -212,8 +215,9 @@ class Batches(Pictures):
 
     def _source(self, image: int) -> Source:
         record, of_image = self.records[image], self._truth[image]
-        segmentations = [annotation["segmentation"] for annotation in of_image]
-        return Source(self.images / record["file_name"], record["height"], record["width"], segmentations)
+        segmentations, name = [annotation["segmentation"] for annotation in of_image], record["file_name"]
+        original = self.originals and self.originals / name
+        return Source(self.images / name, record["height"], record["width"], segmentations, original)
 
     def _partner(self, image: int, before: int) -> int | None:
         """The image whose instances are pasted into this one, if any."""

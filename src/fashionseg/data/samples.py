@@ -45,12 +45,14 @@ def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
 
 
 class Source(NamedTuple):
-    """An image file, the size in its COCO record, and its instances as COCO RLE at that size."""
+    """An image file, the size in its COCO record, its instances as COCO RLE at that size, and where there is one the
+    file of the same image with more pixels."""
 
     path: Path
     height: int
     width: int
     segmentations: Sequence[dict[str, Any]]
+    original: Path | None = None
 
 
 def sample(
@@ -77,11 +79,12 @@ def sample(
 
 
 def _augmented(source: Source, side: int, augmentation: Augment, seed: int) -> tuple[np.ndarray, list[Patch]]:
-    """An image and its masks: resized at a random scale, cropped at random if larger than `side`, then augmented by
-    imgaug."""
-    path, height, width, segmentations = source
+    """An image and its masks: resized at a random scale, from the original if that is above 1, cropped at random if
+    larger than `side`, then augmented by imgaug."""
+    path, height, width, segmentations, original = source
     random = np.random.default_rng(seed)
-    image = read(path, height, width, max(1, round(side * random.uniform(*augmentation.scale))))
+    scaled = max(1, round(side * random.uniform(*augmentation.scale)))
+    image = read(original if original and scaled > side else path, height, width, scaled)
     patches = _patches(segmentations, *image.shape[:2])
     shape = pictures.fit(height, width, side)
     if max(image.shape[:2]) > side:

@@ -35,6 +35,7 @@ def train(
     val_document: str | Path,
     images: str | Path,
     *,
+    raw: str | Path,
     models: str | Path,
     results: str | Path,
     checkpoints: str | Path,
@@ -42,11 +43,12 @@ def train(
     """Writes `models`/mask_rcnn.weights.h5 and .json and DVCLive's history under `results`.
 
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
-    that their file_name counts from. `checkpoints`/<fingerprint> holds the newest checkpoint until the training is
-    done; other params, data, code, backend or files of weights have another fingerprint and so begin afresh, unless
-    train.resume names the folder to go on from. As one of several processes (`hosts`) it does its share, and only the
-    first one writes. Raises UserError while another training uses `checkpoints`, where there
-    are no attributes to learn or is nothing to resume, where a loss is NaN, and at SIGTERM or Ctrl-C.
+    that their file_name counts from, `raw` that of the images at full size (`pictures.originals`).
+    `checkpoints`/<fingerprint> holds the newest checkpoint until the training is done; other params, data, code,
+    backend or files of weights have another fingerprint and so begin afresh, unless train.resume names the folder to go
+    on from. As one of several processes (`hosts`) it does its share, and only the first one writes. Raises UserError
+    while another training uses `checkpoints`, where there are no attributes to learn or is nothing to resume, where a
+    loss is NaN, and at SIGTERM or Ctrl-C.
     """
     parent = os.getppid()
     parallel = data_parallel(config.train.batch_size)
@@ -81,7 +83,7 @@ def train(
         random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
         model = _start(network, [category["name"] for category in labels["categories"]])
         model.loss_weights = config.train.loss_weights
-        batches, validation = _batches(config, document, truth, images, model.square)
+        batches, validation = _batches(config, document, truth, model.square, images=images, raw=raw)
         scorer = AveragePrecision(
             model, truth, images, batch_size=config.train.batch_size, workers=config.machine.workers
         )
@@ -119,7 +121,13 @@ def _network(config: SimpleNamespace, labels: dict[str, list]) -> Network:
 
 
 def _batches(
-    config: SimpleNamespace, document: dict[str, Any], truth: dict[str, Any], images: str | Path, square: bool
+    config: SimpleNamespace,
+    document: dict[str, Any],
+    truth: dict[str, Any],
+    square: bool,
+    *,
+    images: str | Path,
+    raw: str | Path,
 ) -> tuple[Batches, Batches]:
     """Those to train on and those to validate with; says what is left out of the first."""
     shared = {
@@ -134,7 +142,7 @@ def _batches(
         "share": (hosts.index(), hosts.count()),
     }
     drawn = {"augmentation": config.augment, "shuffle": True, "repeat_threshold": config.train.repeat_threshold}
-    batches = Batches(document, **drawn, **shared)
+    batches = Batches(document, raw=raw, **drawn, **shared)
     if batches.tiny:
         print(f"{batches.tiny} instances have less than {MIN_AREA} pixels at this images.side: left out")
     if batches.dropped:
