@@ -31,6 +31,7 @@ class ResourceExhaustedError(Exception):
         (ResourceExhaustedError("{{node conv}} failed"), "error: out of memory; lower train.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), "error: out of memory; lower"),
         (MemoryError(), "error: out of memory; lower"),
+        (KeyboardInterrupt(), "error: stopped by Ctrl-C; run the same command again."),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(error, line):

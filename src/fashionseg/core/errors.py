@@ -29,11 +29,13 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, a file system error or out of memory as one line and exits with status 1."""
+    """Prints a UserError, a file system error, out of memory or Ctrl-C as one line and exits with status 1."""
     try:
         yield
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("error: stopped by Ctrl-C; run the same command again.")
     except OSError as error:
         known = _of_tree(error)
         if known.errno not in DISK:
