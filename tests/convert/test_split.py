@@ -77,8 +77,14 @@ def test_copies_stay_on_one_side():
     subsets = split.assign(competition, 5, 1, 0, groups).set_index("image_id")["subset"]
     assert all(subsets[name] == subsets[first] for name, first in groups.items())
     assert (subsets == "val").sum() == pytest.approx(40, abs=4)
-    with pytest.raises(UserError, match="has 1 usable training pictures, fewer than"):
+    with pytest.raises(
+        UserError, match="raw has 200 usable training pictures, but with copies counted once 1, fewer than"
+    ):
         split.assign(competition, 5, 0, 0, dict.fromkeys(competition.train_images, "00000"))
+    with pytest.raises(
+        UserError, match=r"raw has 3 usable training pictures, fewer than .* 5: add .* lower split\.folds"
+    ):
+        split.assign(drawn(3, 4), 5, 0, 0)
 
 
 def test_shares_are_the_held_out_part_of_frequent_labels():

@@ -28,8 +28,10 @@ def assign(
     images = sorted(competition.train_images)
     picture = {name: (groups or {}).get(name, name) for name in images}
     if (different := len(set(picture.values()))) < folds:
+        alike = f", but with copies counted once {different}" * (different < len(images))
         raise UserError(
-            f"{competition.folder} has {different} usable training pictures, fewer than split.folds = {folds}."
+            f"{competition.folder} has {len(images)} usable training pictures{alike}, fewer than split.folds = "
+            f"{folds}: add pictures or lower split.folds."
         )
     labels = _labels(competition, FREQUENT * folds)
     names, numbers = [*images, *labels["image_id"]], [PICTURE] * len(images) + labels["label"].tolist()
