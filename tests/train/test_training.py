@@ -106,6 +106,15 @@ def test_validation_is_of_so_many_images(tmp_path):
     assert seen == [(12, "raw"), (10, None)]
 
 
+def test_a_training_without_a_step_of_the_optimizer_is_refused(tmp_path):
+    """Few pictures make few batches; it ended as if it had learned."""
+    with pytest.raises(UserError, match=r"train\.accumulate is 9, but all of the training has 8 batches"):
+        train(tmp_path, config(epochs=2, accumulate=9))
+    train(tmp_path, config(epochs=2, accumulate=8, validate_epochs=0))
+    start = [ops.convert_to_numpy(weight) for weight in Tiny(side=64).weights]
+    assert any((one != other).any() for one, other in zip(weights(tmp_path), start, strict=True))
+
+
 def weights(folder):
     model = Tiny(side=64)
     model.load_weights(folder / "models" / "mask_rcnn.weights.h5")

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from fashionseg.console.progress import Progress
+from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Batches
 from fashionseg.model.device import compile_steps
 from fashionseg.train import hosts
@@ -40,12 +41,17 @@ def fit(
     """Trains until settings.epochs are done or AP no longer rises, from the checkpoint in `folder` on if there is one.
 
     After every settings.validate_epochs there are losses of `validation`, and AP by `scorer`; then the model ends with
-    the weights of the highest. The history is written to `results`, and goes to `tracker`. Raises UserError at a NaN
-    and at a signal.
+    the weights of the highest. The history is written to `results`, and goes to `tracker`. Raises UserError at a NaN,
+    at a signal, and where there are too few batches for a step of the optimizer.
     """
     steps = len(batches)
-    rate = schedule(settings, settings.epochs * steps)
-    compile_steps(model, optimizer=optimizer(model, settings, rate, settings.epochs * steps))
+    if settings.accumulate > (whole := settings.epochs * steps):
+        raise UserError(
+            f"train.accumulate is {settings.accumulate}, but all of the training has {whole} batches, and the network "
+            "would stay as it is; lower it."
+        )
+    rate = schedule(settings, whole)
+    compile_steps(model, optimizer=optimizer(model, settings, rate, whole))
     model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(folder, results)
     state = checkpoints.restore(model)
