@@ -458,6 +458,8 @@ def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/lock").touch()
     own.mkdir()
+    ended = tmp_path / "checkpoints/ended"  # before the first checkpoint: nothing to go on from, nothing to delete
+    files.write_text(ended / provenance.MADE_BY, "{}")
     provenance.mention_others(own, {})
     assert capsys.readouterr().out == ""
     for folder in others:
@@ -469,6 +471,7 @@ def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "keep 0.52 GB; delete them, or go on from one with train.resume:\n" in out
     assert f"  {others[0]}, differs in what is not known\n  {others[1]}, differs in" in out
+    assert str(ended) not in out
     assert all((folder / "epoch-0003/state.npz").exists() for folder in others)
     train(tmp_path, config(epochs=1))
     assert "keep 0.52 GB" in capsys.readouterr().out

@@ -54,8 +54,10 @@ def fingerprint(origin: Origin) -> str:
 
 
 def mention_others(folder: Path, origin: Origin) -> None:
-    """Says what other trainings, of which some may yet go on, keep beside this one's folder, and how they differ."""
-    others = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
+    """Says what other trainings, of which some may yet go on, keep beside this one's folder, and how they differ. One
+    that ended before it kept anything, as at a wrong path of weights, is passed over."""
+    folders = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
+    others = [path for path in folders if any(file.name != MADE_BY for file in path.iterdir())]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file())
         print(f"unfinished trainings keep {size / 1e9:.2f} GB; delete them, or go on from one with train.resume:")
