@@ -85,12 +85,12 @@ def test_only_the_named_sections(write):
         ("heads_only: 0.0", "heads_only: 1", "train.heads_only should be below 1, else the backbone never learns;"),
         ("accumulate: 1", "accumulate: 0", "train.accumulate should be a whole number from 1 on, not 0"),
         (
-            "loss_weights: {}",
+            "loss_weights: {mask: 2.0}",
             "loss_weights: {masks: 2}",
             "train.loss_weights has masks; losses are objectness, rpn_box",
         ),
         (
-            "loss_weights: {}",
+            "loss_weights: {mask: 2.0}",
             "loss_weights: {mask: -1}",
             "should be {name: value}, each a number from 0 on, not {'mask'",
         ),
