@@ -20,7 +20,7 @@ DOORS = {"inspect": lambda: inspect("models", "a.jpg", "out"), "export": lambda:
 DOORS["predict"] = lambda: predict("models", ["a.jpg"])
 DOORS |= {
     stage: lambda stage=stage, count=count: runpy.run_path(str(ROOT / f"stages/{stage}.py"))["main"](*["no"] * count)
-    for stage, count in (("preview", 3), ("train", 5), ("predict", 6))
+    for stage, count in (("preview", 4), ("train", 6), ("predict", 6))
 }
 
 
