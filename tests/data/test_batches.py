@@ -367,12 +367,18 @@ def test_an_enlarged_picture_is_read_from_the_original(blobs, tmp_path, copied):
         files.write_json(raw / pictures.IN_PLACE, {"folder": str(originals)})
 
     def image(scale, images, **options):
-        augmentation = Augment([], [scale, scale], 0.0)
+        augmentation = Augment([], scale, 0.0)
         return Batches(document, images, 120, 1, CAPACITY, augmentation=augmentation, **options)[0]["images"]
 
-    np.testing.assert_array_equal(image(2.0, tmp_path, raw=raw), image(2.0, originals))
-    assert (image(2.0, tmp_path) != image(2.0, originals)).any()
-    np.testing.assert_array_equal(image(1.0, tmp_path, raw="none"), image(1.0, tmp_path))
+    np.testing.assert_array_equal(image([2.0, 2.0], tmp_path, raw=raw), image([2.0, 2.0], originals))
+    assert (image([2.0, 2.0], tmp_path) != image([2.0, 2.0], originals)).any()
+    drawn = {seed: image([0.5, 1.5], tmp_path, raw=raw, seed=seed) for seed in range(8)}
+    copies = {seed: image([0.5, 1.5], tmp_path, seed=seed) for seed in drawn}
+    enlarged = {seed for seed, picture in drawn.items() if (picture[:, -1] != 127).any()}
+    assert 1 < len(enlarged) < 7
+    assert {seed for seed in drawn if (drawn[seed] != copies[seed]).any()} == enlarged
+    files.write_json(tmp_path / "gone" / pictures.IN_PLACE, {"folder": str(tmp_path / "nowhere")})
+    np.testing.assert_array_equal(image([1.0, 1.0], tmp_path, raw=tmp_path / "gone"), image([1.0, 1.0], tmp_path))
 
 
 def test_copy_paste(blobs):
