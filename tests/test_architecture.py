@@ -177,3 +177,8 @@ def test_a_stage_depends_on_the_folders_that_it_imports(name):
 def test_a_stage_is_described_and_runs_its_own_sources(name):
     assert STAGES[name]["desc"]
     assert STAGES[name]["cmd"].startswith(f"sh stages/run {name} ")
+
+
+def test_a_second_host_is_told_to_start_the_stage_as_dvc_does():
+    command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]["cmd"]
+    assert f"KERAS_DISTRIBUTION_PROCESS_ID=1 {command}\n" in (ROOT / "docs/training.md").read_text()
