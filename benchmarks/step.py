@@ -278,7 +278,7 @@ def fused(computation: Computation, operands: list[Instruction]) -> int:
         return plain(instructions[computation.root], operands)
     results = [instructions[computation.root]]
     while results:
-        result = results.pop()
+        output = result = results.pop()
         while result.opcode in ("bitcast", "convert", "copy") and result.operands:
             result = instructions[result.operands[0]]
         inside = [instructions[name] for name in result.operands]
@@ -288,7 +288,7 @@ def fused(computation: Computation, operands: list[Instruction]) -> int:
             total += 2 * inside[UPDATES[result.opcode]].bytes
             in_place.add(result.operands[0])
         else:
-            total += result.bytes
+            total += output.bytes
     taken = {}  # by user, as what several operands are put together to is taken from once
     for place, name in computation.parameters.items():
         users, names = [], [name]

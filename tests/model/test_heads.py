@@ -1,12 +1,14 @@
 """What no golden file covers: group norm, class-agnostic boxes and masks, ratios of anchors, scores of masks."""
 
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
 from keras import ops
 from tiny import SMALL, make_batch, shrink
 
-from fashionseg.model import convs, device
+from fashionseg.model import convs, device, roi_align
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import HEADS, LOSSES, with_mask_scores
 from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
@@ -91,28 +93,54 @@ def test_a_gpu_graph_gives_the_same_detections(compiled, monkeypatch):
         np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
 
 
-def test_a_gpu_graph_gives_the_same_losses(compiled, monkeypatch):
-    batch = make_batch()
+def some_regions():
+    """Box, mask and attribute heads, a pyramid, and proposals of which the second image has nine."""
     heads = RoIHeads(3, 8, [4, 8], 32, 40, "conv", 3)
     pyramid = [np.random.default_rng(level).normal(size=(2, 16 >> level, 16 >> level, 8)) for level in range(2)]
     heads.build([level.shape for level in pyramid])
     random = np.random.default_rng(0)
     corners = random.uniform(0, 32, (2, 40, 2))
     proposals = np.concatenate([corners, corners + random.uniform(4, 32, (2, 40, 2))], axis=-1)
-    scores, uniform = np.ones((2, 40)), random.random((2, 40 + batch["boxes"].shape[1]))
-    arrays = [np.asarray(array, "float32") for array in (*pyramid, proposals, scores, uniform)]
+    batch = make_batch()
+    uniform = random.random((2, 40 + batch["boxes"].shape[1]))
+    arrays = *pyramid, proposals, np.arange(40) < np.array([[40], [9]]), uniform
+    *pyramid, proposals, scores, uniform = (np.asarray(array, "float32") for array in arrays)
+
+    def losses(*pyramid):
+        tensors = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
+        return heads.losses_of(pyramid, *map(ops.convert_to_tensor, (proposals, scores)), tensors, uniform)
+
+    return losses, pyramid
+
+
+def test_a_gpu_graph_gives_the_same_losses_and_gradients(compiled, gradients, monkeypatch):
+    losses, pyramid = some_regions()
     found = {}
     for accelerated in (False, True):
         monkeypatch.setattr(device, "accelerated", lambda accelerated=accelerated: accelerated)
-
-        def losses(p2, p3, proposals, scores, uniform):
-            tensors = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
-            return heads.losses_of([p2, p3], proposals, scores, tensors, uniform)
-
-        found[accelerated] = compiled(losses)(*arrays)
-    for name, value in found[False].items():
+        monkeypatch.setattr(roi_align, "_fuses", lambda accelerated=accelerated: accelerated)
+        again = partial(losses)  # JAX keeps what it compiled of a function
+        found[accelerated] = compiled(again)(*pyramid), gradients(lambda *p: sum(losses(*p).values()), pyramid)
+    for name, value in found[False][0].items():
         assert value > 0
-        np.testing.assert_allclose(found[True][name], value, rtol=1e-4)
+        np.testing.assert_allclose(found[True][0][name], value, rtol=1e-4)
+    for whole, parts in zip(found[True][1], found[False][1], strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(whole), ops.convert_to_numpy(parts), rtol=1e-4, atol=1e-6)
+
+
+def test_a_gpu_pools_nothing_for_slots_without_a_box(monkeypatch):
+    """The second image has twelve boxes for the box head's 32 slots, its ground truth among them; the mask head has
+    those in the foreground: ground truth and two proposals in each image."""
+    losses, pyramid = some_regions()
+    monkeypatch.setattr(device, "accelerated", lambda: True)
+    weights = []
+    sums = roi_align._weighted_sums
+    monkeypatch.setattr(roi_align, "_weighted_sums", lambda *given: weights.append(given[2]) or sums(*given))
+    losses(*map(ops.convert_to_tensor, pyramid))
+    pooled = ops.convert_to_numpy(weights[0]).any(axis=-1)  # (2, bins)
+    assert pooled[:, : 32 * 7**2].reshape(2, 32, -1).all(axis=-1).sum(axis=1).tolist() == [32, 12]
+    foreground = pooled[:, 32 * 7**2 :].reshape(2, -1, 14**2)
+    assert foreground.any(axis=-1).sum(axis=1).tolist() == [5, 5]
 
 
 def test_all_options_together_train(compiled):

@@ -143,6 +143,39 @@ def test_gradients_are_finite_differences(small, gradients, monkeypatch, aligned
             assert gradient[place] == pytest.approx(difference, abs=2e-5), (level, place)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_merged_weights_count_each_cell_once(seed):
+    random = np.random.default_rng(seed)
+    cells, weights = random.integers(0, 5, (3, 6), np.int32), random.random((3, 6), np.float32)
+    found = ops.convert_to_numpy(roi_align._merged(ops.convert_to_tensor(cells), ops.convert_to_tensor(weights)))
+    for row in range(3):
+        expected = {cell: weights[row, cells[row] == cell].sum() for cell in set(cells[row])}
+        kept = np.flatnonzero(found[row])
+        assert sorted(cells[row, kept]) == sorted(expected)
+        np.testing.assert_allclose(found[row, kept], [expected[cell] for cell in cells[row, kept]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("cells", "most"), [(14, 9), (28, 16)])
+def test_a_gpu_adds_each_cell_of_a_bin_once(monkeypatch, cells, most):
+    """With two samples a cell or more a bin has three rows and columns of cells at most, not four; beyond the map it
+    has none."""
+    monkeypatch.setattr(roi_align, "_fuses", lambda: True)
+    rois = np.float32([[[0.3, 0.3, 0.3 + cells, 0.3 + cells], [-1e6, -1e6, -1e6, -1e6]]])
+    align = RoIAlign([np.zeros((1, 64, 64, 1), np.float32)], [1])
+    _, weights = align._bins(rois, np.zeros((1, 2), np.int32), 14 if cells == 14 else 7)
+    rows = np.count_nonzero(ops.convert_to_numpy(weights).reshape(2, -1, 16), axis=2)
+    assert rows[0].max() == most
+    assert not rows[1].any()
+
+
+def test_rows_without_weight_are_not_added(monkeypatch):
+    monkeypatch.setattr(roi_align, "_fuses", lambda: True)
+    index, weights = np.array([[[1, 2]]], np.int32), np.float32([[[0.5, 0.0]]])
+    found = roi_align._gradient(np.zeros((3, 1), np.float32), index, weights, np.float32([[[np.inf]]]))
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), [[0], [np.inf], [0]])  # 0 times inf would be NaN
+
+
 def test_pooling_two_requests_equals_two_calls(compiled, gradients):
     """Results and the gradient that they add up to."""
     random = np.random.default_rng(12)

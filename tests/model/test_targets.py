@@ -54,10 +54,24 @@ def test_match_in_parts_is_the_same(golden, compiled, monkeypatch, name, rule):
     truth = np.concatenate([case["truth"], case["truth"][:1]])
     boxes, valid = padded(truth, len(truth) + 2)
     expected = matches(compiled, rule)(boxes, valid, case["candidates"])
-    monkeypatch.setattr(targets, "PAIRS", 3 * len(case["candidates"]))
+    monkeypatch.setattr(targets, "PART", 3)
     found = matches(compiled, rule)(boxes, valid, case["candidates"])
     np.testing.assert_array_equal(found, case["matches"][None])
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("filled", [0, 1, 3, 4, 10])
+def test_parts_of_padding_alone_are_left_out(compiled, monkeypatch, filled):
+    """The image of the batch with more ground truth counts, and a valid slot after padding, too."""
+    monkeypatch.setattr(targets, "PART", 3)
+    lefts = 10 * np.arange(10)
+    boxes = np.tile(np.stack([lefts, 0 * lefts, lefts + 10, 0 * lefts + 10], axis=1), (2, 1, 1)).astype(np.float32)
+    valid = np.zeros((2, 10), bool)
+    valid[1, :filled] = True
+    if filled == 4:
+        valid[1, :3] = False
+    found = matches(compiled, HEADS)(boxes, valid, boxes[0])
+    np.testing.assert_array_equal(found, np.where(valid, np.arange(10), BACKGROUND))
 
 
 def test_images_match_their_own_ground_truth(golden, match):

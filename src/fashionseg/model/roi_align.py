@@ -93,7 +93,16 @@ class RoIAlign:
         weight = ops.cast(inside, "float32") / samples
         shape = (-1, points.shape[1], side, 2 * samples)
         cells = ops.reshape(ops.stack([before, after], axis=-1), shape)
-        return cells, ops.reshape(ops.stack([(1.0 - fraction) * weight, fraction * weight], axis=-1), shape)
+        weights = ops.reshape(ops.stack([(1.0 - fraction) * weight, fraction * weight], axis=-1), shape)
+        return cells, _merged(cells, weights) if _fuses() else weights
+
+
+def _merged(cells, weights):
+    """Weights (..., K) of `cells` (..., K): the first of equal cells has the sum of theirs, the others have 0."""
+    places = ops.arange(cells.shape[-1])
+    same = ops.equal(cells[..., :, None], cells[..., None, :])  # (..., K, K)
+    again = ops.any(ops.logical_and(same, places[:, None] > places), axis=-1)
+    return ops.where(again, 0.0, ops.sum(ops.where(same, weights[..., None, :], 0.0), axis=-1))
 
 
 def _weighted_sums(table, index, weights):
@@ -158,5 +167,6 @@ def _gradient(table, index, weights, upstream):
         return total + spread(*(ops.take(of_corners, corner, axis=2)[..., None] for of_corners in (index, weights)))
 
     if _fuses():
+        index = ops.where(weights > 0, index, -1)  # what is not within the table is not added: a third or more of all
         return ops.cast(spread(index, weights), table.dtype)
     return ops.cast(ops.fori_loop(0, corners, add, ops.zeros(ops.shape(table), "float32")), table.dtype)

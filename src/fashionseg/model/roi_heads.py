@@ -18,6 +18,7 @@ POSITIVE_FRACTION = 0.25  # of the sampled RoIs
 ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features; masks have twice ROI_MASK_SIDE pixels
 CANDIDATES = 1000  # best (RoI, class) pairs that enter NMS
 BOX_MIN_SIZE = 1e-2  # pixels; thinner detections are dropped
+BEYOND = -1e6  # pixels; beyond every feature map
 DENSE = 1024  # units
 # Masks and attributes of an image are computed in at most MAX_PARTS parts of at least MIN_PART slots. A part without
 # instances costs nothing, but each enlarges the graph. A GPU computes all slots at once: there each part's gradient of
@@ -239,7 +240,11 @@ class RoIHeads(layers.Layer):
         matched_first = targets.nearest(gt_boxes, gt_valid, rois[:, first])
         classes = ops.where(foreground[:, first], targets.take(gt_classes, matched_first), 0)
         if device.accelerated():
-            box_features, mask_features = self.align(pyramid)((rois, ROI_BOX_SIDE), (rois[:, first], ROI_MASK_SIDE))
+            # Slots without a box lie beyond the map, where there is nothing to pool and no gradient to add up.
+            pooled = [ops.where(has[..., None], rois, BEYOND) for has in (used, foreground)]
+            box_features, mask_features = self.align(pyramid)(
+                (pooled[0], ROI_BOX_SIDE), (pooled[1][:, first], ROI_MASK_SIDE)
+            )
             values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
             instance_logits = self._instance_heads(mask_features, classes, features[:, first])
         else:

@@ -7,7 +7,7 @@ from fashionseg.model.roi_align import RoIAlign
 from fashionseg.model.top_k import top_k
 
 FOREGROUND, BACKGROUND, IGNORED = 0, -1, -2
-PAIRS = 2**21  # IoUs per image in memory at once; of all anchors with all ground truth they would take 80 MB
+PART = 8  # boxes of ground truth that candidates are compared with at once; parts of padding alone are left out
 
 
 def label(
@@ -25,9 +25,8 @@ def label(
     R-CNN, section 3.1.2; ties included, as in torchvision's Matcher). Ground truth without area has none.
     """
     count, candidate_count = gt_boxes.shape[1], candidates.shape[-2]
-    step = max(1, min(count, PAIRS // candidate_count))
-    parts = -(-count // step)
-    missing = parts * step - count
+    step = min(count, PART)
+    missing = -count % step
     gt_boxes = ops.pad(gt_boxes, ((0, 0), (0, missing), (0, 0)))
     gt_valid = ops.pad(gt_valid, ((0, 0), (0, missing)))
 
@@ -42,8 +41,9 @@ def label(
         return ops.maximum(best_iou, ops.max(ious, axis=1)), low_quality
 
     shape = ops.shape(gt_boxes)[0], candidate_count
-    state = ops.full(shape, -1.0), ops.zeros(shape, "bool")
-    best_iou, low_quality = compare(0, state) if parts == 1 else ops.fori_loop(0, parts, compare, state)
+    filled = ops.max(ops.where(gt_valid, ops.arange(1, count + missing + 1), 0))  # slots, up to the last valid one
+    parts = (filled + step - 1) // step
+    best_iou, low_quality = ops.fori_loop(0, parts, compare, (ops.full(shape, -1.0), ops.zeros(shape, "bool")))
     labels = ops.where(best_iou < bg_iou_thresh, BACKGROUND, IGNORED)
     return ops.where(ops.logical_or(best_iou >= fg_iou_thresh, low_quality), FOREGROUND, labels)
 
