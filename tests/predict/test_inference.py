@@ -238,6 +238,16 @@ def test_fusing_a_network_with_itself_changes_nothing(predictor, trained, image)
     assert twice(image) == predictor(image)
 
 
+def test_a_network_that_is_there_twice_is_refused(trained, image, tmp_path):
+    """As after `dvc exp run -S model.backbone=...`, which leaves its value in params.yaml: the merged network would be
+    the one of this run."""
+    copied = tmp_path / "models" / "others" / "other"
+    shutil.copytree(trained, copied)
+    with pytest.raises(UserError, match=r"others/other holds the same network as .*; leave it out, or change"):
+        inference.predict({"images": []}, lambda side: tmp_path, [trained, copied], SETTINGS, tmp_path / "p", workers=0)
+    assert not (tmp_path / "p").exists()
+
+
 def test_images_of_a_shape_share_a_batch(predictor, trained, image, tmp_path, monkeypatch):
     """Each has the results of its own shape, in one place."""
     monkeypatch.setattr(shapes, "COMPILATION", 0.1)

@@ -181,6 +181,7 @@ class Subset:
     ):
         self.params = params
         self.folders = folders
+        _check_different(folders)
         self.predictor = Predictor(folders, params)
         square = self.predictor.square
         self.pictures = [
@@ -249,6 +250,18 @@ def predict(
         if finishing:
             finishing.result()
         return parts.join()
+
+
+def _check_different(folders: Sequence[Path]) -> None:
+    """Raises UserError where two folders hold the same network: merged it would count twice."""
+    known = {}
+    for folder in folders:
+        other = known.setdefault(digests.of_files([folder / name for name in paths.NETWORK]), folder)
+        if other is not folder:
+            raise UserError(
+                f"predict.models: {folder} holds the same network as {other}; leave it out, or change the params of "
+                "model and train in params.yaml, which `dvc exp run -S` leaves at its values."
+            )
 
 
 def _made_by(pictures: Sequence[Pictures], folders: Sequence[Path], params: Predict) -> str:
