@@ -135,6 +135,12 @@ def test_flip_share_and_grey_fill():
     assert sum((m == GREY).all(2).mean() > 0.02 for m in moved) > 10
 
 
+@pytest.mark.parametrize("step", [{"Affine": {"translate_px": {"x": 9}}}, {"Pad": 9}])
+def test_what_is_uncovered_is_grey(step):
+    moved, _ = augment.apply(augment.policy([step], 0), np.full((40, 50, 3), 200, np.uint8), [])
+    assert (moved.min(), moved.max()) == (GREY, 200)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_edge_cases(seed):
     image, _ = blobs()

@@ -76,7 +76,7 @@ def _built(step: Any) -> iaa.Augmenter:
         nearest = names[difflib.get_close_matches(str(name).lower(), names, 1, cutoff=0)[0]]
         raise UserError(f"augment.imgaug: {name!r} is not an augmenter of imgaug; the nearest is {nearest}.")
     kind = AUGMENTERS[name]
-    fixed = {"cval": GREY} if "cval" in signature(kind.__init__).parameters else {}
+    fixed = {key: GREY for key in ("cval", "pad_cval") if key in signature(kind.__init__).parameters}
     try:
         if isinstance(given, dict) and not _is_augmenter(given):
             return kind(**fixed | {key: _argument(value) for key, value in given.items()})
