@@ -96,6 +96,9 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
                 changed.append(f"{name}: {within[key]} -> {value}")
                 if isinstance(value, list) and value and isinstance(within[key], list):
                     within[key][:] = value  # stays on its line
+                elif isinstance(value, dict) and isinstance(within[key], dict):
+                    within[key].clear()
+                    within[key].update(value)
                 else:
                     if isinstance(value, list):
                         within.ca.items.pop(key, None)  # a comment between the key and [] is no YAML
