@@ -1,9 +1,9 @@
-"""train: Mask R-CNN; a killed run goes on from checkpoints/."""
+"""train: Mask R-CNN; a killed run, a queued one, too, goes on from the project's checkpoints/."""
 
 import sys
 
 from fashionseg import params
-from fashionseg.core import backend
+from fashionseg.core import backend, paths
 from fashionseg.core.stage import running
 
 
@@ -12,8 +12,9 @@ def main(train_document: str, val_document: str, raw: str, images: str, models: 
     backend.choose(config.machine.backend, config.model.fpn_channels)
     from fashionseg.train import trainer
 
+    checkpoints = paths.project() / "checkpoints"
     trainer.train(
-        config, train_document, val_document, images, raw=raw, models=models, results=results, checkpoints="checkpoints"
+        config, train_document, val_document, images, raw=raw, models=models, results=results, checkpoints=checkpoints
     )
 
 

@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -57,6 +58,26 @@ def test_leftovers_of_a_kill_are_cleared(tmp_path):
         assert not beside.exists()
         beside.mkdir()
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_kill_leaves_no_part_of_a_folder_under_its_name(tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    files.write_text(folder / "a", "1")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        files.remove(folder)
+    assert not folder.exists()
+    files.write_text(folder / "b", "2")
+    files.remove(folder)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_whether_a_lock_is_held(tmp_path):
+    assert not files.held(tmp_path / "none" / "lock")
+    assert not (tmp_path / "none").exists()
+    with files.locked(tmp_path / "lock"):
+        assert files.held(tmp_path / "lock")
+    assert not files.held(tmp_path / "lock")
 
 
 def test_json_and_csv_round_trip(tmp_path):

@@ -1,6 +1,7 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -264,7 +265,7 @@ def test_what_training_leaves(undisturbed):
     names = sorted(str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file())
     metrics = [name for name in names if name.startswith("results/plots/metrics/")]
     assert len(metrics) == 6 + 7 + 3 + 7
-    outs = ["checkpoints/lock", "models/mask_rcnn.json", "models/mask_rcnn.weights.h5", "results/metrics.json"]
+    outs = ["models/mask_rcnn.json", "models/mask_rcnn.weights.h5", "results/metrics.json"]
     assert set(names) == {*metrics, *outs, "train.json", "val.json"}
     description = files.read_json(undisturbed / "models" / "mask_rcnn.json")
     assert description["weights_digest"] == digests.of_files([undisturbed / "models" / "mask_rcnn.weights.h5"])
@@ -306,20 +307,77 @@ def test_a_training_that_was_done_and_not_recorded_only_writes_its_outs(
     monkeypatch.setattr(keras.Model, "fit", None)
     train(tmp_path)
     assert_alike(tmp_path, undisturbed)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["lock"]
+    assert not [*(tmp_path / "checkpoints").iterdir()]
 
 
-def test_a_training_that_outlives_dvc_is_not_done_again(tmp_path, undisturbed, monkeypatch, capsys):
-    """DVC takes no note of its outs, so the next `dvc repro` asks for them once more."""
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getppid", iter([7, 1]).__next__)
-        train(tmp_path)
-    assert "DVC was killed" in capsys.readouterr().out
-    shutil.rmtree(tmp_path / "models")
-    monkeypatch.setattr(keras.Model, "fit", None)
+@pytest.fixture
+def under_dvc(tmp_path, monkeypatch):
+    """As DVC runs the stage `train` in tmp_path; gives a function that writes dvc.lock as it does after the stage."""
+    monkeypatch.setenv("DVC_STAGE", "train")
+    monkeypatch.setattr(stage, "check", lambda: None)  # of code and params, which are not here
+
+    def records(outs):
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"train": {"outs": outs}, "other": {}}}))
+
+    return records
+
+
+def epochs_of(monkeypatch):
+    """Counts the epochs that are trained from now on."""
+    trained, run = [], keras.Model.fit
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: trained.append(1) or run(*args, **kwargs))
+    return trained
+
+
+@pytest.mark.parametrize("before", [None, "an earlier training"])
+def test_a_training_is_not_done_again_until_dvc_has_recorded_it(tmp_path, undisturbed, under_dvc, monkeypatch, before):
+    """DVC may be killed while it looks at the outs, and then removes them at the next `dvc repro`. Once it knows them
+    the stage only runs again as with `dvc repro -f`: afresh."""
+    if before:
+        under_dvc(before)
     train(tmp_path)
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    trained = epochs_of(monkeypatch)
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "models")
+        train(tmp_path)
+        assert_alike(tmp_path, undisturbed)
+    assert not trained
+    under_dvc("this training")
+    train(tmp_path)
+    assert trained
+    assert [path.name for path in folder.iterdir() if path.name.startswith("epoch")]
     assert_alike(tmp_path, undisturbed)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["lock"]
+
+
+def test_the_next_training_removes_what_dvc_has_recorded(tmp_path, under_dvc, capsys):
+    train(tmp_path)
+    (first,) = (tmp_path / "checkpoints").iterdir()
+    train(tmp_path, config(epochs=1))
+    assert f"checkpoints/{first.name}, differs in train.epochs" in capsys.readouterr().out
+    under_dvc("both")
+    (tmp_path / "checkpoints" / ".0123.removed").mkdir()  # of a kill while one was removed
+    train(tmp_path, config(epochs=1, seed=5))
+    assert len([*(tmp_path / "checkpoints").iterdir()]) == 1
+    assert "differs" not in capsys.readouterr().out
+
+
+def test_a_queued_training_goes_on_in_the_next_checkout(tmp_path, undisturbed, monkeypatch, under_dvc):
+    """DVC removes the checkout of a queued or --temp experiment that fails: checkpoints are kept in the project."""
+    monkeypatch.setattr(sys, "argv", ["stages/train.py"])
+    given = []
+    monkeypatch.setattr(trainer, "train", lambda config, *args, checkpoints, **kwargs: given.append(checkpoints))
+    for name in ("tmpabc", "tmpdef"):
+        checkout = tmp_path / ".dvc/tmp/exps" / name
+        checkout.mkdir(parents=True)
+        shutil.copy(ROOT / "params.yaml", checkout)
+        with monkeypatch.context() as patch:
+            patch.chdir(checkout)
+            runpy.run_path(str(ROOT / "stages" / "train.py"))["main"](*"tvrimx")
+            assert stage.record() is None
+    monkeypatch.chdir(tmp_path)
+    assert given == [tmp_path / "checkpoints"] * 2
+    assert isinstance(stage.record(), str)
 
 
 def test_a_network_that_validation_finds_spoiled_is_not_saved(tmp_path):
@@ -455,9 +513,7 @@ def test_a_name_of_our_own_is_no_file(tmp_path, monkeypatch, name):
 
 def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
     own, *others = (tmp_path / "checkpoints" / name for name in ("own", "a", "b"))
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/lock").touch()
-    own.mkdir()
+    own.mkdir(parents=True)
     ended = tmp_path / "checkpoints/ended"  # before the first checkpoint: nothing to go on from, nothing to delete
     files.write_text(ended / provenance.MADE_BY, "{}")
     provenance.mention_others(own, {})
@@ -473,13 +529,21 @@ def test_what_other_trainings_keep_is_said_and_left(tmp_path, capsys):
     assert f"  {others[0]}, differs in what is not known\n  {others[1]}, differs in" in out
     assert str(ended) not in out
     assert all((folder / "epoch-0003/state.npz").exists() for folder in others)
+    with files.locked(others[0] / provenance.LOCK):  # at work
+        provenance.mention_others(own, {})
+    assert str(others[0]) not in capsys.readouterr().out
     train(tmp_path, config(epochs=1))
     assert "keep 0.52 GB" in capsys.readouterr().out
 
 
 def test_two_trainings_do_not_share_checkpoints(tmp_path):
-    with files.locked(tmp_path / "checkpoints" / "lock"), pytest.raises(UserError, match="another run holds"):
-        train(tmp_path)
+    with pytest.raises(UserError, match="in step 1"):  # leaves its folder
+        train(tmp_path, batches=partial(TinyBatches, shift={(0, 0): float("nan")}))
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    with files.locked(folder / provenance.LOCK):
+        with pytest.raises(UserError, match="another run holds"):
+            train(tmp_path)
+        train(tmp_path, config(epochs=1))  # as workers of a queue
 
 
 def test_attributes_that_the_data_does_not_have_are_one_sentence(tmp_path):

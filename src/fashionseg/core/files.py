@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +59,14 @@ def shortened(name: str) -> str:
 
 
 def remove(path: str | Path) -> None:
-    """Removes a file or a folder, if it is there."""
+    """Removes a file or a folder, if it is there. A kill leaves no part of a folder under its name: it is renamed
+    first, and what is left is removed with the next one of that name."""
     path = Path(path)
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        removed = path.with_name(f".{path.name}.removed")
+        if removed.exists():
+            shutil.rmtree(removed)
+        shutil.rmtree(path.replace(removed))
     else:
         path.unlink(missing_ok=True)
 
@@ -112,3 +116,12 @@ def locked(path: str | Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another run holds {path}; wait for it or end it.") from None
         yield
+
+
+def held(path: str | Path) -> bool:
+    """Whether a process holds the lock `path`; without such a file none does."""
+    try:
+        with locked(path) if Path(path).exists() else nullcontext():
+            return False
+    except UserError:
+        return True

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import yaml
 
-from fashionseg.core import digests, files
+from fashionseg.core import digests, files, paths
 from fashionseg.core.errors import UserError, reported
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,6 +70,18 @@ def _value(params: dict[str, Any], key: str) -> str:
     """Of a key such as predict.models, as text in which the order of keys tells nothing."""
     value = functools.reduce(lambda tree, part: tree.get(part), key.split("."), params)
     return json.dumps(value, sort_keys=True, default=str)
+
+
+def record() -> str | None:
+    """What dvc.lock holds of the stage that DVC runs, as a digest that changes once DVC has recorded its outs. None
+    without DVC, and in a queued or --temp experiment, whose folder goes with it."""
+    if not _name() or paths.project() != Path():
+        return None
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        lock = None
+    return digests.of_text(json.dumps(lock and lock.get("stages", {}).get(_name()), default=str))
 
 
 def outs() -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from fashionseg.core import digests, documents, files, paths
+from fashionseg.core import digests, documents, files, paths, stage
 from fashionseg.core.errors import UserError
 from fashionseg.model import backbones
 from fashionseg.model.config import Model
@@ -19,7 +19,7 @@ from fashionseg.train.checkpoint import checkpoints_in, forget_best
 CODE = ("core", "coco", "data", "model", "train")  # packages that a training hangs on: those of its deps in dvc.yaml
 FILES = ("weights", "backbone")  # of the params `model`: may name a file, or a folder
 NO_FILES = (*backbones.WEIGHTS, *backbones.OWN, "")
-MADE_BY = "made_by.json"  # beside the checkpoints
+MADE_BY, LOCK, DONE = "made_by.json", "lock", "done"  # beside the checkpoints
 UNKNOWN = "what is not known"
 
 
@@ -53,11 +53,34 @@ def fingerprint(origin: Origin) -> str:
     return digests.of_text(json.dumps(origin, sort_keys=True))
 
 
+def done(folder: Path) -> None:
+    """Of a training whose outs are written: until DVC has recorded them, its checkpoint can write them again."""
+    if record := stage.record():
+        files.write_text(folder / DONE, record)
+    else:
+        files.remove(folder)
+
+
+def forget_recorded(folder: Path) -> None:
+    """Removes the checkpoints of all trainings whose outs DVC has recorded. This one's, too, as it was asked for again:
+    all but its lock, the mark last."""
+    record = stage.record()
+    for path in [*folder.parent.iterdir()] if record else []:
+        mark = path / DONE
+        if path != folder and path.name.startswith("."):  # what a kill left of one
+            files.remove(path)
+        elif mark.exists() and mark.read_text(encoding="utf-8") != record:
+            own = sorted((file for file in folder.iterdir() if file.name != LOCK), key=mark.__eq__)
+            for old in own if path == folder else [path]:
+                files.remove(old)
+
+
 def mention_others(folder: Path, origin: Origin) -> None:
     """Says what other trainings, of which some may yet go on, keep beside this one's folder, and how they differ. One
-    that ended before it kept anything, as at a wrong path of weights, is passed over."""
+    that is at work is passed over, and one that ended before it kept anything, as at a wrong path of weights."""
     folders = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
-    others = [path for path in folders if any(file.name != MADE_BY for file in path.iterdir())]
+    kept = [path for path in folders if any(file.name not in (MADE_BY, LOCK) for file in path.iterdir())]
+    others = [path for path in kept if not files.held(path / LOCK)]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file())
         print(f"unfinished trainings keep {size / 1e9:.2f} GB; delete them, or go on from one with train.resume:")

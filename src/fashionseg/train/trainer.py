@@ -1,6 +1,5 @@
 """Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
 
-import os
 import random
 import shutil
 from contextlib import nullcontext
@@ -44,13 +43,12 @@ def train(
 
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
     that their file_name counts from, `raw` that of the images at full size (`pictures.originals`).
-    `checkpoints`/<fingerprint> holds the newest checkpoint until the training is done; other params, data, code,
-    backend or files of weights have another fingerprint and so begin afresh, unless train.resume names the folder to go
-    on from. As one of several processes (`hosts`) it does its share, and only the first one writes. Raises UserError
-    while another training uses `checkpoints`, where there are no attributes to learn or is nothing to resume, where a
-    loss is NaN, and at SIGTERM or Ctrl-C.
+    `checkpoints`/<fingerprint> holds the newest checkpoint until DVC has recorded the outs and another training begins;
+    other params, data, code, backend or files of weights have another fingerprint and so begin afresh, unless
+    train.resume names the folder to go on from. As one of several processes (`hosts`) it does its share, and only the
+    first one writes. Raises UserError while the same training runs elsewhere, where there are no attributes to learn or
+    is nothing to resume, where a loss is NaN, and at SIGTERM or Ctrl-C.
     """
-    parent = os.getppid()
     parallel = data_parallel(config.train.batch_size)
     print(describe(config.model.precision, parallel.num_model_replicas if parallel else 1, hosts.count()))
     if config.images.side >= LARGE_SIDE and not accelerated() and not config.machine.allow_cpu:
@@ -70,10 +68,11 @@ def train(
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
     first = hosts.index() == 0
     with (
-        files.locked(Path(checkpoints) / "lock") if first else nullcontext(),
+        files.locked(folder / provenance.LOCK) if first else nullcontext(),
         parallel.scope() if parallel else nullcontext(),
     ):
         if first:
+            provenance.forget_recorded(folder)
             provenance.mention_others(folder, made_by)
             if config.train.resume and not checkpoints_in(folder):
                 measured_by = [str(images), str(val_document), "seed", "train.validate_images", "train.validate_epochs"]
@@ -102,10 +101,7 @@ def train(
             return
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         stage.check()  # before the checkpoint goes, from which the outs can be written again
-        if os.getppid() == parent:
-            files.remove(folder)
-        else:
-            print(f"DVC was killed and does not know of these outs; {folder} stays, and `dvc repro` writes them again")
+        provenance.done(folder)
 
 
 def _network(config: SimpleNamespace, labels: dict[str, list]) -> Network:
