@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from fashionseg.submit import kaggle_metric
-from fashionseg.submit.postprocess import Thresholds
+from fashionseg.submit.forest import Forest
+from fashionseg.submit.postprocess import Selector, Thresholds
 from fashionseg.submit.tune import cross_validation, selector
 from fashionseg.submit.tune.candidate_table import CandidateTable
 from fashionseg.submit.tune.matched_images import match_images
-from fashionseg.submit.tune.tuner import Tuner
+from fashionseg.submit.tune.thresholds import SCORE_THRESHOLDS
+from fashionseg.submit.tune.tuner import FORMULAS, Tuner
 from submission_scenes import FILLER_CLASS, PARAMS, PLAIN, TUNE, scene
 
 
@@ -91,3 +93,59 @@ def test_only_jaccard_by_image_decides_image_by_image(average):
     fitted = tuner.fit(images)[0]
     assert fitted["selector", "precision"].selector.true_per_image is None
     assert fitted["selector", "jaccard"].selector.true_per_image in ((None, 4.0) if average == "image" else (None,))
+
+
+def random_table(random):
+    """Candidates of few pictures with random overlaps among them and with the ground truth, and scores that tell a
+    little."""
+    image_count, count = int(random.integers(3, 12)), int(random.integers(8, 40))
+    images, classes = np.sort(random.integers(0, image_count, count)), random.integers(0, 2, count)
+    true_images, true_classes = np.sort(random.integers(0, image_count, 10)), random.integers(0, 2, 10)
+    random.integers(0, 10, count)
+    iou_levels, nearest = random.integers(0, 11, count) * (random.random(count) < 0.5), np.zeros(count, int)
+    for place in range(count):
+        own = np.flatnonzero((true_images == images[place]) & (true_classes == classes[place]))
+        nearest[place], iou_levels[place] = (own[0], iou_levels[place]) if len(own) else (0, 0)
+    same = (images[:, None] == images) & (classes[:, None] == classes) & ~np.eye(count, dtype=bool)
+    suppressed, by = np.nonzero(same)
+    iou = random.random(len(by))
+    counts = kaggle_metric.MatchCounts(
+        images=images,
+        classes=classes,
+        nearest=nearest,
+        iou_levels=iou_levels,
+        f1_levels=np.full(count, 10),
+        true_images=true_images,
+        true_classes=true_classes,
+        image_count=image_count,
+        filler_class=None,
+    )
+    areas, covered = random.integers(20, 400, count), np.minimum(1, iou * 1.2).astype(np.float32)
+    table = CandidateTable(
+        counts=counts, areas=areas, suppressed=suppressed, by=by, iou=iou.astype(np.float32), covered=covered
+    )
+    return table, np.clip(iou_levels / 10 * 0.7 + random.random(count) * 0.4, 0, 1).round(4)
+
+
+@pytest.mark.parametrize("seed", [1402, 2733])
+def test_the_selector_keeps_the_best_threshold_after_suppression(seed):
+    """Where pictures may be left empty, that of one candidate a picture may be another one."""
+    table, expected = random_table(np.random.default_rng(seed))
+    post = replace(PLAIN, min_area=20, may_be_empty=True, selector=Selector(0.0, Thresholds(0.1), Forest(("x",), [0.1])))
+    for formula in FORMULAS:
+        metric = replace(TUNE, formula=formula, average="all")
+        tuner = Tuner(
+            params=metric,
+            submission=replace(PARAMS, min_area=20),
+            categories=[1, 2],
+            attribute_count=0,
+            attribute_pairs={},
+            filler_class=None,
+            seed=0,
+            workers=1,
+        )
+        fitted = tuner._fit_selector_strategy(table, expected, post, metric)
+        if fitted.max_per_image is None:
+            ranked = table.ranked(expected, fitted)
+            scores = [ranked.metric_score(ranked.scores - t, False, metric) for t in SCORE_THRESHOLDS]
+            assert ranked.metric_score(ranked.scores - fitted.selector.threshold, False, metric) == max(scores)

@@ -134,8 +134,8 @@ class Tuner:
         score_of = self._score_at(threshold, single, metric)
         by_threshold, best = self._best_suppression(table, expected, by_threshold, score_of)
         if not single:  # after suppression a lower threshold may be best
-            threshold, _, at_thresholds = self._best_threshold(table.ranked(expected, by_threshold), metric)
-            best = at_thresholds.max()
+            _, _, at_thresholds = self._best_threshold(table.ranked(expected, by_threshold), metric)
+            threshold, best = float(SCORE_THRESHOLDS[at_thresholds.argmax()]), at_thresholds.max()
         if (metric.formula, metric.average) == ("jaccard", "image") and self.filler_class is not None:
             true_per_image = round(len(table.counts.true_images) / table.counts.image_count, 3)
             by_image, score = self._best_suppression(
