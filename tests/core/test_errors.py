@@ -1,9 +1,11 @@
 """What a user reads where something goes wrong, and that nothing else is taken for it."""
 
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from fashionseg.core.errors import UserError, reported
 
@@ -31,6 +33,8 @@ class ResourceExhaustedError(Exception):
         (ResourceExhaustedError("{{node conv}} failed"), "error: out of memory; lower train.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Failed to allocate 9 bytes"), "error: out of memory; lower"),
         (MemoryError(), "error: out of memory; lower"),
+        (BrokenProcessPool("A child process terminated abruptly"), "error: a worker process was killed"),
+        (TerminatedWorkerError("A worker process managed by the executor was"), "error: a worker process was killed"),
         (KeyboardInterrupt(), "error: stopped by Ctrl-C; run the same command again."),
     ],
 )

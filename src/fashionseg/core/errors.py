@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 # As TensorFlow (ResourceExhaustedError, OOM when allocating) and XLA (RESOURCE_EXHAUSTED) word it.
@@ -29,7 +30,8 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError, a file system error, out of memory or Ctrl-C as one line and exits with status 1."""
+    """Prints a UserError, a file system error, out of memory, a killed worker process or Ctrl-C as one line and exits
+    with status 1."""
     try:
         yield
     except UserError as error:
@@ -42,6 +44,11 @@ def reported() -> Iterator[None]:
             raise
         where = f" for {known.filename}" * bool(known.filename)
         sys.exit(f"error: {known.strerror}{where}; {DISK[known.errno]}, then run again.")
+    except BrokenExecutor:  # joblib's, too
+        sys.exit(
+            "error: a worker process was killed, most likely as memory ran out; lower machine.workers in params.yaml, "
+            "then run again."
+        )
     except Exception as error:
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
             raise
