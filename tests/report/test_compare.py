@@ -104,6 +104,16 @@ def test_pictures_are_the_same_and_each_is_of_its_run(runs):
     assert by_name["1", "truth"] != by_name["1", "first"]
 
 
+def test_crowd_regions_are_no_instances(runs, tmp_path):
+    before = read(compare.build(runs, DECLARED)).all("img")[0]
+    file = tmp_path / "0/data/coco/val.json"
+    document = json.loads(file.read_text())
+    crowd = {**document["annotations"][2], "id": 9, "image_id": 1, "iscrowd": 1}
+    file.write_text(json.dumps({**document, "annotations": [*document["annotations"], crowd]}))
+    runs[0] = compare.Run("first", DirFileSystem(str(tmp_path / "0")))
+    assert read(compare.build(runs, DECLARED)).all("img")[0].attributes == before.attributes
+
+
 def test_what_a_run_lacks_is_left_out(runs, tmp_path):
     (tmp_path / "1/data/images/train/2.jpg").unlink()
     for name in ("results", "predictions", "metrics/tune.json"):

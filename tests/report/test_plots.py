@@ -143,8 +143,16 @@ def test_one_epoch_is_a_point(tmp_path):
 @pytest.mark.parametrize("wrong", [{"x": {"t.csv": "x"}}, {"y": "a"}, {"template": "nowhere.json"}])
 def test_a_plot_that_cannot_be_filled_is_named(tmp_path, wrong):
     (tmp_path / "t.csv").write_text("x,a\n1,2\n")
-    with pytest.raises(UserError, match="plot 'it' needs a template"):
+    with pytest.raises(UserError, match="plot 'it' needs x"):
         declared(tmp_path, **{"template": "lines.json", "x": "x", "y": {"t.csv": "a"}, **wrong})
+
+
+def test_without_a_template_runs_are_not_laid_over_each_other(tmp_path):
+    """DVC draws lines of its own then."""
+    (tmp_path / "t.csv").write_text("x,a\n1,2\n")
+    (tmp_path / "dvc.yaml").write_text("plots:\n- it: {x: x, y: {t.csv: a}}\n")
+    assert list(plots.read_all(tmp_path / "dvc.yaml")) == ["it"]
+    assert plots.over_runs(tmp_path / "dvc.yaml", {"run": plots.read_table}) == []
 
 
 def test_data_is_plain_json(run):

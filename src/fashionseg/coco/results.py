@@ -1,8 +1,8 @@
 """Predictions as `predict` writes them: COCO results with more keys, checked by `read`, where they are read.
 
-margin: score minus that of the next best class; agreement: share of TTA views that detect it; mask: the soft mask over
-bbox (`masks.unpack`); segmentation: where it exceeds predict.mask_threshold; mask_score: its mean probability there;
-stability: `masks.stability`; attribute_ids with attribute_scores.
+margin: score of the class, without the mask's, minus that of the next best class; agreement: share of TTA views that
+detect it; mask: the soft mask over bbox (`masks.unpack`); segmentation: where it exceeds predict.mask_threshold;
+mask_score: its mean probability there; stability: `masks.stability`; attribute_ids with attribute_scores.
 """
 
 from collections.abc import Sequence

@@ -29,6 +29,7 @@ TURNS = {
 
 # What to do about a picture that is damaged: one that a stage wrote, one of the user's.
 ANEW, AGAIN = "run `dvc repro`, which writes it anew", "get it again"
+EITHER = f"{ANEW}; one of your own: {AGAIN}"
 
 # The competition's largest image has two thirds of this; Pillow refuses headers with more than twice as many pixels.
 Image.MAX_IMAGE_PIXELS = 2**27

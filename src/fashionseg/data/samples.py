@@ -36,7 +36,7 @@ def read(path: Path, height: int, width: int, side: int) -> np.ndarray:
 
     Raises UserError where the file cannot be decoded or has another aspect ratio than the record.
     """
-    image = pictures.read(path, side)
+    image = pictures.read(path, side, remedy=pictures.EITHER)
     scale = max(image.shape[:2]) / max(height, width)
     if max(abs(height * scale - image.shape[0]), abs(width * scale - image.shape[1])) > 1:
         size = " x ".join(map(str, image.shape[:2]))

@@ -180,7 +180,7 @@ def _classes(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _pictures(runs: Sequence[Run]) -> list[tuple[str, list[page.Picture]]]:
     """Validation pictures that all runs have, from few instances to many: name, then truth and what each run finds."""
-    truths = {run.name: run.json("data/coco/val.json") for run in runs}
+    truths = {run.name: documents.apart(run.json("data/coco/val.json") or {}) for run in runs}
     runs = [run for run in runs if truths[run.name] and run.file(PREDICTIONS)]
     if not runs:
         return []

@@ -55,7 +55,7 @@ def over_runs(path: Path, runs: dict[str, Callable[[str], pd.DataFrame]]) -> lis
     plots = []
     for name, properties in _declared(path):
         with _named(path, name):
-            if Path(properties["template"]).stem != LINES:
+            if Path(properties.get("template", "")).stem != LINES:  # without one DVC draws lines of its own
                 continue
             sources = _sources(properties)
             for label, (file, field) in zip(_series(sources), sources, strict=True):
@@ -92,7 +92,7 @@ def _named(path: Path, name: str) -> Iterator[None]:
         yield
     except (DvcRenderError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: plot '{name}' needs a template, x (a column) and y (columns by file): {error!r}."
+            f"{path}: plot '{name}' needs x (a column), y (columns by file) and a template, if it names one: {error!r}."
         ) from None
 
 

@@ -13,8 +13,8 @@ from fashionseg.core import documents, rle
 from fashionseg.submit.config import Submission
 
 FEATURES = (
-    "score",  # of the class
-    "margin",  # score minus that of the next best class
+    "score",  # of the class, with predict.mask_scores times that of the mask
+    "margin",  # score of the class minus that of the next best one
     "agreement",  # share of the TTA views (test-time augmentation) that detect it
     "mask_score",  # mean probability within the mask
     "stability",  # how sharp the mask's edge is
