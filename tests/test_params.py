@@ -108,6 +108,7 @@ def test_only_the_named_sections(write):
         ("folds: 5", "folds: 1", "split.folds"),
         ("side: 320", "side: 300", "images.side should be a multiple of 32 from 64 on, not 300"),
         ("seed: 2020", "seed: [", "line "),
+        ("seed: 2020", "seed: !!int ten", "has a value that is not what it is called: invalid literal for int"),
         ("seed: 2020", "seed: 4294967296", "seed should be a whole number from 0 to 4294967295, not 4294967296"),
         ("seed: 2020", "", "'seed' is missing"),
     ],

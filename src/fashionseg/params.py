@@ -154,6 +154,8 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as UTF-8 text ({reason}); save it as UTF-8.") from None
+    except ValueError as error:  # of a tag, as in !!int ten
+        raise UserError(f"{path} has a value that is not what it is called: {error}.") from None
     if tree is None:
         raise UserError(
             f"{path} is empty; `git checkout {path}` brings it back. DVC empties it while another `dvc exp run` works "

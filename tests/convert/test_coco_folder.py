@@ -218,11 +218,13 @@ def test_a_foreign_id_drops_its_annotation(tmp_path, key, value, reason):
         (lambda p, d: d["images"][0].update(height=2**70), r"\[0\]\.height should be a whole number, not 1180"),
         (lambda p, d: d["images"][0].update(id=3), r"has two images of the id 3"),
         (lambda p, d: d["images"][0].update(file_name="000000.jpg"), r"two images of the file_name 000000\.jpg"),
+        (lambda p, d: d["images"][0].update(file_name=".//000000.jpg"), r"two images of the file_name 000000\.jpg"),
         (
             lambda p, d: (p / "train2017").rename(p / "elsewhere"),
             r"is in none of .*train2017.*; put the pictures there",
         ),
         (lambda p, d: d.update(annotations=[]), r"2017\.json has no annotations"),
+        (lambda p, d: [annotation.update(iscrowd=1) for annotation in d["annotations"]], r"has no instance: no row or"),
         (lambda p, d: d.update(categories=[]), r"has no categories"),
         (lambda p, d: d["categories"][0].update(id=90), r"categories names id 90 twice"),
         (lambda p, d: d.update(images=[]), r"has no images"),

@@ -77,6 +77,8 @@ def test_a_picture_without_instances_is_submitted_as_the_files_have_it(folder, w
     competition = read(folder.path)
     filler = "1 1" if where == "nowhere" else ""
     assert competition.sample.values.tolist() == [["b", filler, "6", ""], ["a", filler, "6", ""]]
+    sample(folder, "ImageId,EncodedPixels,ClassId,AttributesIds", f"b,{pixels},23.0,", "a,1 1,0,")
+    assert read(folder.path).sample["ClassId"].tolist() == ["23", "23"]  # as in train.csv
     sample(folder, "ImageId,EncodedPixels,ClassId,AttributesIds", f"b,{pixels},99,", "a,1 1,0,")
     assert read(folder.path).sample["ClassId"].tolist() == ["0", "0"]  # 99 is no class: the first of the label file
 
@@ -88,6 +90,22 @@ def test_labels_of_the_rows_where_no_file_names_them(folder):
     assert competition.attributes == [{"id": number, "name": str(number)} for number in (115, 136, 340)]
     assert "are those of train.csv" in competition.notes[0]
     assert competition.dropped == {}
+
+
+def test_a_class_of_twenty_digits_drops_its_row_and_is_no_category(folder):
+    (folder.path / "label_descriptions.json").unlink()
+    folder.rows[5] = f"image002,1 3 81 4,40,30,{'9' * 20},"
+    competition = read(folder.write())
+    assert [category["id"] for category in competition.categories] == [0, 6, 23]
+    assert competition.dropped == {"ClassId is not in the list of categories": 1}
+
+
+def test_rows_without_a_single_mask_are_one_sentence(folder):
+    """`tune` called the empty submission the best there is."""
+    sample(folder, "ImageId,EncodedPixels,ClassId,AttributesIds", "b,,,", "a,,,")
+    folder.rows = [f"image{number:03},,,,," for number in range(30)]
+    with pytest.raises(UserError, match=r"has no instance: no row or annotation has a mask; there is nothing to train"):
+        read(folder.write())
 
 
 def test_a_number_of_an_attribute_may_be_of_any_length(folder):

@@ -116,6 +116,7 @@ def test_what_is_no_picture_is_one_sentence(ask, image, monkeypatch):
     for request in (("GET", "/etc/passwd"), ("GET", "/../serve.py"), ("POST", "/", b"")):
         assert ask(*request)[0] == 404
     assert ask("POST", "/predict", None, **{"Content-Length": "-1"})[0] == 411
+    assert ask("POST", "/predict", None, **{"Content-Length": "9" * 5000})[0] == 413
     monkeypatch.setattr(serve, "MOST_BYTES", 50)
     status, _, told = ask("POST", "/predict", b"x" * 2**24)  # more than a connection holds before it is read
     assert (status, json.loads(told)["error"]) == (413, "the file has more than 0 MB.")
@@ -137,5 +138,7 @@ def test_the_command_serves_and_a_taken_port_is_one_sentence(model, monkeypatch,
         patch.setattr(serve.ThreadingHTTPServer, "serve_forever", interrupt)
         main(["serve", "models", "--port", "0"])
     assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+    with pytest.raises(UserError, match="--host is empty, which would be every address"):
+        main(["serve", "models", "--host", ""])
     with pytest.raises(UserError, match=r"^127\.0\.0\.1:99999 cannot be served \(.*; name another --port or --host\.$"):
         main(["serve", "models", "--port", "99999"])

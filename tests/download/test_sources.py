@@ -154,6 +154,22 @@ def test_a_team_mate_without_the_pictures_keeps_the_list(folder, tmp_path, capsy
         survey.survey(data, 0, tmp_path / "new.json")
 
 
+def test_a_folder_that_went_away_after_it_was_listed_leaves_the_old_tables(folder, tmp_path):
+    fetch_local(folder.path, tmp_path / "raw")
+    folder.path.rename(tmp_path / "gone")
+    data = Data("local", str(folder.path), "times", NAME)
+    with pytest.raises(UserError, match=r"\(data\.path\) is not there, or without its tables; bring it back"):
+        sources.fetch(data, tmp_path / "raw.json", tmp_path / "raw")
+    assert (tmp_path / "raw/train.csv").exists()
+
+
+def test_annotations_of_other_names_are_one_sentence(tmp_path):
+    (tmp_path / "coco/annotations").mkdir(parents=True)
+    (tmp_path / "coco/annotations/train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"annotations \(data\.path\) holds no instances\*\.json or image_info\*"):
+        fetch_local(tmp_path / "coco", tmp_path / "raw")
+
+
 def test_a_relative_folder_counts_from_the_project_in_a_queued_run(folder, tmp_path, monkeypatch):
     checkout = tmp_path / ".dvc/tmp/exps/tmpabc"
     checkout.mkdir(parents=True)

@@ -206,5 +206,8 @@ def test_other_networks_are_refused(network, file, tmp_path):
         written["dense/dense/kernel:0"] = np.ones((2, 2))
     with pytest.raises(UserError, match=r"other\.h5 lacks conv1/kernel"):
         pretrained.load(network, tmp_path / "other.h5")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(tmp_path / "own.weights.h5")
+    with pytest.raises(UserError, match=r"own\.weights\.h5 holds weights of Keras 3, .* as train\.resume"):
+        pretrained.load(network, tmp_path / "own.weights.h5")
     with pytest.raises(UserError, match=r"resnet50_matterport has no imagenet weights.*mask_rcnn_coco\.h5"):
         backbones.build("resnet50_matterport", "imagenet", 0, 64)

@@ -75,6 +75,9 @@ def _pictures(images: list[dict[str, Any]], path: Path, originals: Path) -> tupl
     names = [image["file_name"] for image in images]
     if not names:
         raise UserError(f"{path} has no images; name there what is to be answered.")
+    for image in images:
+        image["file_name"] = Path(image["file_name"]).as_posix()  # ./a.jpg is a.jpg
+    names = [image["file_name"] for image in images]
     if foreign := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise UserError(f"{path}: the file_name {foreign[0]} leads out of the folder; expected is a name below it.")
     longest = max("/".join(names).encode(errors="replace").split(b"/"), key=len)

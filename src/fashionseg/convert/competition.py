@@ -118,6 +118,8 @@ def read(folder: str | Path) -> Competition:
     bad = (faults != "") & ~again
     rows = _drops(faults[bad].tolist(), _places(source.place, instances[bad], details), len(instances), "rows")
     copies = _places(source.place, instances[again], {})
+    if not ((faults == "") & source.table["masked"] & ~source.table["crowd"]).any():
+        raise UserError(f"{folder} has no instance: no row or annotation has a mask; there is nothing to train on.")
     return Competition(
         folder=folder,
         originals=originals,

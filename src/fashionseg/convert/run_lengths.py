@@ -20,6 +20,7 @@ from fashionseg.core.errors import UserError
 TRAIN, LABELS, SAMPLE = "train.csv", "label_descriptions.json", "sample_submission.csv"
 COMPOUND = r"\d+(_\d+)+"  # a ClassId of 2019
 ONE_CLASS = {"id": 1, "name": "object"}
+EXACT = 2**53  # from here on a float64 skips whole numbers
 
 
 def read(folder: Path) -> Source:
@@ -78,7 +79,8 @@ def _unified(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Label], list[Label], list[str]]:
     """Categories, attributes, and what there is to tell about them."""
     if not path.exists():
-        numbers = whole(table["ClassId"]).dropna().astype(int)
+        numbers = whole(table["ClassId"]).dropna()
+        numbers = numbers[numbers.abs() < EXACT].astype(int)
         ids = table["AttributesIds"][table["AttributesIds"].str.fullmatch(ATTRIBUTE_IDS)].str.findall(r"\d+").explode()
         if has_class and numbers.empty:
             raise UserError(
@@ -158,10 +160,11 @@ def _without_instances(sample: pd.DataFrame, categories: list[Label], empty: boo
     train.csv (`empty`) or of the sample are; else FILLER, of the class of the sample's first row."""
     ids = [str(category["id"]) for category in categories]
     empty |= bool((sample["EncodedPixels"].str.strip() == "").any())
-    classes = sample.get("ClassId", pd.Series([""]))
+    asked = whole(sample.get("ClassId", pd.Series([""])).iloc[:1]).iloc[0]
+    named = next((number for number in ids if float(number) == asked), ids[0])  # 23.0 is 23, as in train.csv
     cells = {
         "EncodedPixels": "" if empty else FILLER,
-        "ClassId": classes.iloc[0] if classes.iloc[0] in ids else ids[0],
+        "ClassId": named,
         "AttributesIds": "",
     }
     kept = sample.drop(columns="row").drop_duplicates("ImageId", ignore_index=True)

@@ -21,6 +21,7 @@ from fashionseg.draw import overlay
 
 PAGE = Path(__file__).with_name("page.html")
 MOST_BYTES = 2**26  # of a picture; a photograph of 100 megapixels has half of it as a JPEG
+DIGITS = 18  # of a Content-Length; Python refuses to read thousands
 SECONDS = 60  # that a browser may be silent
 
 
@@ -38,6 +39,8 @@ def serve(model: Model, host: str, port: int) -> None:
 def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
     """A server bound to its address: GET / is the page; POST /predict with a picture file as its body gives `answer` as
     JSON, or {"error": sentence} with a status from 400 on."""
+    if not host:
+        raise UserError("--host is empty, which would be every address of this machine; name one, as 127.0.0.1.")
     lock = Lock()  # one picture at a time
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,6 +61,8 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
             length = self.headers.get("Content-Length", "")
             if not length.isdecimal():
                 return self.refuse(411, "the request has no Content-Length")
+            if len(length) > DIGITS:
+                return self.refuse(413, "the request's Content-Length is no size of a file")
             if int(length) > MOST_BYTES:
                 left = int(length)  # an answer before the end of the file would not be read
                 while left > 0 and (part := self.rfile.read(min(left, 2**20))):

@@ -36,6 +36,10 @@ def fetch(data: Data, listing: str | Path, folder: str | Path, cache: str | Path
         with files.replacing(folder) as beside:
             competition.draw_competition(beside, seed, DEMO_IMAGES, lambda numbers: track(numbers, "drawing pictures"))
     elif place := listed.get("folder"):
+        if not tables(paths.of_user(place)):
+            raise UserError(
+                f"{place} (data.path) is not there, or without its tables; bring it back, or set data.path."
+            )
         with files.replacing(folder) as beside:
             beside.mkdir()
             for name in tables(paths.of_user(place)):

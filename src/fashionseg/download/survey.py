@@ -71,7 +71,11 @@ def _names(source: Path) -> list[Path]:
     if not source.is_dir():
         raise UserError(f"{source} (data.path) is no folder; expected is the one that holds train.csv or annotations/.")
     if paths.in_coco(source):
-        return [*(source / name for name in tables(source)), *pictures.below(source)]
+        if not (names := tables(source)):
+            raise UserError(
+                f"{source / paths.ANNOTATIONS} (data.path) holds no {' or '.join(COCO_FILES)}; rename them."
+            )
+        return [*(source / name for name in names), *pictures.below(source)]
     lacking = [name for name in NEEDED if not (source / name).is_file()]
     lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
     if lacking:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +109,11 @@ def load(network: keras.Model, path: str | Path, unused: Sequence[str] = (), cla
     if not path.is_file():
         raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file.")
     if h5py.is_hdf5(path):
+        if _is_keras3(path):
+            raise UserError(
+                f"{path} holds weights of Keras 3, as this project's own, which no training starts from; to go on with "
+                "a training name its folder of checkpoints/ as train.resume."
+            )
         return _matterport(_File(path, "Matterport", _h5_tensors(path), network, unused, classes))
     return _torchvision(_File(path, "torchvision", _current_names(read_state_dict(path)), network, unused, classes))
 
@@ -336,6 +342,12 @@ def _torchvision_name(layer: str) -> str | None:
     if part == "0":
         return f"backbone.body.layer{int(stack) + 1}.{block}.downsample.{'01'[kind == 'bn']}"
     return f"backbone.body.layer{int(stack) + 1}.{block}.{kind}{part}"
+
+
+def _is_keras3(path: Path) -> bool:
+    with suppress(OSError), h5py.File(path) as file:  # `_h5_tensors` tells what is wrong with it
+        return "vars" in file
+    return False
 
 
 def _h5_tensors(path: Path) -> dict[str, np.ndarray]:

@@ -131,7 +131,8 @@ def random_table(random):
 def test_the_selector_keeps_the_best_threshold_after_suppression(seed):
     """Where pictures may be left empty, that of one candidate a picture may be another one."""
     table, expected = random_table(np.random.default_rng(seed))
-    post = replace(PLAIN, min_area=20, may_be_empty=True, selector=Selector(0.0, Thresholds(0.1), Forest(("x",), [0.1])))
+    forest = Selector(0.0, Thresholds(0.1), Forest(("x",), [0.1]))
+    post = replace(PLAIN, min_area=20, may_be_empty=True, selector=forest)
     for formula in FORMULAS:
         metric = replace(TUNE, formula=formula, average="all")
         tuner = Tuner(
