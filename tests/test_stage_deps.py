@@ -50,6 +50,15 @@ def changed(repo: Repo, path: str, edit: Callable[[str], str]) -> set[str]:
         file.write_text(text)
 
 
+@pytest.mark.parametrize("name", [".rpn.py.swp", "rpn.py~", ".DS_Store", ".ipynb_checkpoints/rpn.py"])
+def test_what_editors_leave_beside_the_code_repeats_nothing(repo, name):
+    file = Path(repo.root_dir, "src/fashionseg/model", name)
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    assert set(Repo(repo.root_dir).status()) == ALWAYS
+    file.unlink()
+
+
 def comment(text: str) -> str:
     return text + "\n# a comment\n"
 

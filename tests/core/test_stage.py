@@ -43,6 +43,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("params.yaml", "", "params.yaml (seed), params.yaml (train) changed"),
         ("src/fashionseg/train/loop.py", "1", "src/fashionseg/train/loop.py changed"),
         ("src/fashionseg/train/new.py", "1", "src/fashionseg/train/new.py changed"),
+        ("src/fashionseg/train/page.css", "1", "src/fashionseg/train/page.css changed"),
+        ("src/fashionseg/train/.loop.py.swp", "1", ""),
+        ("src/fashionseg/train/loop.py~", "1", ""),
         ("stages/train.py", "1", "stages/train.py changed"),
         ("params.yaml", json.dumps(SECTIONS | {"tune": {}}, indent=1), ""),
         ("params.yaml", json.dumps(dict(reversed(SECTIONS.items()))), ""),
@@ -61,6 +64,10 @@ def test_what_changed_while_a_stage_ran_is_not_recorded(project, file, content, 
     with pytest.raises(SystemExit, match="error: ") as ended:
         run()
     assert str(ended.value).startswith(f"error: {named} while train ran")
+
+
+def test_what_editors_leave_is_passed_over_by_dvc_too():
+    assert [line.rstrip("/") for line in Path(stage.ROOT, ".dvcignore").read_text().split()] == list(stage.PASSED_OVER)
 
 
 @pytest.mark.parametrize("content", ["", "{", "stages: {tune: {}}"])

@@ -114,6 +114,41 @@ def test_crowd_regions_are_no_instances(runs, tmp_path):
     assert read(compare.build(runs, DECLARED)).all("img")[0].attributes == before.attributes
 
 
+def locked(folder, epochs, predictions="same"):
+    """A dvc.lock of a run of so many epochs, whose `evaluate` read `predictions`."""
+    made = {"path": "predictions/val.json", "md5": "same"}
+    stages = {
+        "train": {"params": {"params.yaml": {"train": {"epochs": epochs, "drops": [0.5]}, "seed": 1}}},
+        "predict@val": {"outs": [made], "params": {"params.yaml": {"predict.models": []}}},
+        "evaluate": {"deps": [made | {"md5": predictions}, {"path": "src", "md5": "code"}]},
+    }
+    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    return compare.Run(folder.name, DirFileSystem(str(folder)))
+
+
+def test_params_are_those_that_made_the_scores(runs, tmp_path, capsys):
+    """A killed `dvc exp run -S` leaves its values in params.yaml, beside the scores of the run before."""
+    run = locked(tmp_path / "0", epochs=6.0)
+    assert not capsys.readouterr().out
+    assert run.params == runs[0].params
+    run = locked(tmp_path / "0", epochs=2)
+    assert capsys.readouterr().out == "0: train.epochs is 6 in params.yaml, its scores are of 2\n"
+    assert run.params == runs[0].params | {"train.epochs": "2"}
+    assert run.scores == runs[0].scores
+
+
+def test_a_run_of_which_stages_are_yet_to_run_has_no_scores(runs, tmp_path, capsys):
+    run = locked(tmp_path / "0", epochs=6, predictions="of another run")
+    assert "0: some of its stages are yet to run, so it has no scores" in capsys.readouterr().out
+    assert run.scores == {}
+
+
+def test_a_damaged_file_is_named_with_its_run(runs, tmp_path):
+    (tmp_path / "0/metrics/evaluate.json").write_text("<<<<<<< HEAD")
+    with pytest.raises(UserError, match=r"^metrics/evaluate\.json of first is not valid JSON; mend it, or leave first"):
+        compare.Run("first", DirFileSystem(str(tmp_path / "0")))
+
+
 def test_what_a_run_lacks_is_left_out(runs, tmp_path):
     (tmp_path / "1/data/images/train/2.jpg").unlink()
     for name in ("results", "predictions", "metrics/tune.json"):

@@ -1,5 +1,6 @@
 """Training on a model of one dense layer; runs as a script, it is the training that the tests kill."""
 
+import hashlib
 import os
 import runpy
 import shutil
@@ -356,10 +357,22 @@ def test_the_next_training_removes_what_dvc_has_recorded(tmp_path, under_dvc, ca
     train(tmp_path, config(epochs=1))
     assert f"checkpoints/{first.name}, differs in train.epochs" in capsys.readouterr().out
     under_dvc("both")
+    assert len([*(tmp_path / "checkpoints").iterdir()]) == 2
     (tmp_path / "checkpoints" / ".0123.removed").mkdir()  # of a kill while one was removed
     train(tmp_path, config(epochs=1, seed=5))
     assert len([*(tmp_path / "checkpoints").iterdir()]) == 1
     assert "differs" not in capsys.readouterr().out
+
+
+def test_what_dvc_has_in_its_cache_is_recorded_although_dvc_lock_is_back(tmp_path, undisturbed, under_dvc, monkeypatch):
+    """`git checkout dvc.lock` between two experiments."""
+    train(tmp_path)
+    md5 = hashlib.md5((tmp_path / "models/mask_rcnn.weights.h5").read_bytes()).hexdigest()
+    files.write_text(tmp_path / ".dvc/cache/files/md5" / md5[:2] / md5[2:], "")
+    trained = epochs_of(monkeypatch)
+    train(tmp_path)
+    assert trained
+    assert_alike(tmp_path, undisturbed)
 
 
 def test_a_queued_training_goes_on_in_the_next_checkout(tmp_path, undisturbed, monkeypatch, under_dvc):

@@ -17,6 +17,12 @@ def of_files(found: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def md5(path: Path) -> str:
+    """As DVC names contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def of_code(packages: Sequence[str]) -> dict[str, str]:
     """Of each module of packages of fashionseg, by its path in it."""
     modules = [file for name in packages for file in sorted((PACKAGE / name).rglob("*.py"))]

@@ -1,5 +1,6 @@
 """What holds while a stage runs under DVC: its own sources, params.yaml for it alone, and a true record at its end."""
 
+import fnmatch
 import functools
 import json
 import os
@@ -18,6 +19,8 @@ from fashionseg.core.errors import UserError, reported
 ROOT = Path(__file__).resolve().parents[3]
 NOTES = Path(".dvc", "tmp")  # DVC's own, and what this module notes
 PARAMS = Path("params.yaml")
+CODE = ("src/", "stages/", "plots")
+PASSED_OVER = ("__pycache__", ".*.sw?", "*~", ".DS_Store", ".ipynb_checkpoints")  # as .dvcignore
 QUEUE = "queue experiments: `dvc exp run --queue -S ...`, then `dvc queue start`"
 
 
@@ -50,20 +53,26 @@ def _made_from() -> dict[str, str]:
 
 
 def _state() -> dict[str, str]:
-    """What tells if the params and the code changed that dvc.yaml names for the stage that DVC runs; {} without DVC."""
+    """What tells if the params and the code changed that dvc.yaml names for the stage that DVC runs; {} without DVC.
+    Code is all that lies in its folders, but for what .dvcignore names."""
     if not _name():
         return {}
     described = _stages().get(_name())
     if not isinstance(described, dict):
         raise UserError(f"dvc.yaml is damaged or has no stage {_name()} any more; mend it and run again.")
-    folders = [Path(path) for path in described.get("deps", []) if path.startswith(("src/", "stages/"))]
-    code = [file for path in folders for file in ([path] if path.is_file() else path.rglob("*.py"))]
+    folders = [Path(path) for path in described.get("deps", []) if path.startswith(CODE)]
+    found = [file for path in folders for file in ([path] if path.is_file() else path.rglob("*"))]
+    code = [file for file in found if file.is_file() and not any(map(_passed_over, file.parts))]
     try:
         params = yaml.safe_load(PARAMS.read_bytes())
         values = {f"{PARAMS} ({key})": _value(params, key) for key in described.get("params", [])}
     except (AttributeError, OSError, ValueError, yaml.YAMLError):  # `params.load` tells what is wrong with it
         values = {}
     return values | {str(file): digests.of_files([file]) for file in code}
+
+
+def _passed_over(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in PASSED_OVER)
 
 
 def _value(params: dict[str, Any], key: str) -> str:
@@ -82,6 +91,11 @@ def record() -> str | None:
     except (OSError, ValueError, yaml.YAMLError):
         lock = None
     return digests.of_text(json.dumps(lock and lock.get("stages", {}).get(_name()), default=str))
+
+
+def cached(md5: str) -> bool:
+    """Whether DVC's cache in this folder has a file of these contents: it gets all outs before dvc.lock names them."""
+    return Path(".dvc/cache/files/md5", md5[:2], md5[2:]).exists()
 
 
 def outs() -> list[Path]:

@@ -41,7 +41,8 @@ SCORES = {
 
 @dataclass
 class Run:
-    """One run. params by "section.key", scores by the names of SCORES, with "minutes" of training."""
+    """One run. params by "section.key", those that made its scores, as dvc.lock has them; scores by the names of
+    SCORES, with "minutes" of training, none where stages of it are yet to run."""
 
     name: str
     fs: DVCFileSystem
@@ -49,23 +50,43 @@ class Run:
     scores: dict[str, float] = field(init=False)
 
     def __post_init__(self):
-        try:
-            tree = yaml.safe_load(self.fs.read_text("params.yaml"))
-        except (FileNotFoundError, yaml.YAMLError):
-            tree = None
-        if not isinstance(tree, dict):
+        if not (tree := self._mapping("params.yaml")):
             raise UserError(f"params.yaml of {self.name} is missing or not valid; mend it, or leave {self.name} out.")
-        parts = {name: values if isinstance(values, dict) else {"": values} for name, values in tree.items()}
-        self.params = {f"{name}.{key}".rstrip("."): str(v) for name, part in parts.items() for key, v in part.items()}
+        stages = [stage for stage in self._mapping("dvc.lock").get("stages", {}).values() if isinstance(stage, dict)]
+        values, recorded = _flat(tree), {}
+        for stage in stages:
+            recorded |= _flat(stage.get("params", {}).get("params.yaml", {}))
+        changed = {key: value for key, value in recorded.items() if key in values and not _same(values[key], value)}
+        for key, value in changed.items():
+            print(f"{self.name}: {key} is {values[key]} in params.yaml, its scores are of {value}")
+        self.params = {key: str(value) for key, value in (values | changed).items()}
+        made = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
+        if any(
+            made.get(dep["path"], dep.get("md5")) != dep.get("md5") for stage in stages for dep in stage.get("deps", [])
+        ):
+            print(f"{self.name}: some of its stages are yet to run, so it has no scores; `dvc repro` runs them")
+            self.scores = {}
+            return
         metrics = {name: self.json(f"metrics/{name}.json") or {} for name in ("evaluate", "tune")}
         self.scores = {name: value for name, path in SCORES.items() if (value := _at(metrics, path)) is not None}
         seconds = self.table("results/train/plots/metrics/train/seconds.tsv")
         if len(seconds):
             self.scores["minutes"] = float(seconds["seconds"].sum()) / 60
 
+    def _mapping(self, path: str) -> dict[str, Any]:
+        """A YAML file of the run; {} where it is missing or none."""
+        try:
+            tree = yaml.safe_load(self.fs.read_text(path))
+        except (FileNotFoundError, yaml.YAMLError):
+            tree = None
+        return tree if isinstance(tree, dict) else {}
+
     def json(self, path: str) -> Any:
         file = self.file(path)
-        return files.read_json(file) if file else None
+        try:
+            return files.read_json(file) if file else None
+        except UserError:
+            raise UserError(f"{path} of {self.name} is not valid JSON; mend it, or leave {self.name} out.") from None
 
     def table(self, path: str) -> pd.DataFrame:
         file = self.file(path)
@@ -90,6 +111,20 @@ class Run:
     @property
     def recipe(self) -> tuple:
         return tuple(item for item in self.params.items() if item[0].partition(".")[0] not in NO_PART)
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """Values by "section.key"; tree: sections, or single keys as dvc.lock names them."""
+    parts = {name: values if isinstance(values, dict) else {"": values} for name, values in tree.items()}
+    return {f"{name}.{key}".rstrip("."): value for name, part in parts.items() for key, value in part.items()}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of params are equal; 1e-4 is text to one reader of YAML and a number to the other."""
+    try:
+        return one == other or float(one) == float(other)
+    except (TypeError, ValueError):
+        return False
 
 
 def collect(names: Sequence[str] = ()) -> list[Run]:

@@ -53,10 +53,11 @@ def fingerprint(origin: Origin) -> str:
     return digests.of_text(json.dumps(origin, sort_keys=True))
 
 
-def done(folder: Path) -> None:
-    """Of a training whose outs are written: until DVC has recorded them, its checkpoint can write them again."""
+def done(folder: Path, weights: Path) -> None:
+    """Of a training whose outs are written, `weights` among them: until DVC has recorded them, its checkpoint can write
+    them again."""
     if record := stage.record():
-        files.write_text(folder / DONE, record)
+        files.write_text(folder / DONE, f"{record} {digests.md5(weights)}")
     else:
         files.remove(folder)
 
@@ -69,10 +70,16 @@ def forget_recorded(folder: Path) -> None:
         mark = path / DONE
         if path != folder and path.name.startswith("."):  # what a kill left of one
             files.remove(path)
-        elif mark.exists() and mark.read_text(encoding="utf-8") != record:
+        elif mark.exists() and _recorded(mark, record):
             own = sorted((file for file in folder.iterdir() if file.name != LOCK), key=mark.__eq__)
             for old in own if path == folder else [path]:
                 files.remove(old)
+
+
+def _recorded(mark: Path, record: str) -> bool:
+    """By dvc.lock, which an older commit may have brought back, or by DVC's cache, which may lie elsewhere."""
+    before, weights = mark.read_text(encoding="utf-8").split()
+    return before != record or stage.cached(weights)
 
 
 def mention_others(folder: Path, origin: Origin) -> None:

@@ -101,7 +101,7 @@ def train(
             return
         _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
         stage.check()  # before the checkpoint goes, from which the outs can be written again
-        provenance.done(folder)
+        provenance.done(folder, Path(models) / paths.WEIGHTS)
 
 
 def _network(config: SimpleNamespace, labels: dict[str, list]) -> Network:
