@@ -118,8 +118,15 @@ def locked(folder, epochs, predictions="same"):
     """A dvc.lock of a run of so many epochs, whose `evaluate` read `predictions`."""
     made = {"path": "predictions/val.json", "md5": "same"}
     stages = {
-        "train": {"params": {"params.yaml": {"train": {"epochs": epochs, "drops": [0.5]}, "seed": 1}}},
-        "predict@val": {"outs": [made], "params": {"params.yaml": {"predict.models": []}}},
+        "train": {
+            "outs": [{"path": "models", "md5": "network.dir"}],
+            "params": {"params.yaml": {"train": {"epochs": epochs, "drops": [0.5]}, "seed": 1}},
+        },
+        "predict@val": {
+            "deps": [{"path": "models/mask_rcnn.json", "md5": "network"}],
+            "outs": [made],
+            "params": {"params.yaml": {"predict.models": []}},
+        },
         "evaluate": {"deps": [made | {"md5": predictions}, {"path": "src", "md5": "code"}]},
     }
     (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
@@ -137,10 +144,25 @@ def test_params_are_those_that_made_the_scores(runs, tmp_path, capsys):
     assert run.scores == runs[0].scores
 
 
-def test_a_run_of_which_stages_are_yet_to_run_has_no_scores(runs, tmp_path, capsys):
+def test_a_stage_that_is_yet_to_run_has_no_scores(runs, tmp_path, capsys):
     run = locked(tmp_path / "0", epochs=6, predictions="of another run")
-    assert "0: some of its stages are yet to run, so it has no scores" in capsys.readouterr().out
-    assert run.scores == {}
+    assert capsys.readouterr().out == (
+        "0: evaluate has not run on what the stages before it made; its scores are left out\n"
+    )
+    assert run.scores.keys() == {"score", "minutes"}
+
+
+def test_what_tune_made_of_another_run_is_left_out(runs, tmp_path, capsys):
+    """As after `dvc exp run -S ... evaluate`, which leaves metrics/tune.json and its entry in dvc.lock as they were."""
+    locked(tmp_path / "0", epochs=6)
+    lock = json.loads((tmp_path / "0/dvc.lock").read_text())
+    old = {"path": "predictions/val.json", "md5": "old"}
+    lock["stages"]["tune"] = {"deps": [old], "params": {"params.yaml": {"train": {"epochs": 99}}}}
+    (tmp_path / "0/dvc.lock").write_text(json.dumps(lock))
+    run = compare.Run("0", DirFileSystem(str(tmp_path / "0")))
+    assert "0: tune has not run on what" in capsys.readouterr().out
+    assert run.params == runs[0].params
+    assert run.scores.items() == {k: v for k, v in runs[0].scores.items() if k != "score"}.items()
 
 
 def test_a_damaged_file_is_named_with_its_run(runs, tmp_path):

@@ -52,22 +52,21 @@ class Run:
     def __post_init__(self):
         if not (tree := self._mapping("params.yaml")):
             raise UserError(f"params.yaml of {self.name} is missing or not valid; mend it, or leave {self.name} out.")
-        stages = [stage for stage in self._mapping("dvc.lock").get("stages", {}).values() if isinstance(stage, dict)]
-        values, recorded = _flat(tree), {}
-        for stage in stages:
-            recorded |= _flat(stage.get("params", {}).get("params.yaml", {}))
+        lock = self._mapping("dvc.lock").get("stages")
+        lock = lock if isinstance(lock, dict) else {}
+        values, recorded, metrics = _flat(tree), {}, {}
+        for stage in ("tune", "evaluate"):  # in this order, so that params are those of `evaluate`
+            above = _above(lock, stage)
+            if _whole(above):
+                metrics[stage] = self.json(f"metrics/{stage}.json") or {}
+                for made in above:
+                    recorded |= _flat(made.get("params", {}).get("params.yaml", {}))
+            else:
+                print(f"{self.name}: {stage} has not run on what the stages before it made; its scores are left out")
         changed = {key: value for key, value in recorded.items() if key in values and not _same(values[key], value)}
         for key, value in changed.items():
             print(f"{self.name}: {key} is {values[key]} in params.yaml, its scores are of {value}")
         self.params = {key: str(value) for key, value in (values | changed).items()}
-        made = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
-        if any(
-            made.get(dep["path"], dep.get("md5")) != dep.get("md5") for stage in stages for dep in stage.get("deps", [])
-        ):
-            print(f"{self.name}: some of its stages are yet to run, so it has no scores; `dvc repro` runs them")
-            self.scores = {}
-            return
-        metrics = {name: self.json(f"metrics/{name}.json") or {} for name in ("evaluate", "tune")}
         self.scores = {name: value for name, path in SCORES.items() if (value := _at(metrics, path)) is not None}
         seconds = self.table("results/train/plots/metrics/train/seconds.tsv")
         if len(seconds):
@@ -117,6 +116,26 @@ def _flat(tree: dict[str, Any]) -> dict[str, Any]:
     """Values by "section.key"; tree: sections, or single keys as dvc.lock names them."""
     parts = {name: values if isinstance(values, dict) else {"": values} for name, values in tree.items()}
     return {f"{name}.{key}".rstrip("."): value for name, part in parts.items() for key, value in part.items()}
+
+
+def _above(lock: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """What dvc.lock holds of a stage and of all that make what it reads."""
+    found, names = [], [stage] if stage in lock else []
+    for name in names:  # the list grows
+        found.append(lock[name])
+        read = [Path(dep["path"]) for dep in lock[name].get("deps", [])]
+        for other, entry in lock.items():
+            outs = [Path(out["path"]) for out in entry.get("outs", [])]
+            if other not in names and any(path.is_relative_to(out) for path in read for out in outs):
+                names.append(other)
+    return found
+
+
+def _whole(stages: Sequence[dict[str, Any]]) -> bool:
+    """Whether each of these stages read what the others made last."""
+    made = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
+    read = [(dep["path"], dep.get("md5")) for stage in stages for dep in stage.get("deps", [])]
+    return all(made.get(path, md5) == md5 for path, md5 in read)
 
 
 def _same(one: Any, other: Any) -> bool:
