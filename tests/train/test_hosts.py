@@ -157,7 +157,7 @@ def test_what_one_process_learns_all_know(both):
     end = "after step 2 of epoch 1; the same command goes on from there."
     by = [f"stopped by {signal} {end}" for signal in ("a signal to another process", "SIGTERM")]
     assert [of["error"] for of in noted] == by
-    assert [of["left"] for of in noted] == [["epoch-0000-step-000002", "made_by.json"]] * 2
+    assert [of["left"] for of in noted] == [["epoch-0000-step-000002", "lock", "made_by.json"]] * 2
 
 
 @two_processes
@@ -165,7 +165,7 @@ def test_two_processes_go_on_as_if_nothing_had_happened(both, tmp_path):
     folder = both[0] / "killed"
     train(tmp_path, config(**SETTINGS), batches=Share)
     assert_alike(folder, tmp_path)
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["lock"]
+    assert not [*(folder / "checkpoints").iterdir()]
 
 
 def test_processes_that_do_not_come_together_are_one_sentence(monkeypatch):
