@@ -72,8 +72,7 @@ def _only(folder: Path, patterns: tuple[str, ...]) -> Path:
 def _pictures(images: list[dict[str, Any]], path: Path, originals: Path) -> tuple[dict[str, Path], dict[Path, int]]:
     """file_name -> path, sorted, and path -> id. They lie in `originals`, in images/, or in a folder named as the end
     of the annotation file, such as train2017."""
-    names = [image["file_name"] for image in images]
-    if not names:
+    if not images:
         raise UserError(f"{path} has no images; name there what is to be answered.")
     for image in images:
         image["file_name"] = Path(image["file_name"]).as_posix()  # ./a.jpg is a.jpg
