@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fashionseg.core import backend
+
 ROUNDS = 5
 MIN_SECONDS = 1.0  # of a round: what is faster is done again
 WARM = 5  # steps until torch has settled, and as many to compare its settings
@@ -171,8 +173,8 @@ def r50_fpn(options: argparse.Namespace, precision: str):
 
 
 def ours(options: argparse.Namespace, task: str) -> Side:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for theirs
+    backend.choose("tensorflow")
     import keras
     import numpy as np
 

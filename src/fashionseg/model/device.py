@@ -42,6 +42,17 @@ def accelerated() -> bool:
     return _without_branches or not keras.distribution.list_devices()[0].startswith("cpu")
 
 
+def branches() -> bool:
+    """Whether a graph may have conditional branches, as everywhere but `without_branches`."""
+    return not _without_branches
+
+
+def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for use within a branch: its gradient computes it again. Else a branch that is not taken writes
+    zeros in place of what the gradient needs. On JAX alone: in TensorFlow's branches `recompute_grad` fails."""
+    return keras.remat(function) if keras.backend.backend() == "jax" else function
+
+
 def compiles() -> bool:
     """Whether `compiled` makes a difference: on TensorFlow where there is no GPU, for which XLA's compiler may be
     missing. On JAX all of the graph is one computation of XLA."""

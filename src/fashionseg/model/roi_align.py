@@ -48,11 +48,10 @@ class RoIAlign:
     def pool(self, requests: Sequence[tuple[KerasTensor, KerasTensor, int]]) -> list[KerasTensor]:
         """Features for each of `requests`, the arguments of a call; they share one gradient of the pyramid's size."""
         indices, weights = zip(*(self._bins(*request) for request in requests), strict=True)
-        pooled = _weighted_sums(self.table, ops.concatenate(indices, axis=1), ops.concatenate(weights, axis=1))
-        ends = accumulate(index.shape[1] for index in indices)
+        pooled = _weighted_sums(self.table, indices, weights)
         return [
-            ops.reshape(pooled[:, end - index.shape[1] : end], (-1, rois.shape[1], side, side, self.table.shape[-1]))
-            for end, index, (rois, _, side) in zip(ends, indices, requests, strict=True)
+            ops.reshape(sums, (-1, rois.shape[1], side, side, self.table.shape[-1]))
+            for sums, (rois, _, side) in zip(pooled, requests, strict=True)
         ]
 
     def _bins(self, rois, roi_levels, side):
@@ -105,19 +104,23 @@ def _merged(cells, weights):
     return ops.where(again, 0.0, ops.sum(ops.where(same, weights[..., None, :], 0.0), axis=-1))
 
 
-def _weighted_sums(table, index, weights):
-    """(B, bins, C): for each bin the sum of the rows `index` (B, bins, K) of `table` times `weights` (B, bins, K)."""
+def _weighted_sums(table, indices, weights):
+    """Of each request (B, bins, C): for each bin the sum of the rows `index` (B, bins, K) of `table` times its weights
+    (B, bins, K)."""
+    count = len(indices)
 
     @ops.custom_gradient
-    def pool(table, index, weights):  # all as arguments: JAX allows no tensor from outside
+    def pool(table, *bins):  # all as arguments: JAX allows no tensor from outside
         sums = device.compiled(_sums) if device.compiles() else _sums_in_parts
 
-        def gradient(upstream):
-            return device.compiled(_gradient)(table, index, weights, upstream), None, None
+        def gradient(*upstreams):  # on JAX one tuple of them
+            parts = bins[:count], bins[count:], keras.tree.flatten(upstreams)
+            index, weights, upstream = (ops.concatenate(of, axis=1) for of in parts)
+            return device.compiled(_gradient)(table, index, weights, upstream), *[None] * len(bins)
 
-        return sums(table, index, weights), gradient
+        return tuple(sums(table, *of) for of in zip(bins[:count], bins[count:], strict=True)), gradient
 
-    return pool(table, index, ops.cast(weights, table.dtype))
+    return pool(table, *indices, *(ops.cast(of, table.dtype) for of in weights))
 
 
 def _sums(table, index, weights):

@@ -21,8 +21,8 @@ BOX_MIN_SIZE = 1e-2  # pixels; thinner detections are dropped
 BEYOND = -1e6  # pixels; beyond every feature map
 DENSE = 1024  # units
 # Masks and attributes of an image are computed in at most MAX_PARTS parts of at least MIN_PART slots. A part without
-# instances costs nothing, but each enlarges the graph. A GPU computes all slots at once: there each part's gradient of
-# the whole pyramid costs more than empty slots.
+# instances costs nothing, but each enlarges the graph. A GPU pools all of them at once in a training: there each part's
+# gradient of the whole pyramid costs more than empty slots.
 MAX_PARTS, MIN_PART = 8, 16
 
 
@@ -246,7 +246,9 @@ class RoIHeads(layers.Layer):
                 (pooled[0], ROI_BOX_SIDE), (pooled[1][:, first], ROI_MASK_SIDE)
             )
             values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
-            instance_logits = self._instance_heads(mask_features, classes, features[:, first])
+            instance_logits = self._in_parts(
+                pyramid, rois[:, first], classes, features[:, first], foreground[:, first], mask_features
+            )
         else:
             (box_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
             values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
@@ -359,9 +361,9 @@ class RoIHeads(layers.Layer):
             return masks, ops.zeros((*ops.shape(classes), 0))
         return masks, self.attribute_head(features, roi_features)
 
-    def _in_parts(self, pyramid, rois, classes, features, used):
+    def _in_parts(self, pyramid, rois, classes, features, used, mask_features=None):
         """`_instance_heads` of rois (B, R, 4), skipping parts without used slots. used (B, R) bool: these come first;
-        the output of other slots is undefined."""
+        the output of other slots is undefined. mask_features (B, R, 14, 14, C): where they are pooled already."""
         step = max(-(-rois.shape[1] // MAX_PARTS), MIN_PART)
         attributes = self.attribute_count if self.attribute_head else 0
         align = self.align(pyramid)
@@ -370,12 +372,21 @@ class RoIHeads(layers.Layer):
             shape = ops.shape(rois)[0], rois[:, part].shape[1]
             return ops.zeros((*shape, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE)), ops.zeros((*shape, attributes))
 
-        def heads(part):
-            (roi_features,) = align((rois[:, part], ROI_MASK_SIDE))
+        def heads(part, roi_features=None):
+            if roi_features is None:
+                (roi_features,) = align((rois[:, part], ROI_MASK_SIDE))
             return self._instance_heads(roi_features, classes[:, part], features[:, part])
 
-        if device.accelerated():
+        if not device.branches():
             return heads(slice(None))
         parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
-        outputs = [ops.cond(ops.any(used[:, part]), partial(heads, part), partial(zeros, part)) for part in parts]
+        of_parts = [partial(heads, part) for part in parts]
+        if mask_features is not None:  # cut up outside of the branches, or the gradient of each has the size of all
+            of_parts = [
+                partial(device.rematerialized(of), mask_features[:, part])
+                for part, of in zip(parts, of_parts, strict=True)
+            ]
+        outputs = [
+            ops.cond(ops.any(used[:, part]), of, partial(zeros, part)) for part, of in zip(parts, of_parts, strict=True)
+        ]
         return [ops.concatenate(logits, axis=1) for logits in zip(*outputs, strict=True)]
