@@ -178,7 +178,7 @@ def ours(options: argparse.Namespace, task: str) -> Side:
     import keras
     import numpy as np
 
-    from fashionseg.model.device import compile_steps
+    from fashionseg.model.compilation import compile_steps
     from fashionseg.model.mask_rcnn import Detector
 
     network = r50_fpn(options, {"float32": "float32", "bfloat16": "mixed_bfloat16"}[options.precision])

@@ -198,13 +198,7 @@ count = int((found["classes"] > 0).sum())
 print(count, "detections of a score of at least", params_of_predict.score)
 soft = [np.repeat((255 * mask[..., None]).astype(np.uint8), 3, axis=-1) for mask in found["masks"][:5]]
 show(*[np.array(Image.fromarray(image).resize((140, 140), Image.Resampling.NEAREST)) for image in soft])
-sure = found["scores"] >= 0.5
-instances = overlay.DrawnInstances(
-    found["boxes"][sure],
-    found["classes"][sure].astype(int) - 1,
-    list(found["masks"][sure] > 0.5),
-    found["scores"][sure],
-)
+instances = overlay.DrawnInstances.of_detections(found, found["scores"] >= 0.5)
 show(overlay.draw(picture, instances, names))
 
 # %% [markdown]

@@ -7,7 +7,7 @@ from fashionseg import params
 from fashionseg.coco import results
 from fashionseg.core import documents, files
 from fashionseg.core.stage import running
-from fashionseg.evaluate import plots
+from fashionseg.evaluate import overlays
 from fashionseg.evaluate.scores import compute_scores
 
 
@@ -19,11 +19,11 @@ def main(document: str, predictions: str, images: str, folder: str, metrics: str
     with files.replacing(folder) as beside:
         for name, table in tables.items():
             files.write_csv(beside / f"{name}.csv", table)
-        found, wrong = plots.image_scores(evaluations["segm"]), tables["wrong"]
-        overlays = plots.draw_overlays(
+        found, wrong = overlays.image_scores(evaluations["segm"]), tables["wrong"]
+        drawn = overlays.draw_overlays(
             truth, detections, Path(images), beside / "pictures", scores=found, wrong=wrong, count=settings.pictures
         )
-        files.write_csv(beside / "pictures.csv", overlays)
+        files.write_csv(beside / "pictures.csv", drawn)
     files.write_json(metrics, values, indent=1)
     for kind, row in values.items():
         print(kind, *(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in row.items()))

@@ -11,7 +11,7 @@ from fashionseg.core.stage import running
 def main(document: str, originals: str, images: str, models: str, others: str, predictions: str) -> None:
     settings = params.load("images", "predict", "machine")
     backend.choose(settings.machine.backend)
-    from fashionseg.predict import elsewhere, inference
+    from fashionseg.predict import inference, on_cluster
 
     truth = documents.read(document)
     folders = [Path(models), *(Path(others) / name for name in settings.predict.models)]
@@ -21,8 +21,10 @@ def main(document: str, originals: str, images: str, models: str, others: str, p
 
     what = truth, images_for, folders, settings.predict, predictions
     with cluster.joined(settings.machine.dask):
-        on_cluster = settings.machine.dask is not None
-        found = elsewhere.predict(*what) if on_cluster else inference.predict(*what, workers=settings.machine.workers)
+        if settings.machine.dask is not None:
+            found = on_cluster.predict(*what)
+        else:
+            found = inference.predict(*what, workers=settings.machine.workers)
     print(f"{found} instances on {len(truth['images'])} images: {predictions}")
 
 

@@ -23,7 +23,7 @@ def main(declared: str, results: str, metrics: str, split: str, target: str) -> 
         "tune",
         "submission",
     )
-    text = page.build(page.Run(Path(declared), Path(results), Path(metrics), Path(split), shown))
+    text = page.build(page.Outputs(Path(declared), Path(results), Path(metrics), Path(split), shown))
     files.write_text(target, text)
     print(f"{target}: {len(text) / 1e6:.1f} MB, to be opened in a browser")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fashionseg.convert.competition import Competition
+
 HEADER = "ImageId,EncodedPixels,Height,Width,ClassId,AttributesIds"
 LABELS = {
     "categories": [
@@ -59,3 +61,8 @@ class Folder:
         )
         (self.path / name).write_bytes(buffer.getvalue())
         return self.path / name
+
+
+def dropped(competition: Competition) -> dict[str, int]:
+    """Reason -> count, most frequent first."""
+    return competition.drops["reason"].value_counts().to_dict()

@@ -241,7 +241,8 @@ def test_a_preset_sets_what_has_no_section_and_empties_lists(write, tmp_path):
     ("scales", "sentence"),
     [
         ([1.0, 1.04], r"1\.04 gives 320 px, as another scale does"),
-        ([0.1], "0.1 gives images of 32 px; 64 are the least"),
+        ([0.1], "0.1 gives images of 32 px; 64 to 8192 are possible"),
+        ([1e300], r"1e\+300 gives images of 1e\+09 px; 64 to 8192 are possible"),
     ],
 )
 def test_views_are_refused_before_the_training(write, scales, sentence):

@@ -9,7 +9,7 @@ for it and nothing else. What is not a section is a single value (`seed`).
 import dataclasses
 import difflib
 import re
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -213,7 +213,7 @@ def _is(value: Any, kind: Any) -> bool:
     if get_args(kind):  # a union
         return any(_is(value, option) for option in get_args(kind))
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

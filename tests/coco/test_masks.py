@@ -96,7 +96,9 @@ def test_a_sharp_mask_is_stable():
     assert masks.stability(mask) == 0
     mask[:10, :10] = 1
     assert masks.stability(mask) == 1
-    mask[10, :10] = 0.5  # between logit -1 and logit 1
+    mask[10, :10] = 0.72  # of a logit below 1
     assert masks.stability(mask) == pytest.approx(100 / 110)
-    mask[11, :10] = 0.25  # of a logit below -1
-    assert masks.stability(mask) == pytest.approx(100 / 110)
+    mask[11, :10] = 0.28  # above -1
+    assert masks.stability(mask) == pytest.approx(100 / 120)
+    mask[12, :10] = 0.26  # below it
+    assert masks.stability(mask) == pytest.approx(100 / 120)

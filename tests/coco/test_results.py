@@ -52,6 +52,8 @@ def test_a_missing_key_is_named(written, key):
         ({"segmentation": {**GOOD["segmentation"], "counts": "0"}}, "has no mask: the counts should sum to"),
         ({"bbox": [0, 0, 9000, 9]}, r"has the bbox \[0, 0, 9000, 9\] on an image of 100 x 100"),
         ({"bbox": [0, 0, -9, 9]}, "has the bbox"),
+        ({"bbox": [-9, 0, 9, 9]}, "has the bbox"),
+        ({"bbox": [0, 99, 9, 9]}, "has the bbox"),
         ({"mask": ""}, "has no soft mask"),
         ({"mask": "x"}, "has no soft mask"),
         ({"mask": GOOD["mask"][:-40]}, "has no soft mask"),

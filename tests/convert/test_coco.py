@@ -132,7 +132,7 @@ def test_dropped_table_names_the_first(folder):
     folder.rows[1] = "nowhere,1 1,40,30,0,"
     table = coco.dropped_table(read(folder.write()))
     assert table["count"].tolist() == [2, 1]
-    assert table["reason"].tolist()[0] == "Height and Width differ from the picture"
+    assert table["reason"].tolist()[0] == "Height and Width differ from the stored picture, which EXIF may turn"
     assert table["first"].tolist() == [f"{folder.path / 'train.csv'}:{line}" for line in (7, 3)]
 
 
@@ -150,7 +150,7 @@ def test_one_validation_image_is_refused_when_the_others_cannot_be_decoded(folde
     competition = read(folder.path)
     table = pd.DataFrame({"image_id": sorted(competition.train_images), "subset": ["val"] * 2 + ["train"] * 28})
     left = competition.without([competition.train_images["image001"]])
-    with pytest.raises(UserError, match="29 usable training images, of which 1 are held out to validate"):
+    with pytest.raises(UserError, match="29 usable training pictures, of which 1 are held out to validate"):
         coco.documents(left, table)
 
 

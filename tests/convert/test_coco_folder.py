@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
+from competition_folder import dropped
 from fashionseg.coco.average_precision import evaluate
 from fashionseg.convert import coco, resizing, split
 from fashionseg.convert.competition import read
@@ -67,7 +68,7 @@ def written(folder: Path, document: dict) -> dict:
 def test_masks_and_ids_are_those_that_pycocotools_reads(tmp_path, pictures):
     document = drawn(tmp_path, pictures)
     competition = read(tmp_path)
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
     made = coco.documents(competition, split.assign(competition, 3, 0, 0))
     source = COCO(tmp_path / "annotations/instances_train2017.json")
     seen = 0
@@ -98,7 +99,7 @@ def test_pictures_of_one_name_size_and_time_in_several_folders(tmp_path):
         image["file_name"] = name
     written(tmp_path, document)
     with resizing.resizing(read(tmp_path), tmp_path / "resized", 64, 1) as competition:
-        assert competition.dropped == {}
+        assert dropped(competition) == {}
     for number, image in enumerate(document["images"]):
         with Image.open(tmp_path / "resized/images" / image["file_name"]) as picture:
             assert abs(picture.getpixel((9, 9))[0] - number) <= 2  # JPEG
@@ -203,6 +204,19 @@ def test_a_foreign_id_drops_its_annotation(tmp_path, key, value, reason):
     assert found.startswith(reason)
 
 
+def test_a_crowd_region_leaves_an_instance_of_the_same_mask(tmp_path):
+    """Its flag may be true or false, as some programs write it."""
+    document = drawn(tmp_path)
+    for annotation in document["annotations"]:
+        annotation["iscrowd"] = False
+    document["annotations"].insert(0, {**document["annotations"][0], "id": 1, "iscrowd": True})
+    written(tmp_path, document)
+    competition = read(tmp_path)
+    assert dropped(competition) == {}
+    assert competition.instances["row"][competition.instances["crowd"]].tolist() == [1]
+    assert len(competition.instances) == len(document["annotations"])
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -215,6 +229,12 @@ def test_a_foreign_id_drops_its_annotation(tmp_path, key, value, reason):
             lambda p, d: d["images"][0].update(file_name="a/" + 400 * "x"),
             r"file_name x+\.\.\. is longer than a file's name",
         ),
+        (lambda p, d: d["images"][0].update(file_name="a\r.jpg"), r"file_name 'a\\r\.jpg' has a line break"),
+        (
+            lambda p, d: Image.new("RGB", (HEIGHT, WIDTH)).save(p / "test2017/t1.jpg"),
+            r"t1\.jpg has 60 x 40 .* says 40 x 60",
+        ),
+        (lambda p, d: d["annotations"][0].update(iscrowd="1"), r"\[0\]\.iscrowd should be 0 or 1, not '1'"),
         (lambda p, d: d["images"][0].update(height=2**70), r"\[0\]\.height should be a whole number, not 1180"),
         (lambda p, d: d["images"][0].update(id=3), r"has two images of the id 3"),
         (lambda p, d: d["images"][0].update(file_name="000000.jpg"), r"two images of the file_name 000000\.jpg"),
@@ -224,7 +244,10 @@ def test_a_foreign_id_drops_its_annotation(tmp_path, key, value, reason):
             r"is in none of .*train2017.*; put the pictures there",
         ),
         (lambda p, d: d.update(annotations=[]), r"2017\.json has no annotations"),
-        (lambda p, d: [annotation.update(iscrowd=1) for annotation in d["annotations"]], r"has no instance: no row or"),
+        (
+            lambda p, d: [annotation.update(iscrowd=1) for annotation in d["annotations"]],
+            r"has no instance: no .* CVAT",
+        ),
         (lambda p, d: d.update(categories=[]), r"has no categories"),
         (lambda p, d: d["categories"][0].update(id=90), r"categories names id 90 twice"),
         (lambda p, d: d.update(images=[]), r"has no images"),

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as reference
 
+from competition_folder import dropped
 from fashionseg.convert import competition as competition_module
 from fashionseg.convert.competition import read
 from fashionseg.core import files, tables
@@ -40,14 +41,14 @@ def test_reads_every_column(folder):
     assert len(competition.train_images) == 30
     assert competition.sample["ImageId"].tolist() == ["b", "a"]
     assert competition.sizes[competition.test_images["a"]] == (25, 50)
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
 
 
 def test_images_without_rows_are_kept(folder):
     folder.picture("train/lonely.jpg")
     competition = read(folder.write())
     assert competition.empty_images == ["lonely"]
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
 
 
 def test_mark_line_ends_blank_lines_and_floats_are_tolerated(folder):
@@ -99,7 +100,7 @@ def test_a_bad_row_is_dropped_counted_and_named(folder, row, reason):
     competition = read(folder.write())
     assert len(competition.instances) == 59
     assert 7 not in set(competition.instances["row"])
-    assert list(competition.dropped.values()) == [1]
+    assert list(dropped(competition).values()) == [1]
     assert competition.drops["reason"][0].startswith(reason)
     place, _, detail = competition.drops["place"][0].partition(" ")
     assert place == f"{folder.path / 'train.csv'}:7"
@@ -113,14 +114,14 @@ def test_many_bad_rows_are_a_broken_file(folder):
     with pytest.raises(UserError, match=r"4 of 60 rows .* 3 of them because: Height and Width .*train\.csv:22\)"):
         read(folder.write())
     folder.rows[20] = folder.rows[21]
-    assert sum(read(folder.write()).dropped.values()) == 4  # 5 % of 60, and a repeated one
+    assert sum(dropped(read(folder.write())).values()) == 4  # 5 % of 60, and a repeated one
 
 
 def test_a_picture_without_header_is_dropped_with_its_rows(folder):
     (folder.path / "train/image003.jpg").write_bytes(b"")
     competition = read(folder.path)
     assert "image003" not in competition.train_images
-    assert competition.dropped == {
+    assert dropped(competition) == {
         "its picture is missing or has no readable header": 2,
         "picture is missing or has no readable header": 1,
     }
@@ -131,7 +132,7 @@ def test_exif_turns_are_ignored(folder):
     exif = Image.Exif()
     exif[0x0112] = 6  # show turned by a quarter
     folder.picture("train/image000.jpg", exif=exif)
-    assert read(folder.path).dropped == {}
+    assert dropped(read(folder.path)) == {}
 
 
 @pytest.mark.parametrize(
@@ -230,13 +231,13 @@ def test_repeated_rows_are_dropped_and_counted(folder):
     folder.rows *= 2
     competition = read(folder.write())
     assert competition.instances.equals(expected)
-    assert competition.dropped == {"repeats an earlier row": 60}
+    assert dropped(competition) == {"repeats an earlier row": 60}
     assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:62"
     exploded = [row.replace('"115,136"', attribute) for row in folder.rows[:60] for attribute in ("136", "115")]
     folder.rows = list(dict.fromkeys(exploded))  # one row an attribute
     competition = read(folder.write())
     assert competition.instances.drop(columns="row").equals(expected.drop(columns="row"))
-    assert competition.dropped == {competition_module.JOINED: 30}
+    assert dropped(competition) == {competition_module.JOINED: 30}
     assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:3"
 
 
@@ -253,7 +254,7 @@ def test_without_takes_pictures_and_rows_out(folder):
     competition = read(folder.path)
     left = competition.without([competition.train_images["image004"]])
     assert len(left.instances) == 58
-    assert left.dropped == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
+    assert dropped(left) == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
     with pytest.raises(UserError, match="2 of 30 pictures"):
         competition.without([competition.train_images[name] for name in ("image004", "image005")])
 
@@ -270,7 +271,7 @@ def test_real_files(name, rows, train, test):
         train,
         test,
     )
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
     assert (len(competition.categories), len(competition.attributes)) == (46, 294)
 
 
@@ -279,7 +280,7 @@ def test_rows_are_read_in_chunks_as_at_once(folder, monkeypatch):
     folder.rows[3:3] = ["", folder.rows[0], "image001,1 3 81,40,30,0,", ",,,,,"]
     folder.write()
     expected = read(folder.path)
-    assert {"repeats an earlier row", "EncodedPixels is no mask"} <= set(expected.dropped)
+    assert {"repeats an earlier row", "EncodedPixels is no mask"} <= set(dropped(expected))
     for chunk in (1, 4, 7):
         monkeypatch.setattr(tables, "CHUNK", chunk)
         found = read(folder.path)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from competition_folder import dropped
 from fashionseg.convert import coco, resizing, split
 from fashionseg.convert.competition import Competition, read
 from fashionseg.core import cluster
@@ -55,7 +56,7 @@ def test_pictures_are_resized(folder, tmp_path, height, width, mode, form, exif)
     path = folder.path / "train/picture.jpg"
     drawn(height, width).convert(mode).save(path, form, **options)
     competition = read(folder.path)
-    assert resized(competition, tmp_path, 128).dropped == {}
+    assert dropped(resized(competition, tmp_path, 128)) == {}
     with Image.open(tmp_path / "images/train/picture.jpg") as image:
         assert (image.format, image.mode) == ("JPEG", "RGB")
         assert max(image.size) == 128
@@ -118,13 +119,13 @@ def test_damage_that_raises_unusual_errors_is_dropped_and_counted(folder, tmp_pa
                 break
     for early, reason in ((True, "picture is missing or has no readable header"), (False, "picture cannot be decoded")):
         path.write_bytes(contents[early])
-        assert resized(read(folder.path), tmp_path, 64).dropped[reason] == 1
+        assert dropped(resized(read(folder.path), tmp_path, 64))[reason] == 1
 
 
 def test_grey_of_16_bits_stays_grey(folder, tmp_path):
     ramp = (np.arange(40)[:, None] * np.full((1, 30), 1600)).astype(np.uint16)
     Image.fromarray(ramp).save(folder.path / "train/image000.jpg", "PNG")
-    assert resized(read(folder.path), tmp_path, 64).dropped == {}
+    assert dropped(resized(read(folder.path), tmp_path, 64)) == {}
     with Image.open(tmp_path / "images/train/image000.jpg") as image:
         shown = np.asarray(image.convert("L"))
     assert 20 < np.median(shown) < 200
@@ -135,7 +136,7 @@ def test_a_cut_training_picture_is_dropped(folder, tmp_path, form):
     path = folder.picture("train/image004.jpg", format=form)
     path.write_bytes(path.read_bytes()[:-600])
     left = resized(read(folder.path), tmp_path, 64)
-    assert left.dropped == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
+    assert dropped(left) == {"row of a picture that cannot be decoded": 2, "picture cannot be decoded": 1}
     assert not (tmp_path / "images/train/image004.jpg").exists()
     assert "image004" not in left.train_images
     assigned = split.assign(read(folder.path), 5, 0, 0)  # made before the picture was decoded

@@ -27,6 +27,7 @@ def drawn(images: int, seed: int, classes: int = 8) -> Competition:
         {
             "image_id": np.repeat([f"{number:05}" for number in range(images)], counts),
             "class_id": drawn[0],
+            "crowd": False,
             "attribute_ids": [(other,) if one == 0 else () for one, other in drawn.T.tolist()],
         }
     )
@@ -61,14 +62,16 @@ def test_folds_part_the_images(images, folds, seed):
             tables.append(split.assign(competition, folds, fold, seed))
         except UserError as error:
             refusals.append(str(error))
-    few = "fewer than" if images < folds else "held out to validate; 2 are the least"
+    few = "fewer than" if images < folds else "of them with instances; 2 are the least"
     assert all(few in refusal for refusal in refusals)
     for table in tables:
         assert table["image_id"].tolist() == sorted(competition.train_images)
         assert set(table["subset"]) == {"train", "val"}
     held = sum(((table["subset"] == "val").astype(int) for table in tables), start=np.zeros(images, int))
     assert max(held) <= 1
-    assert images < folds or images - sum(held) <= folds - len(tables)  # a fold that is refused holds one at most
+    answered = ~np.isin(sorted(competition.train_images), competition.empty_images)
+    left = (answered & (held == 0)).sum()
+    assert images < folds or left <= folds - len(tables)  # a fold that is refused holds one with instances at most
 
 
 def test_copies_stay_on_one_side():
@@ -107,11 +110,22 @@ def test_shares_are_the_held_out_part_of_frequent_labels():
 @pytest.mark.parametrize(("images", "folds"), [(5, 5), (9, 5), (2, 2)])
 def test_one_validation_image_is_refused_before_the_training(images, folds):
     """`tune` needs two, and comes after train, predict and evaluate."""
-    with pytest.raises(
-        UserError, match=r"raw has . usable training images, of which 1 are held out .* lower split\.folds"
-    ):
+    sentence = r"raw has . usable .* [01] of them with instances; 2 are the least: .* lower split\.folds"
+    with pytest.raises(UserError, match=sentence):
         for fold in range(folds):
             split.assign(drawn(images, 0), folds, fold, 0)
+
+
+def test_validation_images_without_instances_or_with_crowds_alone_are_none():
+    """AP cannot be computed on them: `train` took it for 0 and ended by patience, `tune` for a perfect score."""
+    competition = drawn(30, 0)
+    first, second = [name for name in competition.train_images if name not in competition.empty_images][:2]
+    held = {first, second, *competition.empty_images}
+    split.check_validation(held, competition)
+    crowded = competition.instances.assign(crowd=competition.instances["image_id"] == first)
+    sentence = rf"{len(held)} are held out to validate, 1 of them with instances; 2 are the least: add pictures"
+    with pytest.raises(UserError, match=sentence):
+        split.check_validation(held, replace(competition, instances=crowded))
 
 
 def test_every_class_and_the_empty_images_get_their_share():
@@ -132,7 +146,8 @@ def test_depends_on_the_seed_and_not_on_the_order_of_rows():
     assert not first.equals(split.assign(competition, 5, 0, 8))
 
 
-def test_a_class_in_one_image_and_images_without_any():
+def test_a_class_in_one_image_and_images_without_any(monkeypatch):
+    monkeypatch.setattr(split, "MIN_VALIDATION", 0)
     competition = drawn(6, 0)
     competition = replace(competition, instances=competition.instances.iloc[:1])
     assert set(split.assign(competition, 3, 0, 0)["subset"]) == {"train", "val"}

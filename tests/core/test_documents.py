@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fashionseg.core import documents
+from fashionseg.core import documents, schema
 from fashionseg.core.errors import UserError
 from json_places import ODD, changed, places
 
@@ -96,12 +96,12 @@ def test_names_to_show_tell_classes_apart():
 
 
 def test_null_and_any_keys_where_a_form_has_them():
-    form = {"most": documents.Nullable(int), "own": {str: float}}
+    form = {"most": schema.Nullable(int), "own": {str: float}}
     for value in ({"most": None, "own": {"a": 1, "b?": 0.5}}, {"most": 3, "own": {}}):
-        assert documents.mismatch(value, form) == ""
-    assert documents.mismatch({"most": "3", "own": {}}, form) == "most should be a whole number, not '3'"
+        assert schema.mismatch(value, form) == ""
+    assert schema.mismatch({"most": "3", "own": {}}, form) == "most should be a whole number, not '3'"
     for number in (None, float("nan"), float("inf"), True):
-        assert documents.mismatch({"most": 3, "own": {"a": number}}, form).startswith("own.a should be a number, not")
+        assert schema.mismatch({"most": 3, "own": {"a": number}}, form).startswith("own.a should be a number, not")
 
 
 def test_any_value_in_any_place_is_read_or_refused_in_one_sentence(tmp_path):

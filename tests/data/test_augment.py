@@ -50,7 +50,7 @@ def iou(a, b):
 def by_colour(image, channel):
     image = image.astype(int)
     others = np.delete(image, channel, axis=2).max(2)
-    return image[..., channel] - others > (image.max() - 12) * 0.4
+    return image[..., channel] - others > (image[..., channel].max() - 12) * 0.3
 
 
 def assert_tight(patch, height=HEIGHT, width=WIDTH):

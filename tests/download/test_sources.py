@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from competition_folder import HEADER
+from competition_folder import HEADER, dropped
 from fashionseg.convert.competition import read
 from fashionseg.core import pictures
 from fashionseg.core.errors import UserError
@@ -54,7 +54,7 @@ def test_demo_is_a_competition_of_its_seed(tmp_path, monkeypatch):
         fetch("demo", seed, tmp_path / name)
     competition = read(tmp_path / "one")
     assert len(competition.train_images) + len(competition.test_images) == 5
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
     assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "other")
 
 
@@ -229,7 +229,7 @@ def test_local_takes_pictures_of_any_suffix_and_passes_over_the_rest(folder, tmp
     competition = read(tmp_path / "raw")
     assert (len(competition.train_images), len(competition.instances)) == (30, 60)
     assert competition.train_images["image001"].name == "image001.jpeg"
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train"])

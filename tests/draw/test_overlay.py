@@ -134,7 +134,7 @@ def test_class_colours_are_distinct_and_stable():
 
 
 def test_side_by_side():
-    pair = overlay.side_by_side(grey(400, 300), grey(800, 500), ("prediction", "truth"))
+    pair = overlay.side_by_side(grey(400, 300), grey(400, 250), ("prediction", "truth"))
     assert pair.shape[0] > 400
     assert pair.shape[1] == 300 + 250 + 4
     assert (pair[:18] < 100).any()  # the titles

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from fashionseg.coco import average_precision
 from fashionseg.core.documents import apart
 from fashionseg.core.errors import UserError
-from fashionseg.evaluate import coco
+from fashionseg.evaluate import ap_tables
 
 CATEGORIES = [{"id": 3, "name": "vest"}, {"id": 7, "name": "shoe, boot"}, {"id": 9, "name": "cape"}]
 
@@ -85,12 +85,12 @@ def test_perfect_predictions(document, perfect):
         assert average_precision.summary(evaluation) == {
             "AP": 1, "AP50": 1, "AP75": 1, "APs": 1, "APm": 1, "APl": None, "AR100": 1,
         }  # fmt: skip
-    table = coco.by_class(document, evaluations, perfect)
+    table = ap_tables.by_class(document, evaluations, perfect)
     assert table.to_dict("list") == {
         "id": [3, 7], "name": ["vest", "shoe"], "supercategory": ["", ""], "truth": [1, 2], "predictions": [1, 2],
         "AP": [1, 1], "AP50": [1, 1], "box_AP": [1, 1],
     }  # fmt: skip
-    curve = coco.precision_recall(evaluations["segm"])
+    curve = ap_tables.precision_recall(evaluations["segm"])
     assert len(curve) == 101
     assert (curve.drop(columns="recall") == 1).all().all()
 
@@ -98,7 +98,7 @@ def test_perfect_predictions(document, perfect):
 def test_classes_keep_their_scores_in_any_order_of_ids(document, perfect):
     found = [one for one in perfect if one["category_id"] == 7]
     shuffled = {**document, "categories": [CATEGORIES[i] for i in (2, 1, 0)]}
-    table = coco.by_class(shuffled, average_precision.evaluate(shuffled, found), found).set_index("id")
+    table = ap_tables.by_class(shuffled, average_precision.evaluate(shuffled, found), found).set_index("id")
     assert table["AP"].to_dict() == {7: 1, 3: 0}
     assert table["predictions"].to_dict() == {7: 2, 3: 0}
 
@@ -109,6 +109,13 @@ def test_ap_of_shifted_predictions(document, perfect):
     assert average_precision.summary(average_precision.evaluate(document, perfect)["segm"])["AP"] == 1
     perfect[0] = instance(1, 3, (4, 24, 40, 40), score=0.9)
     assert average_precision.summary(average_precision.evaluate(document, perfect)["segm"])["AP"] == 0.5
+
+
+def test_recall_is_of_a_hundred_instances_an_image():
+    found = [instance(1, 3, (5 * n, 0, 4, 60), score=0.9, id=n + 1) for n in range(12)]
+    document = {"images": [{"id": 1, "height": 64, "width": 64}], "annotations": found, "categories": CATEGORIES}
+    evaluations = average_precision.evaluate(document, found)
+    assert {average_precision.summary(of_kind)["AR100"] for of_kind in evaluations.values()} == {1}
 
 
 def test_masks_are_sized_by_their_own_area(document, perfect):
@@ -126,29 +133,29 @@ def test_without_predictions_ap_is_0(document):
     scores = average_precision.summary(evaluations["segm"])
     assert (scores["AP"], scores["AR100"], scores["APl"]) == (0, 0, None)
     json.dumps(scores, allow_nan=False)
-    assert coco.by_class(document, evaluations, [])["AP"].tolist() == [0, 0]
+    assert ap_tables.by_class(document, evaluations, [])["AP"].tolist() == [0, 0]
 
 
 def test_image_scores_and_choice_of_overlays(document, perfect):
-    from fashionseg.evaluate import plots
+    from fashionseg.evaluate import overlays
 
     del perfect[1]
-    scores = plots.image_scores(average_precision.evaluate(document, perfect)["segm"])
+    scores = overlays.image_scores(average_precision.evaluate(document, perfect)["segm"])
     assert scores == {1: 0.5, 2: 1.0}  # the third picture has no truth
     stray = instance(2, 9, (40, 40, 8, 8), score=0.8)
-    assert plots.image_scores(average_precision.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
+    assert overlays.image_scores(average_precision.evaluate(document, [*perfect, stray])["segm"])[2] == 0.5
     crowd = {**instance(2, 9, (40, 40, 10, 10)), "id": 99, "iscrowd": 1}
     crowded = apart({**document, "annotations": [*document["annotations"], crowd]})
-    assert plots.image_scores(average_precision.evaluate(crowded, [*perfect, stray])["segm"]) == {1: 0.5, 2: 1.0}
-    chosen = plots._best_and_worst({i: -i for i in range(20)}, 8)
+    assert overlays.image_scores(average_precision.evaluate(crowded, [*perfect, stray])["segm"]) == {1: 0.5, 2: 1.0}
+    chosen = overlays._best_and_worst({i: -i for i in range(20)}, 8)
     assert chosen == {"best": list(range(8)), "worst": list(range(19, 11, -1))}
-    assert plots._best_and_worst({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}
+    assert overlays._best_and_worst({1: 0.5, 2: 0.7, 3: 0.6}, 16) == {"best": [2, 3], "worst": [1]}
 
 
 def test_overlays_are_drawn(document, perfect, tmp_path):
     import cv2
 
-    from fashionseg.evaluate import plots
+    from fashionseg.evaluate import overlays
 
     (tmp_path / "train").mkdir()
     for i in (1, 2, 3):
@@ -158,14 +165,14 @@ def test_overlays_are_drawn(document, perfect, tmp_path):
         columns=["prediction", "image_id", "name", "score", "IoU", "other", "other_IoU"],
     )
     chosen = {"scores": {1: 0.5, 2: 1.0}, "wrong": wrong, "count": 4}
-    table = plots.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
+    table = overlays.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["01_best_2.jpg", "02_worst_1.jpg", "03_wrong_1.jpg"] == table["file"].tolist()
     assert table["kind"].tolist() == ["best", "worst", "wrong"]
     assert table["caption"].tolist() == ["1.00 found", "0.50 found", "shirt 0.90: IoU 0.30 with a true shirt"]
     (tmp_path / "train/1.jpg").unlink()
     with pytest.raises(UserError, match=r"1\.jpg is missing or not a valid image .*; run `dvc repro`, which writes"):
-        plots.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
+        overlays.draw_overlays(document, perfect, tmp_path, tmp_path / "out", **chosen)
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5
     assert drawn.shape[1] > drawn.shape[0]

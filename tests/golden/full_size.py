@@ -69,6 +69,7 @@ def compare(folder: Path, heads: str, side: int) -> None:
     from fashionseg.model import pretrained
     from fashionseg.model.config import Network
     from fashionseg.model.mask_rcnn import MaskRCNN
+    from fashionseg.model.roi_heads import ROI_BOX_SIDE
 
     config = Network(
         backbone="resnet50",
@@ -101,7 +102,8 @@ def compare(folder: Path, heads: str, side: int) -> None:
     sizes = np.array([[side, side]])
     pyramid, logits, deltas, anchors = network.first_stage(image)
     proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
-    class_logits, class_deltas, _ = network.roi_heads(pyramid, golden["proposals"][None])
+    (features,) = network.roi_heads.align(pyramid)((golden["proposals"][None], ROI_BOX_SIDE))
+    class_logits, class_deltas, _ = network.roi_heads.box_head(features)
     found = network.roi_heads.detect(
         pyramid,
         golden["proposals"][None],

@@ -13,8 +13,8 @@ from tiny import DENSE, SMALL, make_batch
 
 from fashionseg.core.errors import UserError
 from fashionseg.model import activations, backbones, roi_heads
-from fashionseg.model.device import compile_steps
-from fashionseg.model.weights import read_state_dict
+from fashionseg.model.compilation import compile_steps
+from fashionseg.model.state_dict import read_state_dict
 from fashionseg.train.checkpoint import Checkpoints, State
 from networks import mask_rcnn
 

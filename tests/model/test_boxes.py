@@ -79,6 +79,11 @@ def test_encode_by_hand():
     np.testing.assert_allclose(found, [[0.25, 1, np.log(2), 0]], atol=1e-6)
 
 
+def test_a_box_grows_to_62_times_its_anchor_at_most():
+    found = boxes.decode(np.float32([[0, 0, 9, 9]]), np.float32([[0, 0, 16, 16]]), (1, 1, 1, 1))
+    np.testing.assert_allclose(found, [[-492, -492, 508, 508]], rtol=1e-5)
+
+
 def test_empty_boxes_give_finite_numbers():
     """Padding is full of them; a NaN there would reach the loss even where it is masked away."""
     none, some = np.zeros((1, 4), np.float32), np.array([[3, 4, 30, 20]], np.float32)

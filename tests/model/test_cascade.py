@@ -7,6 +7,7 @@ import pytest
 from keras import ops
 from tiny import make_batch, network, shrink
 
+from fashionseg.model import roi_heads
 from fashionseg.model.roi_heads import RoIHeads
 
 IOUS, WEIGHTS = (0.5, 0.6, 0.7), np.array([[10, 10, 5, 5], [20, 20, 10, 10], [30, 30, 15, 15]])
@@ -67,8 +68,11 @@ def test_losses_are_those_of_the_definition(heads, batch, compiled):
     heads, answers = heads
     random = np.random.default_rng(0)
     expected, counts, between = {"classifier": 0.0, "box_reg": 0.0}, [], False
+    batch["sizes"] = np.array([[40, 58], [44, 60]], np.int32)  # instances reach to the edge and beyond
+    scores = np.ones((2, 12), np.float32)
+    scores[:, 0] = 0  # one that is near an instance is no proposal
     candidates = [
-        np.concatenate([proposals, boxes[classes > 0]])
+        np.concatenate([proposals[1:], boxes[classes > 0]])
         for proposals, boxes, classes in zip(batch["proposals"], batch["boxes"], batch["classes"], strict=True)
     ]
     for iou, weights, share, (logits, deltas) in zip(IOUS, WEIGHTS, SHARES, answers, strict=False):
@@ -90,15 +94,33 @@ def test_losses_are_those_of_the_definition(heads, batch, compiled):
     assert max(counts) <= 10  # no foreground is left out of the sample
     assert between  # some are foreground of the first stage alone
 
-    def losses(p2, p3, proposals, uniform):
+    def losses(p2, p3, proposals, scores, uniform):
         tensors = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
-        return heads.losses_of([p2, p3], proposals, ops.ones_like(proposals[..., 0]), tensors, uniform)
+        return heads.losses_of([p2, p3], proposals, scores, tensors, uniform)
 
     total = batch["proposals"].shape[1] + batch["boxes"].shape[1]
-    arrays = [*PYRAMID, batch["proposals"], random.random((2, total))]
+    arrays = [*PYRAMID, batch["proposals"], scores, random.random((2, total))]
     found = compiled(losses)(*(np.asarray(array, "float32") for array in arrays))
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4)
+
+
+def test_later_stages_do_not_move_the_boxes_of_earlier_ones(heads, batch, gradients, monkeypatch):
+    """Their input is given, as in detectron2: with no loss of its own the first one learns no boxes."""
+    heads, _ = heads
+    first, *others = roi_heads.STAGES
+    monkeypatch.setattr(roi_heads, "STAGES", (first._replace(loss_share=0.0), *others))
+    arrays = [*PYRAMID, batch["proposals"], np.ones((2, 12)), np.random.default_rng(0).random((2, 16))]
+    p2, p3, *rest = (np.asarray(array, "float32") for array in arrays)
+
+    def loss(*biases):
+        with keras.StatelessScope([(h.deltas.bias, b) for h, b in zip(heads.box_heads, biases, strict=True)]):
+            proposals, scores, uniform = rest
+            tensors = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
+            return heads.losses_of([p2, p3], proposals, scores, tensors, uniform)["box_reg"]
+
+    slopes = gradients(loss, [np.array(head.deltas.bias) for head in heads.box_heads])
+    assert [bool(ops.convert_to_numpy(slope).any()) for slope in slopes] == [False, True, True]
 
 
 def test_detections_are_those_of_the_definition(heads, batch, compiled):

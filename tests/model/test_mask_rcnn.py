@@ -15,7 +15,7 @@ from tiny import SHAPES, Bench, Shares, backbone, make_batch, network, parts, sh
 
 from fashionseg.model import backbones, roi_heads
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
-from fashionseg.model.device import compile_steps
+from fashionseg.model.compilation import compile_steps
 from fashionseg.model.fpn import FeaturePyramid
 from fashionseg.model.mask_rcnn import LOSSES, MaskRCNN
 from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
@@ -154,7 +154,7 @@ def greedy_detections(network, batch, score_threshold, nms_iou, compiled):
     def seen(images, sizes):
         pyramid, *found = network.first_stage(images)
         proposals, scores = network.rpn.propose(*found, sizes)
-        return proposals, scores, *network.roi_heads(pyramid, proposals)
+        return proposals, scores, *network.roi_heads.box_head(network.roi_heads.align(pyramid)((proposals, 7))[0])
 
     proposals, scores, logits, deltas, _ = compiled(seen)(batch["images"], batch["sizes"])
     found = []

@@ -10,7 +10,7 @@ from keras import ops
 from fashionseg.core.errors import UserError
 from fashionseg.model import backbones, initializers, pretrained, roi_heads, sampling
 from fashionseg.model.mask_rcnn import LOSSES
-from fashionseg.model.weights import read_state_dict
+from fashionseg.model.state_dict import read_state_dict
 from networks import mask_rcnn
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -72,7 +72,7 @@ def test_every_step_gives_torchvisions_numbers(imported, compiled):
     def every_step(images, sizes):
         pyramid, logits, deltas, anchors = network.first_stage(images)
         proposals, scores = network.rpn.propose(logits, deltas, anchors, sizes)
-        class_logits, class_deltas, _ = network.roi_heads(pyramid, proposals)
+        class_logits, class_deltas, _ = network.roi_heads.box_head(network.roi_heads.align(pyramid)((proposals, 7))[0])
         found = network.roi_heads.detect(pyramid, proposals, scores, sizes, score_threshold=0.05, nms_iou=0.5)
         rows = {
             "rpn_logits": ops.concatenate(logits, axis=1),

@@ -254,3 +254,15 @@ def test_mask_targets_of_padding_are_finite(project):
     masks = np.ones((1, 1, 56, 56), np.uint8)
     for boxes, rois in [(none, none), (none, none + np.float32([2, 3, 30, 40]))]:
         assert np.isfinite(project(masks, boxes, rois)).all()
+
+
+def test_an_iou_equal_to_a_threshold(compiled):
+    truth, candidates = np.float32([[[0, 0, 10, 10]]]), np.float32([[0, 0, 10, y] for y in (10, 7, 5, 3)])
+    found = [matches(compiled, rule)(truth, np.ones((1, 1), bool), candidates).tolist() for rule in (RPN, HEADS)]
+    assert found == [[[0, 0, IGNORED, IGNORED]], [[0, 0, 0, BACKGROUND]]]
+
+
+def test_fewer_candidates_than_a_sample():
+    found = targets.sample(np.int32([[0, -1, -2]]), np.float32([[0.1, 0.2, 0.3]]), 12, 4)
+    indices, foreground, used = (ops.convert_to_numpy(values).tolist() for values in found)
+    assert (indices, foreground, used) == ([[0, 1, 2]], [[True, False, False]], [[True, True, False]])

@@ -8,8 +8,8 @@ from keras import Model, layers, ops, optimizers
 from keras.backend import standardize_dtype
 
 from fashionseg.model import attribute_heads, backbones, initializers, roi_heads, sampling
+from fashionseg.model.compilation import compile_steps
 from fashionseg.model.config import Network
-from fashionseg.model.device import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 from fashionseg.model.rpn import RegionProposals
 from networks import USUAL

@@ -25,9 +25,9 @@ from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
 from fashionseg.model import backbones, device, roi_heads
 from fashionseg.model import boxes as box_ops
-from fashionseg.model.device import compile_steps
+from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector
-from fashionseg.predict import elsewhere, inference, inspect
+from fashionseg.predict import inference, inspect, on_cluster
 from fashionseg.predict.config import Predict
 from fashionseg.predict.parts import Parts
 from networks import USUAL, mask_rcnn
@@ -43,7 +43,7 @@ def test_coco_results_are_at_the_original_size():
         "attributes": np.array([[0.04, 0.8, 0.05], [1, 1, 1]], np.float32),
         "agreement": np.ones(2),
     }
-    labels, settings = Labels([40, 41], [7, 9, 30]), replace(SETTINGS, mask_threshold=0.5)
+    labels, settings = Labels([40, 41], [7, 9, 30], [], []), replace(SETTINGS, mask_threshold=0.5)
     results = inference.coco_results(detections, (200, 320), labels, settings)
     (result,) = results  # the second has no pixel above the threshold
     assert (result["category_id"], result["score"]) == (41, pytest.approx(0.9))
@@ -186,18 +186,18 @@ def test_a_dask_cluster_predicts_the_same(trained, image, tmp_path, monkeypatch,
     with distributed.LocalCluster(**options) as started, cluster.joined(started.scheduler_address):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Parts, "join", dying)
-            elsewhere.predict(*what)
+            on_cluster.predict(*what)
         sorted(tmp_path.glob(".predictions.unfinished/*.jsonl"))[-1].unlink()
-        assert elsewhere.predict(*what) == len(alone)
+        assert on_cluster.predict(*what) == len(alone)
     assert "3 of 4 batches are taken over from" in capsys.readouterr().out
     assert target.read_bytes() == expected
     assert len(alone) > 7
 
 
 def test_a_dask_worker_on_another_backend_is_refused(monkeypatch):
-    monkeypatch.setattr(elsewhere.backend, "choose", lambda name: None)
+    monkeypatch.setattr(on_cluster.backend, "choose", lambda name: None)
     with pytest.raises(UserError, match=r"a Dask worker has Keras on .* and this stage on another; start the w"):
-        elsewhere._results(elsewhere.Request("another", [], {}, [], SETTINGS), 0)
+        on_cluster._results(on_cluster.Request("another", [], {}, [], SETTINGS), 0)
 
 
 def test_the_code_of_predictions_is_what_their_stage_depends_on():
@@ -295,7 +295,7 @@ def test_larger_views_read_the_original_images(trained, image, tmp_path):
 def test_scales_of_the_same_side_are_errors(trained):
     with pytest.raises(UserError, match=r"predict\.scales: 1\.1 gives 64 px, as another scale does"):
         inference.Predictor([trained], replace(SETTINGS, scales=[1.0, 1.1]))
-    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 gives images of 0 px; 64 are the least"):
+    with pytest.raises(UserError, match=r"predict\.scales: 0\.01 gives images of 0 px; 64 to 8192 are possible"):
         inference.Predictor([trained], replace(SETTINGS, scales=[0.01]))
 
 
@@ -520,7 +520,7 @@ def test_missing_and_foreign_weights_are_one_sentence(tmp_path):
         inference.load(tmp_path)
     mask_rcnn(**RECIPE).save_weights(tmp_path / "mask_rcnn.weights.h5")
     network, labels = inference.load(tmp_path)
-    assert (network.config.side, labels) == (64, Labels([40, 41], []))
+    assert (network.config.side, labels) == (64, Labels.of({"categories": CATEGORIES}))
 
 
 @pytest.mark.parametrize("start", ["head", "middle"])

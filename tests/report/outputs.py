@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 from fashionseg import params
 from fashionseg.convert import coco
 from fashionseg.core import files
-from fashionseg.evaluate import plots
+from fashionseg.evaluate import overlays
 from fashionseg.evaluate.scores import compute_scores
-from fashionseg.report.page import Run
+from fashionseg.report.page import Outputs
 
 ROOT = Path(__file__).parents[2]
 SIDE = 96
@@ -54,7 +54,7 @@ def documents():
     return document, found
 
 
-def write(folder: Path, document, found) -> Run:
+def write(folder: Path, document, found) -> Outputs:
     """What convert, train, evaluate and tune leave, and how it is drawn."""
     results, metrics = folder / "results", folder / "metrics"
     (folder / "train").mkdir(parents=True)
@@ -63,9 +63,9 @@ def write(folder: Path, document, found) -> Run:
     values, tables, evaluations = compute_scores(document, found, 0.5)
     for name, table in tables.items():
         files.write_csv(results / f"evaluate/{name}.csv", table)
-    scores = plots.image_scores(evaluations["segm"])
+    scores = overlays.image_scores(evaluations["segm"])
     chosen = {"scores": scores, "wrong": tables["wrong"], "count": 24}
-    drawn = plots.draw_overlays(document, found, folder, results / "evaluate/pictures", **chosen)
+    drawn = overlays.draw_overlays(document, found, folder, results / "evaluate/pictures", **chosen)
     files.write_csv(results / "evaluate/pictures.csv", drawn)
     files.write_json(metrics / "evaluate.json", values)
     files.write_csv(results / "data/classes.csv", coco.class_table({"train": document, "val": document}))
@@ -104,4 +104,4 @@ def write(folder: Path, document, found) -> Run:
     files.write_text(folder / "split.csv", "image_id,subset\na,train\nb,train\nc,val\n")
     sections = params.load(*(name for name in params.SECTIONS if name != "machine"), path=ROOT / "params.yaml")
     shutil.copytree(ROOT / "plots", folder / "plots")
-    return Run(folder / "plots/dvc.yaml", results, metrics, folder / "split.csv", sections)
+    return Outputs(folder / "plots/dvc.yaml", results, metrics, folder / "split.csv", sections)

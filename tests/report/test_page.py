@@ -176,7 +176,7 @@ def test_the_rules_are_shown_with_their_scores(run):
 def test_of_nothing_the_params_are_left(tmp_path, run):
     shutil.copytree(run.declared.parent, tmp_path / "no/plots")
     no = tmp_path / "no"
-    empty = page.Run(no / "plots/dvc.yaml", no, no, no / "split.csv", run.params)
+    empty = page.Outputs(no / "plots/dvc.yaml", no, no, no / "split.csv", run.params)
     assert headings(read(page.build(empty))) == ["run"]
 
 

@@ -45,7 +45,7 @@ def documents(competition: Competition, split: pd.DataFrame) -> dict[str, Docume
     subsets = dict(zip(split["image_id"], split["subset"], strict=True))
     labels = {"categories": competition.categories, "attributes": competition.attributes}
     made = {subset: {"info": {}, "images": [], "annotations": [], **labels} for subset in ("train", "val", "test")}
-    check_validation(sum(subsets[name] == "val" for name in image_ids), competition)
+    check_validation({name for name in image_ids if subsets[name] == "val"}, competition)
     for name, number in image_ids.items():
         made[subsets[name]]["images"].append(_image(competition, name, competition.train_images[name], number))
     for name, number in test_ids.items():

@@ -40,9 +40,9 @@ def read(folder: Path) -> Source:
     sample = pd.DataFrame({"ImageId": [*test], "EncodedPixels": "", "ClassId": str(document["categories"][0]["id"])})
     attributes = document.get("attributes", [])
     notes = [f"{train_path} is split into training and validation; {test_path} names the test pictures"]
-    if crowds := sum(annotation.get("iscrowd", 0) for annotation in document["annotations"]):
-        notes += [f"{crowds} crowd regions are no instances to train on; COCO's AP passes over predictions in them"]
     table = _table(document)
+    if crowds := table["crowd"].sum():
+        notes += [f"{crowds} crowd regions are no instances to train on; COCO's AP passes over predictions in them"]
     encoded = table[["EncodedPixels"]]
     table = table.drop(columns="EncodedPixels").assign(masked=encoded["EncodedPixels"] != "")
     return Source(
@@ -55,6 +55,7 @@ def read(folder: Path) -> Source:
         test=test,
         sample=sample.assign(AttributesIds="") if attributes else sample,
         numbers=train_numbers | test_numbers,
+        test_sizes={test[image["file_name"]]: (image["height"], image["width"]) for image in of_test["images"]},
         notes=notes,
     )
 
@@ -79,6 +80,8 @@ def _pictures(images: list[dict[str, Any]], path: Path, originals: Path) -> tupl
     names = [image["file_name"] for image in images]
     if foreign := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise UserError(f"{path}: the file_name {foreign[0]} leads out of the folder; expected is a name below it.")
+    if broken := [name for name in names if {"\r", "\n"} & set(name)]:
+        raise UserError(f"{path}: the file_name {broken[0]!r} has a line break; a submission may not: rename it.")
     longest = max("/".join(names).encode(errors="replace").split(b"/"), key=len)
     if len(longest) > LONGEST:
         start = longest[:60].decode(errors="ignore")

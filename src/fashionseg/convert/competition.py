@@ -1,4 +1,4 @@
-"""A competition's folder, read and checked, whatever its kind: `run_lengths` and `coco_folder` tell the kinds.
+"""A competition's folder, read and checked, whatever its kind: `csv_folder` and `coco_folder` tell the kinds.
 
 A fault of a file as a whole raises UserError. A fault of one row or one training picture drops it and is counted with
 its first example, as long as few drop; of rows that repeat others any number may. Every test picture must be there: a
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress, track
 
-from fashionseg.convert import coco_folder, run_lengths
+from fashionseg.convert import coco_folder, csv_folder
 from fashionseg.convert.source import ATTRIBUTE_IDS, Source, whole
 from fashionseg.core import paths, pictures, rle
 from fashionseg.core.errors import UserError
@@ -28,7 +28,7 @@ from fashionseg.core.errors import UserError
 TOLERATED = 0.05  # share of rows, or of pictures, that may drop; beyond it the file is broken, not the row
 REPEATED = "repeats an earlier row"
 JOINED = "same image, class and pixels as an earlier row, which has its AttributesIds now, too"
-INSTANCE = ["image_id", "class_id", "counts"]  # what tells instances apart
+INSTANCE = ["image_id", "class_id", "counts", "crowd"]  # what tells instances apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,6 @@ class Competition:
         """Ids of the training pictures without an instance, sorted; they are kept."""
         return sorted(set(self.train_images) - set(self.instances["image_id"]))
 
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Reason -> count, most frequent first."""
-        return self.drops["reason"].value_counts().to_dict()
-
     def without(self, broken: Iterable[Path]) -> "Competition":
         """The competition less these training pictures and their rows; UserError where they are many."""
         broken = set(broken)
@@ -92,7 +87,7 @@ def read(folder: str | Path) -> Competition:
     folder = Path(folder)
     originals = pictures.originals(folder)
     with _named_as_in(originals, folder):
-        source = (coco_folder if paths.in_coco(folder) else run_lengths).read(folder)
+        source = (coco_folder if paths.in_coco(folder) else csv_folder).read(folder)
     source = dataclasses.replace(
         source,
         place=_own(source.place, originals, folder),
@@ -109,6 +104,12 @@ def read(folder: str | Path) -> Competition:
     for path in source.test.values():
         if path not in sizes:
             raise UserError(f"{path} is damaged or no picture, and every test picture must be answered; get it again.")
+        if source.test_sizes.get(path, sizes[path]) != sizes[path]:
+            told, stored = (" x ".join(map(str, size)) for size in (source.test_sizes[path], sizes[path]))
+            raise UserError(
+                f"{path} has {stored} pixels (height x width) as stored, which EXIF may turn, but its annotation file "
+                f"says {told}; answers of one size do not fit the other: mend the file or get the picture again."
+            )
     broken = [path for path in source.train.values() if path not in sizes]
     lost = _drops("picture is missing or has no readable header", broken, len(source.train), "pictures")
     train = {name: path for name, path in source.train.items() if path in sizes}
@@ -119,7 +120,10 @@ def read(folder: str | Path) -> Competition:
     rows = _drops(faults[bad].tolist(), _places(source.place, instances[bad], details), len(instances), "rows")
     copies = _places(source.place, instances[again], {})
     if not ((faults == "") & source.table["masked"] & ~source.table["crowd"]).any():
-        raise UserError(f"{folder} has no instance: no row or annotation has a mask; there is nothing to train on.")
+        crowds = " but crowd regions (iscrowd 1, as CVAT writes masks: set it to 0)" * bool(source.table["crowd"].any())
+        raise UserError(
+            f"{originals} has no instance: no row or annotation has a mask{crowds}; there is nothing to train on."
+        )
     return Competition(
         folder=folder,
         originals=originals,
@@ -235,7 +239,10 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
         "EncodedPixels is empty, but not in another row of the picture",
     )
     blame(~nothing & instances[["height", "width"]].isna().any(axis=1), "Height or Width is no whole number")
-    blame(~nothing & (instances[["height", "width"]] != header).any(axis=1), "Height and Width differ from the picture")
+    blame(
+        ~nothing & (instances[["height", "width"]] != header).any(axis=1),
+        "Height and Width differ from the stored picture, which EXIF may turn",
+    )
     blame(
         ~nothing & instances["class_id"].isna(), "ClassId is no whole number, nor one with attributes such as 6_115_136"
     )

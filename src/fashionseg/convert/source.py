@@ -29,7 +29,8 @@ class Source:
     a column with the index of `table`, for all parts: they are too long to be in memory together.
     place: what stands before the number of a row where one is named. train, test: id -> path of every picture, test in
     the order of the submission. sample: the columns of the submission, one row a test picture, as it is submitted
-    without instances. numbers: COCO's ids of the pictures, {} where they are to be counted. notes: for the user.
+    without instances. numbers: COCO's ids of the pictures, {} where they are to be counted. test_sizes: (height, width)
+    of test pictures by path, where the folder tells them. notes: for the user.
     """
 
     categories: list[Label]
@@ -41,6 +42,7 @@ class Source:
     test: dict[str, Path]
     sample: pd.DataFrame
     numbers: dict[Path, int]
+    test_sizes: dict[Path, tuple[int, int]]
     notes: list[str]
 
 

@@ -12,7 +12,7 @@ from fashionseg.core.errors import UserError
 # A label that every image has once: the folds get even numbers of images, and images without instances are dealt too.
 PICTURE = -1
 FREQUENT = 10  # instances a fold: attributes from here on are dealt out, and shares looked at
-MIN_VALIDATION = 2  # images: post-processing is cross-validated on them
+MIN_VALIDATION = 2  # images with instances: post-processing is cross-validated on them
 
 
 def assign(
@@ -30,7 +30,7 @@ def assign(
     if (different := len(set(picture.values()))) < folds:
         alike = f", but with copies counted once {different}" * (different < len(images))
         raise UserError(
-            f"{competition.folder} has {len(images)} usable training pictures{alike}, fewer than split.folds = "
+            f"{competition.originals} has {len(images)} usable training pictures{alike}, fewer than split.folds = "
             f"{folds}: add pictures or lower split.folds."
         )
     labels = _labels(competition, FREQUENT * folds)
@@ -39,16 +39,20 @@ def assign(
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a class with fewer images than folds
         _, held_out = list(splitter.split(names, numbers, [picture[name] for name in names]))[fold]
     held = {names[at] for at in held_out}
-    check_validation(len(held), competition)
+    check_validation(held, competition)
     return pd.DataFrame({"image_id": images, "subset": ["val" if name in held else "train" for name in images]})
 
 
-def check_validation(images: int, competition: Competition) -> None:
-    """Raises UserError where so few validation images would end the pipeline after the training."""
-    if images < MIN_VALIDATION:
+def check_validation(held: set[str], competition: Competition) -> None:
+    """Raises UserError where so few images to validate on, of the ids `held`, have something to find: no score of them
+    would mean anything, and post-processing could not be cross-validated."""
+    instances = competition.instances
+    found = len(held & set(instances["image_id"][~instances["crowd"]]))
+    if found < MIN_VALIDATION:
         raise UserError(
-            f"{competition.folder} has {len(competition.train_images)} usable training images, of which {images} are "
-            f"held out to validate; {MIN_VALIDATION} are the least: add pictures or lower split.folds."
+            f"{competition.originals} has {len(competition.train_images)} usable training pictures, of which "
+            f"{len(held)} are held out to validate, {found} of them with instances; {MIN_VALIDATION} are the least: "
+            "add pictures with instances or lower split.folds."
         )
 
 

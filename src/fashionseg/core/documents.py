@@ -1,25 +1,14 @@
-"""The schemas of the JSON files that stages read, checked on reading."""
+"""COCO documents and results as JSON: their schemas, checked on reading, and what all readers ask of them."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import cycle
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
+from fashionseg.core.schema import FLAG, mismatch
 
-
-@dataclass(frozen=True)
-class Nullable:
-    """A schema, or null."""
-
-    schema: Any
-
-
-NAMED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 LABEL = {"id": int, "name": str, "supercategory?": str}
 LABELS = {"categories": [LABEL], "attributes?": [LABEL]}
 RUNS = {"size": (int, int), "counts": str}
@@ -38,7 +27,7 @@ COCO_IMAGES = {"images": [IMAGE]}
 COCO_SOURCE = {  # COCO from elsewhere: masks may be polygons and are checked where they are converted
     **LABELS,
     "images": [IMAGE],
-    "annotations": [{"id?": int, "image_id": int, "category_id": int, "iscrowd?": int, "attribute_ids?": [int]}],
+    "annotations": [{"id?": int, "image_id": int, "category_id": int, "iscrowd?": FLAG, "attribute_ids?": [int]}],
 }
 PREDICTIONS = [
     {
@@ -122,49 +111,6 @@ def foreign(row: dict[str, Any], known: dict[str, set[int]]) -> tuple[str, int] 
         if others := set(used if isinstance(used, list) else [used]) - ids:
             return name, min(others)
     return None
-
-
-def mismatch(value: Any, schema: Any) -> str:
-    """Where and how a JSON value first differs from a schema; '' if it matches.
-
-    A schema is a type (float also takes whole numbers), {key: schema} where 'key?' may be missing, {str: schema} for
-    any keys, [schema] for a list of any length, (schema, schema, ...) for one of that length, or a Nullable.
-    """
-    fault = _mismatch(value, schema)
-    return fault.removeprefix(".") if fault[:1] in ("", ".", "[") else f"it{fault}"
-
-
-def _mismatch(value: Any, schema: Any) -> str:
-    if isinstance(schema, Nullable):
-        return "" if value is None else _mismatch(value, schema.schema)
-    if isinstance(schema, dict):
-        if not isinstance(value, dict):
-            return _fault("an object", value)
-        for key, of_key in (dict.fromkeys(value, schema[str]) if str in schema else schema).items():
-            name = key if str in schema else key.removesuffix("?")
-            if name not in value:
-                if name == key:
-                    return f" has no '{name}'"
-            elif fault := _mismatch(value[name], of_key):
-                return f".{name}{fault}"
-    elif isinstance(schema, list | tuple):
-        if not isinstance(value, list) or (isinstance(schema, tuple) and len(value) != len(schema)):
-            return _fault(f"a list of {len(schema)}" if isinstance(schema, tuple) else "a list", value)
-        for number, (item, of_item) in enumerate(zip(value, cycle(schema), strict=False)):
-            if fault := _mismatch(item, of_item):
-                return f"[{number}]{fault}"
-    elif type(value) not in ((int, float) if schema is float else (schema,)) or _unbounded(value):
-        return _fault(NAMED[schema], value)
-    return ""
-
-
-def _unbounded(value: Any) -> bool:
-    """A whole number of more than 64 bits, which NumPy does not take, infinity or NaN."""
-    return type(value) in (int, float) and not abs(value) < (2**63 if type(value) is int else inf)
-
-
-def _fault(expected: str, value: Any) -> str:
-    return f" should be {expected}, not {repr(value)[:60]}"
 
 
 def foreign_or_no_mask(document: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 
 IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = frozenset((*JPEG_SUFFIXES, ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # of EPS Pillow starts Ghostscript
 

@@ -30,7 +30,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 Coco = dict[str, Any]  # {"size": [height, width], "counts": str | bytes | list[int]}
-CHECKED = 1000  # masks that `check_coco` decodes at once
+CHECKED = 100  # masks that `check_coco` decodes at once
 
 
 class RunError(ValueError):

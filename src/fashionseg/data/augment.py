@@ -23,6 +23,7 @@ AUGMENTERS = {
     for name, kind in vars(iaa).items()
     if isclass(kind) and issubclass(kind, iaa.Augmenter) and name[0] != "_"
 }
+BUILT: dict[str, iaa.Sequential] = {}  # by their steps; to build one takes as long as to augment a small image
 AFFINE = 0.5  # pixels that a keypoint may differ from the affine map of three corners
 
 
@@ -55,16 +56,17 @@ EMPTY = Patch(0, 0, np.zeros((1, 1), np.uint8))
 def policy(steps: Sequence[dict[str, Any]], seed: int) -> iaa.Augmenter | None:
     """A sequence of imgaug's augmenters from `augment.imgaug` of params.yaml, seeded; None if there are none.
 
-    Build one per sample, since drawing changes its state. Each of `steps` is {name: arguments}; a mapping gives keyword
-    arguments, anything else the first argument. Within the arguments {Name: ...} is an augmenter where the name starts
-    with a capital; two numbers are a range, more a choice. Uncovered pixels become GREY. Raises UserError for names and
-    arguments that imgaug does not know.
+    For one sample, since drawing changes its state; the next call gives the same one, seeded anew. Each of `steps` is
+    {name: arguments}; a mapping gives keyword arguments, anything else the first argument. Within the arguments
+    {Name: ...} is an augmenter where the name starts with a capital; two numbers are a range, more a choice. Uncovered
+    pixels become GREY. Raises UserError for names and arguments that imgaug does not know.
     """
     if not steps:
         return None
-    augmenter = iaa.Sequential([_built(step) for step in steps])
-    augmenter.seed_(seed)
-    return augmenter
+    if (key := repr(steps)) not in BUILT:
+        BUILT[key] = iaa.Sequential([_built(step) for step in steps])
+    BUILT[key].seed_(seed)
+    return BUILT[key]
 
 
 def _built(step: Any) -> iaa.Augmenter:

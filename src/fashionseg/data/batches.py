@@ -16,12 +16,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
 
 from fashionseg.core import documents, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data import augment, repeats, samples, shapes
-from fashionseg.data.config import NONE, Augment
+from fashionseg.data.config import NO_AUGMENTATION, Augment
 from fashionseg.data.labels import Labels
 from fashionseg.data.samples import MASK_SIDE, Sample, Source
 
@@ -105,8 +106,9 @@ class Pictures(keras.utils.PyDataset):
     def _planned(self) -> list[shapes.Rows]:
         """The batches of an epoch."""
         if self._plan is None:
-            order = self._order()
-            self._plan = shapes.batches(order, repeats.times_before(order), self._groups, self.batch_size)
+            order = pd.Series(self._order())
+            before = order.groupby(order).cumcount().to_numpy()
+            self._plan = shapes.batches(order.to_numpy(), before, self._groups, self.batch_size)
         return self._plan
 
     def _chosen(self, index: int) -> tuple[list[int], list[int]]:
@@ -134,8 +136,8 @@ class Batches(Pictures):
     0 = none, else index in the document's categories + 1; masks (B, N, M, M) uint8 0 or 1, each cropped to its box,
     M = MASK_SIDE; with `attributes` also attributes (B, N, A) uint8 0 or 1 in the document's order. N is `instances`:
     the largest are kept, `dropped` counts the others in the document. `tiny` counts instances left out because they
-    have fewer than MIN_AREA pixels at this side. An image may have none. raw: the folder of the images at full size
-    (`pictures.originals`), from which those are read that the augmentation enlarges; else they are blurred.
+    have fewer than MIN_AREA pixels at this side. An image may have none. raw: where `pictures.originals` finds
+    the images at full size, from which those are read that the augmentation enlarges; else they are blurred.
 
     (seed, epoch) fixes the order if `shuffle`, (seed, epoch, image) the augmentation. With a `repeat_threshold` above 0
     images of rare classes come more than once per epoch (`repeats`), augmented differently each time; the number of
@@ -150,7 +152,7 @@ class Batches(Pictures):
         batch_size: int,
         instances: int,
         attributes: bool = False,
-        augmentation: Augment = NONE,
+        augmentation: Augment = NO_AUGMENTATION,
         seed: int = 0,
         shuffle: bool = False,
         repeat_threshold: float = 0.0,
@@ -161,7 +163,6 @@ class Batches(Pictures):
     ):
         super().__init__(document, images, side, batch_size, workers, square=square, share=share)
         self.originals = pictures.originals(raw) if raw and max(augmentation.scale) > 1 else None
-        self.names = [category["name"] for category in document["categories"]]
         self.instances = instances
         self.augmentation = augmentation
         augment.policy(augmentation.imgaug, seed)  # raises here rather than in a worker

@@ -16,4 +16,4 @@ class Augment:
             raise ValueError(f"augment.scale should be two ascending numbers above 0, not {self.scale}")
 
 
-NONE = Augment([], [1.0, 1.0], 0.0)
+NO_AUGMENTATION = Augment([], [1.0, 1.0], 0.0)

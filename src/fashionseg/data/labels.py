@@ -9,19 +9,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Labels:
-    """Ids in the order of the label file. In the network class 0 is the background, class 1 the first category, and
-    attribute 0 the first attribute."""
+    """Ids and names in the order of the label file. In the network class 0 is the background, class 1 the first
+    category, and attribute 0 the first attribute."""
 
     category_ids: list[int]
     attribute_ids: list[int]
+    category_names: list[str]
+    attribute_names: list[str]
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> "Labels":
         """From a COCO document or models/mask_rcnn.json; plain COCO has no attributes."""
-        return cls(
-            [category["id"] for category in document["categories"]],
-            [attribute["id"] for attribute in document.get("attributes", [])],
-        )
+        kinds = document["categories"], document.get("attributes", [])
+        return cls(*([label[key] for label in kind] for key in ("id", "name") for kind in kinds))
 
     def classes(self, category_ids: Sequence[int]) -> np.ndarray:
         """The network's classes (n,) int32 of n category ids."""

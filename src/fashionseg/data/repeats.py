@@ -30,12 +30,3 @@ def counts(wanted: np.ndarray, random: np.random.Generator) -> np.ndarray:
     rounded = np.empty(len(wanted), int)
     rounded[order] = np.diff(np.floor(ends + random.uniform()), prepend=0).astype(int)
     return rounded
-
-
-def times_before(order: np.ndarray) -> np.ndarray:
-    """(n,) int: how often each image of `order` (n,) already came before in it."""
-    by_image = np.argsort(order, kind="stable")
-    _, firsts, counts = np.unique(order[by_image], return_index=True, return_counts=True)
-    before = np.empty(len(order), int)
-    before[by_image] = np.arange(len(order)) - np.repeat(firsts, counts)
-    return before

@@ -14,7 +14,7 @@ from fashionseg.core import files, paths, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 from fashionseg.download.kaggle import signed_in
-from fashionseg.download.survey import FILES, FOLDERS, NEEDED, tables
+from fashionseg.download.survey import FILES, FOLDERS, NEEDED_FILES, tables
 from fashionseg_demo import competition
 
 DEMO_IMAGES = 250
@@ -112,7 +112,7 @@ def _members(zipped: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     for member in members:
         member.filename = member.filename.removeprefix(root)
     tops = {member.filename.partition("/")[0] for member in members}
-    if lacking := [name for name in (*NEEDED, *FOLDERS) if name not in tops]:
+    if lacking := [name for name in (*NEEDED_FILES, *FOLDERS) if name not in tops]:
         has_archives = any(name.endswith(".zip") for name in tops)
         hint = "it contains archives: unpack them all into a folder, then set data.source to local and data.path to it"
         raise UserError(

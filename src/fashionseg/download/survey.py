@@ -1,31 +1,25 @@
 """Lists a local folder. Its pictures are read where they are; DVC sees changes by this list."""
 
-import hashlib
 import os
 from pathlib import Path
 
 from rich.progress import track
 
-from fashionseg.core import files, paths, pictures, stage
+from fashionseg.core import digests, files, paths, pictures, stage
 from fashionseg.core.errors import UserError
 from fashionseg.download.config import Data
 
-NEEDED, FOLDERS = ("train.csv", "sample_submission.csv"), ("train", "test")
-FILES = (*NEEDED, "label_descriptions.json")
+NEEDED_FILES, FOLDERS = ("train.csv", "sample_submission.csv"), ("train", "test")
+FILES = (*NEEDED_FILES, "label_descriptions.json")
 COCO_FILES = ("instances*.json", "image_info*.json")
 MOUNTS = ("/kaggle/input/competitions/{}", "/kaggle/input/{}")  # in Kaggle notebooks: since 2026, and before
 SHOWN = 5  # skipped entries that are printed
 
 
-def _md5(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
-
-
 STATES = {
     "sizes": lambda file: file.stat().st_size,
     "times": lambda file: [file.stat().st_size, file.stat().st_mtime_ns],
-    "contents": _md5,
+    "contents": digests.md5,
 }
 
 
@@ -76,7 +70,7 @@ def _names(source: Path) -> list[Path]:
                 f"{source / paths.ANNOTATIONS} (data.path) holds no {' or '.join(COCO_FILES)}; rename them."
             )
         return [*(source / name for name in names), *pictures.below(source)]
-    lacking = [name for name in NEEDED if not (source / name).is_file()]
+    lacking = [name for name in NEEDED_FILES if not (source / name).is_file()]
     lacking += [f"{name}/" for name in FOLDERS if not (source / name).is_dir()]
     if lacking:
         inner = [path.parent for name in ("train.csv", paths.ANNOTATIONS) for path in sorted(source.glob(f"*/{name}"))]

@@ -63,6 +63,12 @@ class DrawnInstances:
         real = batch["classes"][row] > 0
         return DrawnInstances(batch["boxes"][row][real], batch["classes"][row][real] - 1, batch["masks"][row][real])
 
+    @staticmethod
+    def of_detections(found: dict[str, np.ndarray], chosen: np.ndarray) -> "DrawnInstances":
+        """From those of `MaskRCNN.detect` for one image, without its first axis, that are `chosen` (D,) bool."""
+        boxes, classes, masks, scores = (found[name][chosen] for name in ("boxes", "classes", "masks", "scores"))
+        return DrawnInstances(boxes, classes.astype(int) - 1, masks > 0.5, scores)
+
 
 def colour_of(index: int) -> Colour:
     """RGB of a class, the same in every image."""
@@ -128,14 +134,10 @@ def batch_overlays(batch: dict[str, np.ndarray], names: Sequence[str]) -> list[n
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
-    """Two images beside each other, scaled to the smaller height, each with its title above."""
-    height = min(left.shape[0], right.shape[0])
-    columns = [
-        titled(_scaled(picture, height / picture.shape[0]), title)
-        for picture, title in zip((left, right), titles, strict=True)
-    ]
-    between = np.full((len(columns[0]), max(4, height // 100), 3), PAPER, np.uint8)
-    return np.concatenate([columns[0], between, columns[1]], axis=1)
+    """Two images of one height beside each other, each with its title above."""
+    left, right = map(titled, (left, right), titles)
+    between = np.full((len(left), max(4, len(left) // 100), 3), PAPER, np.uint8)
+    return np.concatenate([left, between, right], axis=1)
 
 
 def titled(picture: np.ndarray, title: str) -> np.ndarray:
@@ -242,10 +244,3 @@ def _fitting(text: str, letters: float, width: int) -> tuple[float, tuple[int, i
     (text_width, text_height), _ = cv2.getTextSize(text, FONT, 1, 1)
     scale = min(letters / max(1, text_height), width / max(1, text_width))  # no text has no size
     return scale, (round(text_width * scale), round(text_height * scale))
-
-
-def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
-    if scale == 1:
-        return image
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -17,7 +17,8 @@ COLUMNS, CELL = 4, 400  # of a sheet: pictures a row, pixels of the square that 
 def draw_batches(batches: Batches, count: int, folder: str | Path) -> int:
     """Writes the first `count` images of training batches, augmented and with their masks, as numbered JPEGs; returns
     how many."""
-    drawn = chain.from_iterable(overlay.batch_overlays(batches[index], batches.names) for index in range(len(batches)))
+    names = batches.labels.category_names
+    drawn = chain.from_iterable(overlay.batch_overlays(batches[index], names) for index in range(len(batches)))
     shown = list(islice(drawn, min(count, len(batches.records))))
     with files.replacing(folder) as beside:
         beside.mkdir()

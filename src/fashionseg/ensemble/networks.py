@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from dvc.scm import SCM, RevError, resolve_rev
 from scmrepo.git import Git
 
@@ -38,11 +38,11 @@ def bring(names: Sequence[str], models: str, split: str, folder: str | Path) -> 
         for name, commit in commits.items():
             (beside / name).mkdir(parents=True)
             try:
-                with Repo(str(root), rev=commit) as repo:
-                    for file in paths.NETWORK:
-                        repo.dvcfs.get_file(f"{models}/{file}", str(beside / name / file))
-                    with suppress(DvcException, FileNotFoundError):
-                        repo.dvcfs.get_file(split, str(beside / name / SPLIT))
+                then = DVCFileSystem(str(root), rev=commit)
+                for file in paths.NETWORK:
+                    then.get_file(f"{models}/{file}", str(beside / name / file))
+                with suppress(DvcException, FileNotFoundError):
+                    then.get_file(split, str(beside / name / SPLIT))
             except (DvcException, FileNotFoundError):
                 raise UserError(
                     f"predict.models: {name} has no trained network, or DVC's cache no longer holds it; bring it with "

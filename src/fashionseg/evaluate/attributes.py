@@ -14,8 +14,8 @@ import pandas as pd
 
 from fashionseg.evaluate.matching import Matching, assign, average_precision, batches
 
-NONE = -1.0  # a threshold that everything reaches
-THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), NONE)  # of IoU and of F1
+ANY = -1.0  # a threshold that everything reaches
+THRESHOLDS = np.append(np.linspace(0.5, 0.95, 10), ANY)  # of IoU and of F1
 AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))  # COCO's: all, small, medium and large masks
 MAX_DETECTIONS = (1, 10, 100)  # of a class in an image
 FASHIONPEDIA_CLASSES = frozenset({*range(13), 28, 29, 31, 32, 33})  # FPEval's classes with attributes, of ids 0 to 45
@@ -98,13 +98,12 @@ def by_class(scores: PrecisionRecall) -> np.ndarray:
     return scores.precision[:, 0, _chosen(), _chosen()].mean((1, 2))
 
 
-def aggregates(scores: PrecisionRecall, classes: np.ndarray | None = None) -> dict[str, dict[str, float]]:
-    """All values that FPEval prints, by name, for each of MODES. classes (K,) bool: those averaged; all by default.
+def aggregates(scores: PrecisionRecall) -> dict[str, dict[str, float]]:
+    """All values that FPEval prints, by name, for each of MODES.
 
     NaN where there is no truth. `AP_IOU50_F175` is at IoU 0.50 and F1 0.75; AR is average recall.
     """
-    classes = np.ones(len(scores.has_attributes), bool) if classes is None else classes
-    return {mode: _aggregated(scores, classes, *mode_needs) for mode, mode_needs in MODES.items()}
+    return {mode: _aggregated(scores, *mode_needs) for mode, mode_needs in MODES.items()}
 
 
 def by_attribute(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
@@ -198,13 +197,13 @@ def _within(areas: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (areas >= limits[0]) & (areas <= limits[1])
 
 
-def _aggregated(scores: PrecisionRecall, classes: np.ndarray, by_iou: bool, by_f1: bool) -> dict[str, float]:
+def _aggregated(scores: PrecisionRecall, by_iou: bool, by_f1: bool) -> dict[str, float]:
     def value(values: np.ndarray, iou: int | None = None, f1: int | None = None) -> float:
         """Mean of values (K, T, F) at one threshold (per cent), or over all thresholds of the mode."""
         ious = _chosen(iou) if by_iou else slice(-1, None)
         f1s = _chosen(f1) if by_f1 else slice(-1, None)
         weights = np.where(scores.has_attributes & by_f1 & (f1 is None), 10, 1)
-        return _mean(values[:, ious, f1s].mean((1, 2))[classes], weights[classes])
+        return _mean(values[:, ious, f1s].mean((1, 2)), weights)
 
     every, *sizes = (scores.precision[:, area] for area in range(len(AREAS)))
     table = {"AP": value(every)}
@@ -221,7 +220,7 @@ def _aggregated(scores: PrecisionRecall, classes: np.ndarray, by_iou: bool, by_f
 
 
 def _chosen(percent: int | None = None) -> slice:
-    """Slice of THRESHOLDS: one threshold in per cent, or all but NONE."""
+    """Slice of THRESHOLDS: one threshold in per cent, or all but ANY."""
     if percent is None:
         return slice(0, -1)
     place = int(np.argmin(abs(THRESHOLDS - percent / 100)))

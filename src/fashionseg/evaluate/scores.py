@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from fashionseg.coco import average_precision
-from fashionseg.evaluate import attributes, coco, mistakes
+from fashionseg.evaluate import ap_tables, attributes, mistakes
 from fashionseg.evaluate.matching import match
 
 Metrics = dict[str, dict[str, float | None]]
@@ -32,14 +32,14 @@ def compute_scores(
         tables["iou_f1"] = pd.DataFrame(attributes.aggregates(scores)).round(5).rename_axis("name").reset_index()
     else:
         attribute_table = attribute_table.head(0)
-    classes = coco.by_class(document, evaluations, predictions, iou_f1)
-    for kind, ap in coco.of_frequent(classes, attributes.FREQUENT).items():
+    classes = ap_tables.by_class(document, evaluations, predictions, iou_f1)
+    for kind, ap in ap_tables.of_frequent(classes, attributes.FREQUENT).items():
         metrics[kind]["AP_frequent"] = ap
     tables |= {
-        "precision_recall": coco.precision_recall(evaluations["segm"]),
+        "precision_recall": ap_tables.precision_recall(evaluations["segm"]),
         "ap_by_class": classes,
-        "ap_by_supercategory": coco.by_supercategory(classes),
-        "ap_by_size": coco.by_size(document, evaluations),
+        "ap_by_supercategory": ap_tables.by_supercategory(classes),
+        "ap_by_size": ap_tables.by_size(document, evaluations),
         "attributes": attribute_table,
         "attribute_groups": attributes.by_supercategory(attribute_table),
         "confusion": mistakes.confusion(matching, document),

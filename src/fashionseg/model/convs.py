@@ -79,3 +79,11 @@ def apply(convs: list[layers.Layer], norms: list[layers.Layer], features: KerasT
         if norms:
             features = relu(norms[index](features))
     return features
+
+
+def scale_and_shift(
+    gain: KerasTensor, offset: KerasTensor, mean: KerasTensor, variance: KerasTensor, epsilon: float
+) -> tuple[KerasTensor, KerasTensor]:
+    """What batch normalisation with stored statistics multiplies by and adds, (C,) each."""
+    scale = gain / (variance + epsilon) ** 0.5
+    return scale, offset - mean * scale

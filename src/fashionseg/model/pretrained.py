@@ -13,9 +13,9 @@ import numpy as np
 from keras import ops
 
 from fashionseg.core.errors import UserError, first_line
-from fashionseg.model.backbones import scale_and_shift
+from fashionseg.model.convs import scale_and_shift
 from fashionseg.model.roi_heads import ROI_BOX_SIDE
-from fashionseg.model.weights import read_state_dict
+from fashionseg.model.state_dict import read_state_dict
 
 # Layers whose shape depends on the number of classes or anchor ratios; where the file's differ, they are not loaded.
 MAY_DIFFER = ("rpn.objectness", "rpn.deltas", "box_head.class_logits", "box_head.deltas", "mask_head.logits")

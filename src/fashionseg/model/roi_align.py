@@ -7,10 +7,11 @@ import keras
 from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import device
+from fashionseg.model import compilation, device
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # an RoI of ImageNet's training size goes to P4 (Lin et al. 2017)
 FIRST_LEVEL = 2  # P2
+SAMPLES = 2  # a bin and side, torchvision's sampling_ratio
 PART_BYTES = 2**23  # gathered per image at once, to stay in a CPU's cache
 
 
@@ -27,15 +28,14 @@ def levels(rois: KerasTensor, count: int) -> KerasTensor:
 class RoIAlign:
     """Pools features of regions from a pyramid: maps (B, H_l, W_l, C) of the given strides, concatenated once.
 
-    Each bin is the mean of samples x samples bilinear samples. aligned: False is the original definition (of
+    Each bin is the mean of SAMPLES x SAMPLES bilinear samples. aligned: False is the original definition (of
     torchvision's and Detectron's weights), True shifts by half a cell. Points more than one cell outside the map give
     zero, as in torchvision.
     """
 
-    def __init__(self, pyramid: Sequence[KerasTensor], strides: Sequence[int], samples: int = 2, aligned: bool = False):
+    def __init__(self, pyramid: Sequence[KerasTensor], strides: Sequence[int], aligned: bool = False):
         self.shapes = [level.shape[1:3] for level in pyramid]
         self.strides = strides
-        self.samples = samples
         self.aligned = aligned
         cells = [ops.reshape(p, (-1, h * w, p.shape[-1])) for p, (h, w) in zip(pyramid, self.shapes, strict=True)]
         self.table = ops.reshape(ops.concatenate(cells, axis=1), (-1, pyramid[0].shape[-1]))  # (B * cells, C)
@@ -71,7 +71,7 @@ class RoIAlign:
         rows = start[..., None, None] + ys * widths[..., None, None]  # (B, R, side, 2 samples)
         index = rows[:, :, :, None, :, None] + xs[:, :, None, :, None, :]  # (B, R, side, side, 2 samples, 2 samples)
         weights = y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]
-        bins = -1, rois.shape[1] * side * side, (2 * self.samples) ** 2
+        bins = -1, rois.shape[1] * side * side, (2 * SAMPLES) ** 2
         return ops.reshape(index, bins), ops.reshape(weights, bins)
 
     def _axis(self, low, high, length, side):
@@ -79,18 +79,17 @@ class RoIAlign:
 
         low, high, length (B, R): edges of the RoI and size of the map, in cells.
         """
-        samples = self.samples
         extent = high - low if self.aligned else ops.maximum(high - low, 1.0)
-        steps = (ops.arange(side * samples, dtype="float32") + 0.5) / (side * samples)
-        points = low[..., None] + extent[..., None] * steps  # (B, R, side * samples)
+        steps = (ops.arange(side * SAMPLES, dtype="float32") + 0.5) / (side * SAMPLES)
+        points = low[..., None] + extent[..., None] * steps  # (B, R, side * SAMPLES)
         length = length[..., None]
         inside = ops.logical_and(points >= -1.0, points <= ops.cast(length, "float32"))
         points = ops.clip(points, 0.0, ops.cast(length - 1, "float32"))
         before = ops.cast(ops.floor(points), "int32")
         after = ops.minimum(before + 1, length - 1)
         fraction = points - ops.cast(before, "float32")
-        weight = ops.cast(inside, "float32") / samples
-        shape = (-1, points.shape[1], side, 2 * samples)
+        weight = ops.cast(inside, "float32") / SAMPLES
+        shape = (-1, points.shape[1], side, 2 * SAMPLES)
         cells = ops.reshape(ops.stack([before, after], axis=-1), shape)
         weights = ops.reshape(ops.stack([(1.0 - fraction) * weight, fraction * weight], axis=-1), shape)
         return cells, _merged(cells, weights) if _fuses() else weights
@@ -111,12 +110,12 @@ def _weighted_sums(table, indices, weights):
 
     @ops.custom_gradient
     def pool(table, *bins):  # all as arguments: JAX allows no tensor from outside
-        sums = device.compiled(_sums) if device.compiles() else _sums_in_parts
+        sums = compilation.compiled(_sums) if compilation.compiles() else _sums_in_parts
 
         def gradient(*upstreams):  # on JAX one tuple of them
             parts = bins[:count], bins[count:], keras.tree.flatten(upstreams)
             index, weights, upstream = (ops.concatenate(of, axis=1) for of in parts)
-            return device.compiled(_gradient)(table, index, weights, upstream), *[None] * len(bins)
+            return compilation.compiled(_gradient)(table, index, weights, upstream), *[None] * len(bins)
 
         return tuple(sums(table, *of) for of in zip(bins[:count], bins[count:], strict=True)), gradient
 

@@ -8,7 +8,7 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import convs, device, initializers, losses, targets
+from fashionseg.model import compilation, convs, device, initializers, losses, targets
 from fashionseg.model.activations import relu
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
 from fashionseg.model.nms import nms
@@ -206,11 +206,6 @@ class RoIHeads(layers.Layer):
         roi_align = RoIAlign(pyramid[:count], self.strides)
         return lambda *pairs: roi_align.pool([(rois, levels(rois, count), side) for rois, side in pairs])
 
-    def call(self, pyramid: list[KerasTensor], rois: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        """Class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4) and features (B, R, F) of rois (B, R, 4) by
-        the first box head."""
-        return self.box_head(self.align(pyramid)((rois, ROI_BOX_SIDE))[0])
-
     def losses_of(
         self,
         pyramid: list[KerasTensor],
@@ -383,7 +378,7 @@ class RoIHeads(layers.Layer):
         of_parts = [partial(heads, part) for part in parts]
         if mask_features is not None:  # cut up outside of the branches, or the gradient of each has the size of all
             of_parts = [
-                partial(device.rematerialized(of), mask_features[:, part])
+                partial(compilation.rematerialized(of), mask_features[:, part])
                 for part, of in zip(parts, of_parts, strict=True)
             ]
         outputs = [

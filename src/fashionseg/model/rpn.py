@@ -97,6 +97,21 @@ class RegionProposals(layers.Layer):
 
         sizes (B, 2) int32: heights and widths without padding.
         """
+        boxes, scores = self.before_nms(logits, deltas, anchors, sizes)
+        keep = [nms(*level, RPN_NMS_THRESH) for level in zip(boxes, scores, strict=True)]
+        boxes, scores, keep = (ops.concatenate(levels, axis=1) for levels in (boxes, scores, keep))
+        scores = ops.where(keep, scores, 0.0)
+        scores, indices = top_k(scores, min(self.proposals, scores.shape[1]))
+        return ops.stop_gradient(targets.take(boxes, indices)), ops.stop_gradient(scores)
+
+    def before_nms(
+        self,
+        logits: list[KerasTensor],
+        deltas: list[KerasTensor],
+        anchors: list[KerasTensor],
+        sizes: KerasTensor,
+    ) -> tuple[list[KerasTensor], list[KerasTensor]]:
+        """Of each level the best boxes (B, K_l, 4) in pixels and their scores (B, K_l), best first, as `propose`."""
         starts = [0, *accumulate(level.shape[0] for level in anchors)][:-1]  # of the levels, among all A anchors
         anchors = ops.concatenate(anchors, axis=0)  # (A, 4)
         logits = ops.where(anchor_ops.inside(anchors, sizes), ops.concatenate(logits, axis=1), -float("inf"))  # score 0
@@ -111,11 +126,7 @@ class RegionProposals(layers.Layer):
         keep = ops.all(boxes[..., 2:] - boxes[..., :2] >= RPN_MIN_SIZE, axis=-1)
         scores = ops.where(keep, ops.sigmoid(logits), 0.0)
         starts = list(accumulate(level.shape[1] for level, _ in best))[:-1]
-        levels = zip(ops.split(boxes, starts, axis=1), ops.split(scores, starts, axis=1), strict=True)
-        keep = ops.concatenate([nms(*level, RPN_NMS_THRESH) for level in levels], axis=1)
-        scores = ops.where(keep, scores, 0.0)
-        scores, indices = top_k(scores, min(self.proposals, scores.shape[1]))
-        return ops.stop_gradient(targets.take(boxes, indices)), ops.stop_gradient(scores)
+        return ops.split(boxes, starts, axis=1), ops.split(scores, starts, axis=1)
 
     def losses_of(
         self,

@@ -15,12 +15,12 @@ from rich.progress import track
 
 from fashionseg.coco import masks
 from fashionseg.console.device import describe
-from fashionseg.core import digests, documents, files, paths, pictures, rle
+from fashionseg.core import digests, files, paths, pictures, rle
 from fashionseg.core.errors import UserError, first_line
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
+from fashionseg.model.compilation import compile_steps
 from fashionseg.model.config import Network
-from fashionseg.model.device import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
@@ -98,12 +98,6 @@ class View:
         ]
 
 
-def _names(folder: Path) -> list[tuple[str, ...]]:
-    """Of the categories and attributes of a trained network."""
-    description = documents.read(folder / paths.DESCRIPTION, documents.LABELS)
-    return [tuple(row["name"] for row in description.get(kind, [])) for kind in ("categories", "attributes")]
-
-
 def _detector(network: MaskRCNN, params: Predict) -> Detector:
     detector = Detector(network, params.score, params.nms_iou, params.mask_scores)
     compile_steps(detector)
@@ -137,7 +131,7 @@ class Predictor:
         self.detections = self.views[0].detector.network.roi_heads.detections
         for folder in folders[1:]:
             labels, without = labels_of[folder]
-            if labels != self.labels or _names(folder) != _names(folders[0]):
+            if labels != self.labels:
                 raise UserError(f"{folder} was trained on other labels than {folders[0]}; they cannot be fused.")
             if without != without_attributes:
                 raise UserError(f"of {folder} and {folders[0]} only one has attributes; they cannot be fused.")

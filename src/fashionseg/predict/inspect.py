@@ -8,13 +8,12 @@ import numpy as np
 from keras import KerasTensor, ops
 from PIL import Image
 
-from fashionseg.core import documents, files, paths, pictures
+from fashionseg.core import files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import padded
 from fashionseg.draw import overlay
-from fashionseg.model import anchors as anchor_ops
-from fashionseg.model import boxes as box_ops
-from fashionseg.model.device import compile_steps
+from fashionseg.model import targets
+from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import MaskRCNN, with_mask_scores
 from fashionseg.predict import inference
 
@@ -37,13 +36,8 @@ class Steps(keras.Model):
     def call(self, batch: dict[str, KerasTensor]) -> dict[str, KerasTensor]:
         network, sizes = self.network, batch["sizes"]
         pyramid, logits, deltas, anchors = network.first_stage(batch["images"])
-        inside = anchor_ops.inside(ops.concatenate(anchors, axis=0), sizes)
-        flat = ops.where(inside, ops.concatenate(logits, axis=1), -float("inf"))
-        scores, indices = ops.top_k(flat, min(BEST, flat.shape[1]))
-        chosen = ops.take(ops.concatenate(deltas, axis=1), indices[0], axis=1)
-        best_anchors = ops.take(ops.concatenate(anchors, axis=0), indices[0], axis=0)
-        decoded = box_ops.decode(chosen, best_anchors, box_ops.RPN_WEIGHTS)
-
+        boxes, scores = (ops.concatenate(of, axis=1) for of in network.rpn.before_nms(logits, deltas, anchors, sizes))
+        best_scores, best = ops.top_k(scores, min(BEST, scores.shape[1]))
         proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
         probabilities, moved, _ = network.roi_heads.classify(pyramid, proposals, sizes)
         instances = network.roi_heads.detect(
@@ -52,8 +46,8 @@ class Steps(keras.Model):
         return {
             "pyramid": pyramid,
             "anchors": anchors,
-            "best": box_ops.clip(decoded, sizes),
-            "best_scores": ops.sigmoid(scores),
+            "best": targets.take(boxes, best),
+            "best_scores": best_scores,
             "proposals": proposals,
             "proposal_scores": proposal_scores,
             "probabilities": probabilities,
@@ -68,13 +62,11 @@ def inspect(models: Path, image: str, folder: str | Path) -> int:
     Raises UserError where the file is missing or no picture.
     """
     files.check_replaceable(folder, FIRST, [Path(image)])
-    network, _ = inference.load(models)
-    names = [
-        category["name"] for category in documents.read(models / paths.DESCRIPTION, documents.LABELS)["categories"]
-    ]
+    network, labels = inference.load(models)
     if not Path(image).is_file():
         raise UserError(f"{image or 'IMAGE'} is no file; name a picture, as in make inspect IMAGE=photo.jpg.")
-    drawn = steps(network, pictures.read(image, network.config.side, upright=True, remedy=pictures.AGAIN), names)
+    photo = pictures.read(image, network.config.side, upright=True, remedy=pictures.AGAIN)
+    drawn = steps(network, photo, labels.category_names)
     with files.replacing(folder) as beside:
         beside.mkdir(parents=True)
         for number, (name, picture) in enumerate(drawn.items(), 1):
@@ -109,13 +101,7 @@ def steps(network: MaskRCNN, image: np.ndarray, names: Sequence[str]) -> dict[st
     both = np.concatenate([proposals[foreground], seen["moved"][foreground, classes[foreground] - 1]])
     drawn["refined boxes, blue before"] = overlay.boxes(picture, both, shades)
 
-    used = found["classes"] > 0
-    instances = overlay.DrawnInstances(
-        found["boxes"][used],
-        found["classes"][used].astype(int) - 1,
-        list(found["masks"][used] > 0.5),
-        found["scores"][used],
-    )
+    instances = overlay.DrawnInstances.of_detections(found, found["classes"] > 0)
     drawn["instances"] = overlay.draw(picture, instances, names)
 
     height, width = picture.shape[:2]

@@ -29,7 +29,7 @@ PACKAGES = "keras tensorflow tensorflow-cpu jax keras-hub numpy opencv-python-he
 
 
 @dataclass(frozen=True)
-class Run:
+class Outputs:
     """Where a run's plots are declared (dvc.yaml) and its outputs lie, and its params by section."""
 
     declared: Path
@@ -56,7 +56,7 @@ class Picture:
     caption: str
 
 
-def build(run: Run) -> str:
+def build(run: Outputs) -> str:
     """The page as text; it asks for no other file and no network. Raises UserError as `plots.read_all` does."""
     values = run.params
     return (
@@ -107,7 +107,7 @@ def _values(file: Path) -> dict[str, Any]:
     return files.read_json(file) if file.exists() else {}
 
 
-def _cards(run: Run) -> list[tuple[str, str, str]]:
+def _cards(run: Outputs) -> list[tuple[str, str, str]]:
     """Name, value and note of what is read first."""
     scores, tuned = _values(run.metrics / "evaluate.json"), _values(run.metrics / "tune.json")
     masks, boxes = scores.get("segm", {}), scores.get("bbox", {})
@@ -127,13 +127,13 @@ def _cards(run: Run) -> list[tuple[str, str, str]]:
     return cards
 
 
-def _scores(run: Run) -> pd.DataFrame:
+def _scores(run: Outputs) -> pd.DataFrame:
     kinds = {"segm": "masks", "bbox": "boxes", "iou_f1": "masks and attributes"}
     rows = {kinds[k]: v for k, v in _values(run.metrics / "evaluate.json").items() if k in kinds}
     return pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename_axis("of").reset_index()
 
 
-def _classes(run: Run) -> pd.DataFrame:
+def _classes(run: Outputs) -> pd.DataFrame:
     table, known = run.table("evaluate/ap_by_class.csv"), run.table("data/classes.csv")
     if len(known) and "id" in table:
         known = known.set_index("class_id")
@@ -144,7 +144,7 @@ def _classes(run: Run) -> pd.DataFrame:
     return _named(table, names)
 
 
-def _mistakes(run: Run) -> pd.DataFrame:
+def _mistakes(run: Outputs) -> pd.DataFrame:
     """The pairs of the confusion table that are most frequent, as sentences."""
     pairs = run.table("evaluate/confusion.csv")
     if pairs.empty:
@@ -154,7 +154,7 @@ def _mistakes(run: Run) -> pd.DataFrame:
     return _named(wrong.assign(mistake=mistakes), {"mistake": "mistake", "count": "times"})
 
 
-def _pictures(run: Run) -> dict[str, list[Picture]]:
+def _pictures(run: Outputs) -> dict[str, list[Picture]]:
     """By kind: best, worst, wrong."""
     table = run.table("evaluate/pictures.csv")
     shown: dict[str, list[Picture]] = {}
@@ -170,13 +170,13 @@ def _attributes(table: pd.DataFrame) -> pd.DataFrame:
     return _named(table, names | {name: name for name in ("precision", "recall", "F1")})
 
 
-def _rule(run: Run) -> dict[str, str]:
+def _rule(run: Outputs) -> dict[str, str]:
     rule, tuned = _values(run.results / "postprocessing.json"), _values(run.metrics / "tune.json")
     plain = {key: value for key, value in rule.items() if isinstance(value, str | int | float)}
     return _shown(plain | ({"cross-validated score": tuned["value"]} if "value" in tuned else {}))
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _facts(run: Outputs) -> dict[str, str]:
     classes, dropped, split = run.table("data/classes.csv"), run.table("data/dropped.csv"), read_table(run.split)
     facts = {}
     if len(split):

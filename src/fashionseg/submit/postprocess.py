@@ -17,26 +17,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fashionseg.coco.results import Prediction
 from fashionseg.core import files, rle
-from fashionseg.core.documents import Nullable, mismatch
 from fashionseg.core.errors import UserError
-from fashionseg.submit.candidates import FEATURES, Candidates, Prediction, features, remove_overlaps
+from fashionseg.core.schema import Nullable, mismatch
+from fashionseg.submit.candidates import FEATURES, Candidates, features, remove_overlaps
 from fashionseg.submit.config import Submission
 from fashionseg.submit.forest import Forest
 
-THRESHOLDS = {"common": float, "own": {str: float}}
+THRESHOLDS_SCHEMA = {"common": float, "own": {str: float}}
 SCHEMA = {
     "max_per_image": Nullable(int),
     "nms_iou": float,
     "mask_overlap": float,
     "min_area": float,
-    "score_thresholds": THRESHOLDS,
-    "attribute_thresholds": THRESHOLDS,
+    "score_thresholds": THRESHOLDS_SCHEMA,
+    "attribute_thresholds": THRESHOLDS_SCHEMA,
     "attribute_pairs": {str: [int]},
     "selector": Nullable(
         {
             "threshold": float,
-            "class_means": THRESHOLDS,
+            "class_means": THRESHOLDS_SCHEMA,
             "forest": {"features": [str]},  # Forest checks the trees
             "true_per_image": Nullable(float),
         }

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from fashionseg.core import documents, files, rle, tables
+from fashionseg.coco.results import Prediction
+from fashionseg.core import documents, files, rle, schema, tables
 from fashionseg.core.errors import UserError
 from fashionseg.submit import kaggle_metric
-from fashionseg.submit.candidates import Prediction, grid_size, make_candidates, predictions_by_image
+from fashionseg.submit.candidates import grid_size, make_candidates, predictions_by_image
 from fashionseg.submit.config import Metric, Submission
 from fashionseg.submit.postprocess import PostProcessing
 
@@ -376,7 +377,7 @@ def read_document(path: str) -> dict[str, Any]:
         raise UserError(f"{path} is not a COCO document with {', '.join(keys)}; use one such as data/coco/val.json.")
     annotation = {"image_id": int, "category_id": int, "segmentation": documents.RUNS, "attribute_ids?": [int]}
     needed = {**documents.LABELS, "images": [documents.IMAGE], "annotations?": [annotation]}
-    fault = documents.mismatch(document, needed) or ("" if document["categories"] else "it has no categories")
+    fault = schema.mismatch(document, needed) or ("" if document["categories"] else "it has no categories")
     if fault := fault or documents.foreign_or_no_mask(document):
         raise UserError(f"{path}: {fault}; use one such as data/coco/val.json.")
     return documents.apart(document)

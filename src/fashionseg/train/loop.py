@@ -11,7 +11,7 @@ import keras
 from fashionseg.console.progress import Progress
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Batches
-from fashionseg.model.device import compile_steps
+from fashionseg.model.compilation import compile_steps
 from fashionseg.train import hosts
 from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
 from fashionseg.train.checkpoint import Checkpoints, State
@@ -109,7 +109,7 @@ class Epochs:
         self.state = state
         validated = [validates(epoch, settings) for epoch in range(1, settings.epochs + 1)]
         self.progress = Progress(settings.batch_size, len(batches), len(validation), validated)
-        self.sound = StopOnNaN(state, batches.names_of, validation.names_of)
+        self.stop_on_nan = StopOnNaN(state, batches.names_of, validation.names_of)
 
     def run(self, scorer: Scorer, live: LiveLog, checkpoints: Checkpoints, save: Save) -> None:
         model, state = self.model, self.state
@@ -138,19 +138,21 @@ class Epochs:
     def _train(self, live: LiveLog, save: Save) -> None:
         """What is left of the epoch."""
         self.batches.epoch = self.state.epoch
-        with fed(Rest(self.batches, self.state.step)) as data:
+        with fed(RemainingBatches(self.batches, self.state.step)) as data:
             self.model.fit(
                 data,
                 initial_epoch=self.state.epoch,
                 epochs=self.state.epoch + 1,
                 shuffle=False,  # Keras' order would follow from no seed of ours; the batches have their own
                 verbose=0,
-                callbacks=[Count(self.state), self.sound, live, self.progress, save],
+                callbacks=[Count(self.state), self.stop_on_nan, live, self.progress, save],
             )
 
     def _validate(self, scorer: Scorer, save: Save) -> tuple[Losses, Scores]:
         with fed(self.validation) as data:
-            found = self.model.evaluate(data, verbose=0, return_dict=True, callbacks=[self.sound, self.progress, save])
+            found = self.model.evaluate(
+                data, verbose=0, return_dict=True, callbacks=[self.stop_on_nan, self.progress, save]
+            )
         losses = {metric.name: found[metric.name] for metric in self.model.metrics}  # Keras sorts them
 
         def after_batch(batch: int, batches: int) -> None:
@@ -161,7 +163,7 @@ class Epochs:
         return losses, dict(zip(scores, hosts.of_first(list(scores.values())), strict=True))
 
 
-class Rest(keras.utils.PyDataset):
+class RemainingBatches(keras.utils.PyDataset):
     """The batches of an epoch from number `first` on."""
 
     def __init__(self, batches: Batches, first: int):

@@ -14,13 +14,13 @@ MOMENTUM = 0.9
 CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a safety that sound batches do not reach
 
 
-class Recipe:
-    """Adds to one of Keras' optimizers: a learning rate of its own for some variables, a time at which they stand
-    still, and an exponential moving average (EMA) of all.
+class BackboneRateAndEma:
+    """Adds to one of Keras' optimizers: a learning rate of the backbone's own, a time at which it is frozen, and an
+    exponential moving average (EMA) of all variables.
 
-    slow: paths of the variables whose learning rate is `slow_rate` times that of the others, 0 in the first
-    `held_updates` updates; their weight decay follows it, as in torch's groups of parameters. ema: decay of the average
-    by update, 0 = none. It begins with the weights of the first update.
+    backbone: paths of its variables. Their learning rate is `backbone_rate` times that of the others, 0 in the first
+    `heads_only_updates` updates; their weight decay follows it, as in torch's groups of parameters. ema: decay of the
+    average by update, 0 = none. It begins with the weights of the first update.
 
     Keras' own use_ema averages after each batch, though with gradient accumulation not every batch brings an update,
     and puts the average into the weights at the end of each `fit`, in the midst of a training here.
@@ -29,21 +29,22 @@ class Recipe:
     def __init__(
         self,
         *args: Any,
-        slow: Sequence[str] = (),
-        slow_rate: float = 1.0,
-        held_updates: int = 0,
+        backbone: Sequence[str] = (),
+        backbone_rate: float = 1.0,
+        heads_only_updates: int = 0,
         ema: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.slow = list(slow)
-        self.slow_rate = slow_rate
-        self.held_updates = held_updates
+        self.backbone = list(backbone)
+        self.backbone_rate = backbone_rate
+        self.heads_only_updates = heads_only_updates
         self.ema = ema
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
-        self.slow_places = {place for place, variable in enumerate(variables) if variable.path in set(self.slow)}
+        paths = set(self.backbone)
+        self.backbone_places = {place for place, variable in enumerate(variables) if variable.path in paths}
         self.averages = self.add_optimizer_variables(variables, "average") if self.ema else []
 
     def apply(self, grads: Sequence[KerasTensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
@@ -67,23 +68,23 @@ class Recipe:
             variable.assign(variable - variable * ops.cast(decay * self._factor(variable), variable.dtype))
 
     def _factor(self, variable: keras.Variable) -> KerasTensor | float:
-        if self._get_variable_index(variable) not in self.slow_places:
+        if self._get_variable_index(variable) not in self.backbone_places:
             return 1.0
-        moves = self.iterations >= self.held_updates
-        return ops.where(moves, self.slow_rate, 0.0)
+        moves = self.iterations >= self.heads_only_updates
+        return ops.where(moves, self.backbone_rate, 0.0)
 
     def get_config(self) -> dict[str, Any]:
-        own = {"slow": self.slow, "slow_rate": self.slow_rate, "held_updates": self.held_updates, "ema": self.ema}
-        return super().get_config() | own
+        own = ("backbone", "backbone_rate", "heads_only_updates", "ema")
+        return super().get_config() | {name: getattr(self, name) for name in own}
 
 
 @keras.saving.register_keras_serializable("fashionseg")
-class SGD(Recipe, keras.optimizers.SGD):
+class SGD(BackboneRateAndEma, keras.optimizers.SGD):
     pass
 
 
 @keras.saving.register_keras_serializable("fashionseg")
-class AdamW(Recipe, keras.optimizers.AdamW):
+class AdamW(BackboneRateAndEma, keras.optimizers.AdamW):
     pass
 
 
@@ -101,9 +102,9 @@ def optimizer(
     shared = {
         "global_clipnorm": CLIPNORM,
         "gradient_accumulation_steps": settings.accumulate if settings.accumulate > 1 else None,
-        "slow": [variable.path for variable in model.backbone.trainable_variables] if special else [],
-        "slow_rate": settings.backbone_rate,
-        "held_updates": round(settings.heads_only * steps / settings.accumulate),
+        "backbone": [variable.path for variable in model.backbone.trainable_variables] if special else [],
+        "backbone_rate": settings.backbone_rate,
+        "heads_only_updates": round(settings.heads_only * steps / settings.accumulate),
         "ema": settings.ema,
     }
     decay = settings.weight_decay
@@ -115,7 +116,7 @@ def optimizer(
     return chosen
 
 
-def unwrapped(model: keras.Model) -> Recipe:
+def unwrapped(model: keras.Model) -> BackboneRateAndEma:
     """The model's optimizer; in float16 Keras wraps it to scale the loss."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 

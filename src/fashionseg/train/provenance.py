@@ -23,10 +23,10 @@ MADE_BY, LOCK, DONE = "made_by.json", "lock", "done"  # beside the checkpoints
 UNKNOWN = "what is not known"
 
 
-Origin = dict[str, dict[str, Any]]
+MadeBy = dict[str, dict[str, Any]]
 
 
-def made_by(config: SimpleNamespace, images: str | Path, *documents: str | Path) -> Origin:
+def made_by(config: SimpleNamespace, images: str | Path, *documents: str | Path) -> MadeBy:
     """All that a training's result hangs on: the values of params and the backend, and digests of files, which are the
     documents, the code, what params name and, by name and size alone, as there are many, the images."""
     sections = {name: asdict(getattr(config, name)) for name in ("images", "model", "augment", "train")}
@@ -49,8 +49,8 @@ def named_files(model: Model) -> dict[str, Path]:
     return {name: path for name, path in named.items() if path.exists()}
 
 
-def fingerprint(origin: Origin) -> str:
-    return digests.of_text(json.dumps(origin, sort_keys=True))
+def fingerprint(made_by: MadeBy) -> str:
+    return digests.of_text(json.dumps(made_by, sort_keys=True))
 
 
 def done(folder: Path, weights: Path) -> None:
@@ -82,7 +82,7 @@ def _recorded(mark: Path, record: str) -> bool:
     return before != record or stage.cached(weights)
 
 
-def mention_others(folder: Path, origin: Origin) -> None:
+def mention_others(folder: Path, made_by: MadeBy) -> None:
     """Says what other trainings, of which some may yet go on, keep beside this one's folder, and how they differ. One
     that is at work is passed over, and one that ended before it kept anything, as at a wrong path of weights."""
     folders = [path for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder]
@@ -92,26 +92,26 @@ def mention_others(folder: Path, origin: Origin) -> None:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file())
         print(f"unfinished trainings keep {size / 1e9:.2f} GB; delete them, or go on from one with train.resume:")
     for path in others:
-        print(f"  {path}, differs in {', '.join(_changed(path, origin))}")
+        print(f"  {path}, differs in {', '.join(_changed(path, made_by))}")
 
 
-def _changed(folder: Path, origin: Origin) -> list[str]:
-    """What a training's folder was made by and `origin` do not have in common."""
+def _changed(folder: Path, made_by: MadeBy) -> list[str]:
+    """What a training's folder was made by and `made_by` do not have in common."""
     try:
         before = documents.read(folder / MADE_BY, {"values": {}, "files": {str: str}})
     except UserError:
         return [UNKNOWN]
-    old, new = before["values"], origin["values"]
+    old, new = before["values"], made_by["values"]
     found = [f"{name} ({old.get(name)}, now {new.get(name)})" for name in new if old.get(name) != new[name]]
-    return found + sorted({name for name, _ in before["files"].items() ^ origin["files"].items()})
+    return found + sorted({name for name, _ in before["files"].items() ^ made_by["files"].items()})
 
 
-def adopt(source: Path, folder: Path, origin: Origin, measured_by: Sequence[str]) -> None:
+def adopt(source: Path, folder: Path, made_by: MadeBy, measured_by: Sequence[str]) -> None:
     """Makes the newest checkpoint of another training this one's, and its best weights, unless one of `measured_by`,
-    names in `origin` of what AP hangs on beside the network, has changed: then none is best so far."""
+    names in `made_by` of what AP hangs on beside the network, has changed: then none is best so far."""
     if not (found := checkpoints_in(source)):
         raise UserError(f"train.resume is {source}, which holds no checkpoint; name a folder of checkpoints/, or null.")
-    changed = [name for name in _changed(source, origin) if not name.startswith("train.resume ")]
+    changed = [name for name in _changed(source, made_by) if not name.startswith("train.resume ")]
     comparable = not {name.partition(" (")[0] for name in changed} & {UNKNOWN, *measured_by}
     print(f"going on from {found[-1]}, which differs in {', '.join(changed) or 'nothing'}")
     if not comparable:

@@ -58,5 +58,5 @@ class WarmupAndCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _warmup(step: KerasTensor, warmup_steps: int) -> KerasTensor:
-    """Linear from 1 / warmup_steps in the first step to 1 in step `warmup_steps`, and after it."""
+    """Linear from 1 / warmup_steps in the first step to 1 in step `warmup_steps - 1`, and after it."""
     return ops.minimum((step + 1.0) / max(1, warmup_steps), 1.0)

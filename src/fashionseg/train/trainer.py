@@ -42,7 +42,7 @@ def train(
     """Writes `models`/mask_rcnn.weights.h5 and .json and DVCLive's history under `results`.
 
     config holds the params seed, images, model, augment, train and machine; documents are COCO, `images` the folder
-    that their file_name counts from, `raw` that of the images at full size (`pictures.originals`).
+    that their file_name counts from, `raw` where `pictures.originals` finds those at full size.
     `checkpoints`/<fingerprint> holds the newest checkpoint until DVC has recorded the outs and another training begins;
     other params, data, code, backend or files of weights have another fingerprint and so begin afresh, unless
     train.resume names the folder to go on from. As one of several processes (`hosts`) it does its share, and only the

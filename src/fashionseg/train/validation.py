@@ -10,7 +10,7 @@ from fashionseg.coco import average_precision, masks
 from fashionseg.core import rle
 from fashionseg.data.batches import Pictures
 from fashionseg.data.labels import Labels
-from fashionseg.model.device import compile_steps
+from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 
 SCORE, NMS_IOU, MASK_THRESHOLD, MASK_SCORES = 0.05, 0.5, 0.5, True  # those of `predict` as params.yaml comes

@@ -15,9 +15,9 @@ import pandas as pd
 from rich.progress import track
 from sklearn.model_selection import KFold
 
+from fashionseg.coco.results import Prediction
 from fashionseg.core.errors import UserError
 from fashionseg.submit import kaggle_metric
-from fashionseg.submit.candidates import Prediction
 from fashionseg.submit.config import Submission, Tune
 from fashionseg.submit.postprocess import PostProcessing
 from fashionseg.submit.tune.mask_sweep import MaskSweep
@@ -64,12 +64,11 @@ def tune(
     images = match_images(document, predictions, submission, workers)
     sweep = MaskSweep.of(document, images, submission, workers)
     thresholds = [sweep.best_threshold(train) for train, _ in [*folds, (every, every)]]
-    attribute_count = len(document["attributes"])
     tuner = Tuner(
         params=params,
         submission=submission,
         categories=[category["id"] for category in document["categories"]],
-        attribute_count=attribute_count,
+        attribute_count=len(document["attributes"]),
         attribute_pairs=attribute_pairs,
         filler_class=filler_class,
         seed=seed,
@@ -87,15 +86,7 @@ def tune(
         if place < len(folds):
             train, test = folds[place]
             posts = tuner.fit([images[i] for i in train], matched_at)[0]
-            of_folds[place] = _count(
-                posts,
-                [images[i] for i in test],
-                params,
-                submission,
-                attribute_count=attribute_count,
-                filler_class=filler_class,
-                workers=workers,
-            )
+            of_folds[place] = _count(posts, [images[i] for i in test], tuner)
         else:
             fitted, tables = tuner.fit(images, matched_at)
     fold_counts = {  # a fold may have too few candidates for a forest
@@ -123,23 +114,17 @@ def submitted_and_true(
 
 
 def _count(
-    posts: dict[tuple[str, str], PostProcessing],
-    images: list[MatchedImage],
-    params: Tune,
-    submission: Submission,
-    *,
-    attribute_count: int,
-    filler_class: int | None,
-    workers: int,
+    posts: dict[tuple[str, str], PostProcessing], images: list[MatchedImage], tuner: Tuner
 ) -> dict[tuple[str, str], kaggle_metric.MatchCounts]:
-    """The counts of each post-processing on the same images."""
+    """The counts of each post-processing of a tuner on the same images."""
 
     def counts(images: list[MatchedImage]) -> list[kaggle_metric.MatchCounts]:
-        pairs = [submitted_and_true(post, images, submission) for post in posts.values()]
-        return [kaggle_metric.count_matches(of_post, params, attribute_count, filler_class) for of_post in pairs]
+        pairs = [submitted_and_true(post, images, tuner.submission) for post in posts.values()]
+        of_metric = tuner.params, tuner.attribute_count, tuner.filler_class
+        return [kaggle_metric.count_matches(of_post, *of_metric) for of_post in pairs]
 
     batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    done = joblib.Parallel(max(1, workers))(joblib.delayed(counts)(batch) for batch in batches)
+    done = joblib.Parallel(max(1, tuner.workers))(joblib.delayed(counts)(batch) for batch in batches)
     return {key: kaggle_metric.joined(of_post) for key, of_post in zip(posts, zip(*done, strict=True), strict=True)}
 
 

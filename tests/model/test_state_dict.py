@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fashionseg.core.errors import UserError
-from fashionseg.model.weights import LEGACY_MAGIC, LEGACY_PROTOCOL, read_state_dict
+from fashionseg.model.state_dict import LEGACY_MAGIC, LEGACY_PROTOCOL, read_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = ["state_dict_legacy.pth", "state_dict_zip.pth"]

@@ -47,6 +47,7 @@ def read(folder: Path) -> Source:
         test=_test_pictures(sample, sample_path, originals / "test"),
         sample=_without_instances(sample, categories, bool(nothing.any())),
         numbers={},
+        test_sizes={},
         notes=notes,
     )
 

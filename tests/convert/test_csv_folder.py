@@ -2,7 +2,7 @@
 
 import pytest
 
-from competition_folder import HEADER, Folder
+from competition_folder import HEADER, Folder, dropped
 from fashionseg.convert.competition import read
 from fashionseg.core.errors import UserError
 
@@ -47,7 +47,7 @@ def test_2019_says_the_same_in_another_form(folder):
     assert competition.instances["image_id"].tolist() == [f"{name}.jpg" for name in expected["image_id"]]
     assert competition.instances.drop(columns="image_id").equals(expected.drop(columns="image_id"))
     assert competition.sample.values.tolist() == [["b.jpg", "1 1", "6"], ["a.jpg", "1 1", "6"]]
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
     assert competition.without([competition.train_images["image004.jpg"]]).drops["place"][0].endswith("image004.jpg")
 
 
@@ -62,7 +62,7 @@ def test_one_class_without_anything_else(folder):
     assert competition.categories == [{"id": 1, "name": "object"}]
     assert set(competition.instances["class_id"]) == {1}
     assert competition.empty_images == ["nothing"]
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
 
 
 @pytest.mark.parametrize("where", ["train", "sample", "nowhere"])
@@ -89,7 +89,7 @@ def test_labels_of_the_rows_where_no_file_names_them(folder):
     assert competition.categories == [{"id": number, "name": str(number)} for number in (0, 6, 23)]
     assert competition.attributes == [{"id": number, "name": str(number)} for number in (115, 136, 340)]
     assert "are those of train.csv" in competition.notes[0]
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
 
 
 def test_a_class_of_twenty_digits_drops_its_row_and_is_no_category(folder):
@@ -97,7 +97,7 @@ def test_a_class_of_twenty_digits_drops_its_row_and_is_no_category(folder):
     folder.rows[5] = f"image002,1 3 81 4,40,30,{'9' * 20},"
     competition = read(folder.write())
     assert [category["id"] for category in competition.categories] == [0, 6, 23]
-    assert competition.dropped == {"ClassId is not in the list of categories": 1}
+    assert dropped(competition) == {"ClassId is not in the list of categories": 1}
 
 
 def test_rows_without_a_single_mask_are_one_sentence(folder):
@@ -113,7 +113,7 @@ def test_a_number_of_an_attribute_may_be_of_any_length(folder):
     folder.rows = [row.replace("136", "9" * 20) for row in folder.rows]
     competition = read(folder.write())
     assert [attribute["id"] for attribute in competition.attributes] == [115, 340, 10**20 - 1]
-    assert competition.dropped == {}
+    assert dropped(competition) == {}
 
 
 @pytest.mark.parametrize("name", ["shirt", ""])
@@ -132,7 +132,7 @@ def test_a_class_id_that_is_not_of_the_form_drops_its_row(folder, number):
     in_2019(folder)
     folder.rows[5] = f"image002.jpg,1 3 81 4,40,30,{number}"
     competition = read(folder.write(OF_2019))
-    assert competition.dropped == {"ClassId is no whole number, nor one with attributes such as 6_115_136": 1}
+    assert dropped(competition) == {"ClassId is no whole number, nor one with attributes such as 6_115_136": 1}
     assert competition.drops["place"][0] == f"{folder.path / 'train.csv'}:7"
 
 
