@@ -106,15 +106,17 @@ def test_a_shift_by_whole_pixels_is_exact():
     assert (moved[:, :11] == GREY).all()
 
 
-def test_the_seed_fixes_the_augmentation():
+@pytest.mark.parametrize("steps", [STANDARD, [{"MultiplyAndAddToBrightness": None}]], ids=["standard", "brightness"])
+def test_the_seed_fixes_the_augmentation(steps):
     image, masks = blobs()
     patches = [patch_of(mask) for mask in masks]
     for seed in range(60):  # some of the augmenters are rare
         imgaug.seed(seed)
-        first = augment.apply(augment.policy(STANDARD, seed), image, patches)
+        first = augment.apply(augment.policy(steps, seed), image, patches)
+        augment.apply(augment.policy(steps, 1000 + seed), image, patches)
         imgaug.seed(1000 + seed)
         np.random.seed(seed)  # noqa: NPY002 - the global state is what must not matter
-        second = augment.apply(augment.policy(STANDARD, seed), image, patches)
+        second = augment.apply(augment.policy(steps, seed), image, patches)
         np.testing.assert_array_equal(first[0], second[0])
         for a, b in zip(first[1], second[1], strict=True):
             assert a.box == b.box

@@ -11,6 +11,7 @@ from inspect import isclass, signature
 from typing import Any, NamedTuple
 
 import cv2
+import imgaug
 import imgaug.augmenters as iaa
 import numpy as np
 from imgaug.augmentables import KeypointsOnImage
@@ -66,6 +67,7 @@ def policy(steps: Sequence[dict[str, Any]], seed: int) -> iaa.Augmenter | None:
     if (key := repr(steps)) not in BUILT:
         BUILT[key] = iaa.Sequential([_built(step) for step in steps])
     BUILT[key].seed_(seed)
+    imgaug.random.seed(seed)  # MultiplyAndAddToBrightness draws from imgaug's own numbers, too
     return BUILT[key]
 
 
