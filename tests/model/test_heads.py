@@ -85,7 +85,7 @@ def test_a_graph_without_branches_gives_the_same_detections(compiled):
     for graph in (nullcontext(), device.without_branches()):
 
         def of(p2, p3, rois, features):
-            return heads._in_parts([p2, p3], rois, classes, features, ops.convert_to_tensor(used))
+            return heads._instances_in_parts([p2, p3], rois, classes, features, ops.convert_to_tensor(used))
 
         with graph:
             found.append([values[used] for values in compiled(of)(*arrays)])

@@ -15,14 +15,15 @@ from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
 POSITIVE_FRACTION = 0.25  # of the sampled RoIs
-ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features; masks have twice ROI_MASK_SIDE pixels
+ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features
+MASK = 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE  # pixels
 CANDIDATES = 1000  # best (RoI, class) pairs that enter NMS
 BOX_MIN_SIZE = 1e-2  # pixels; thinner detections are dropped
 BEYOND = -1e6  # pixels; beyond every feature map
 DENSE = 1024  # units
 # Masks and attributes of an image are computed in at most MAX_PARTS parts of at least MIN_PART slots. A part without
-# instances costs nothing, but each enlarges the graph. A GPU pools all of them at once in a training: there each part's
-# gradient of the whole pyramid costs more than empty slots.
+# instances costs nothing, but each enlarges the graph. In a training a GPU pools all of them at once, as each part's
+# gradient of the whole pyramid costs more there than empty slots, and so does each part's of a large attribute head.
 MAX_PARTS, MIN_PART = 8, 16
 
 
@@ -236,24 +237,26 @@ class RoIHeads(layers.Layer):
         classes = ops.where(foreground[:, first], targets.take(gt_classes, matched_first), 0)
         if device.accelerated():
             # Slots without a box lie beyond the map, where there is nothing to pool and no gradient to add up.
-            pooled = [ops.where(has[..., None], rois, BEYOND) for has in (used, foreground)]
-            box_features, mask_features = self.align(pyramid)(
-                (pooled[0], ROI_BOX_SIDE), (pooled[1][:, first], ROI_MASK_SIDE)
+            of_boxes, of_masks = (
+                ops.where(has[..., None], some, BEYOND)
+                for has, some in ((used, rois), (foreground[:, first], rois[:, first]))
             )
+            box_features, mask_features = self.align(pyramid)((of_boxes, ROI_BOX_SIDE), (of_masks, ROI_MASK_SIDE))
             values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
-            instance_logits = self._in_parts(
-                pyramid, rois[:, first], classes, features[:, first], foreground[:, first], mask_features
-            )
+            mask_logits = self._masks_in_parts(mask_features, classes, foreground[:, first])
+            attribute_logits = self._attribute_logits(features[:, first], mask_features)
         else:
             (box_features,) = self.align(pyramid)((rois, ROI_BOX_SIDE))
             values, features = self._box_losses(pyramid, box_features, rois, batch, foreground=foreground, used=used)
-            instance_logits = self._in_parts(pyramid, rois[:, first], classes, features[:, first], foreground[:, first])
-        mask_logits, attribute_logits = instance_logits  # (B, positives, 28, 28), (B, positives, A)
+            mask_logits, attribute_logits = self._instances_in_parts(
+                pyramid, rois[:, first], classes, features[:, first], foreground[:, first]
+            )
+        # mask_logits (B, positives, 28, 28), attribute_logits (B, positives, A)
         mask_targets = targets.project_masks(
             targets.take(batch["masks"], matched_first),
             targets.take(gt_boxes, matched_first),
             rois[:, first],
-            2 * ROI_MASK_SIDE,
+            MASK[0],
         )  # (B, positives, 28, 28)
         values["mask"] = losses.mask(mask_logits, mask_targets, foreground[:, first])
         if self.attribute_head:
@@ -336,7 +339,9 @@ class RoIHeads(layers.Layer):
         classes = ops.where(valid, ops.cast(pair % self.classes, "int32") + 1, 0)
         others = ops.one_hot(classes, self.classes + 1) < 0.5  # (B, D, classes + 1)
         next_best = ops.max(ops.where(others, targets.take(probabilities, roi), 0.0), axis=-1)  # (B, D)
-        mask_logits, attribute_logits = self._in_parts(pyramid, boxes, classes, targets.take(features, roi), valid)
+        mask_logits, attribute_logits = self._instances_in_parts(
+            pyramid, boxes, classes, targets.take(features, roi), valid
+        )
         detections = {
             "boxes": boxes,
             "scores": scores,
@@ -348,40 +353,53 @@ class RoIHeads(layers.Layer):
             detections["attributes"] = ops.sigmoid(attribute_logits)
         return detections
 
-    def _instance_heads(self, roi_features, classes, features):
-        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A), A = 0 without an attribute head, from RoI features
-        (B, R, 14, 14, C), classes (B, R) and the box head's features (B, R, F)."""
-        masks = self.mask_head(roi_features, classes)
+    def _attribute_logits(self, features, roi_features):
+        """(B, R, A), A = 0 without an attribute head, from the box head's features (B, R, F) and RoI features (B, R,
+        14, 14, C)."""
         if not self.attribute_head:
-            return masks, ops.zeros((*ops.shape(classes), 0))
-        return masks, self.attribute_head(features, roi_features)
+            return ops.zeros((*ops.shape(features)[:2], 0))
+        return self.attribute_head(features, roi_features)
 
-    def _in_parts(self, pyramid, rois, classes, features, used, mask_features=None):
-        """`_instance_heads` of rois (B, R, 4), skipping parts without used slots. used (B, R) bool: these come first;
-        the output of other slots is undefined. mask_features (B, R, 14, 14, C): where they are pooled already."""
-        step = max(-(-rois.shape[1] // MAX_PARTS), MIN_PART)
-        attributes = self.attribute_count if self.attribute_head else 0
+    def _instances_in_parts(self, pyramid, rois, classes, features, used):
+        """Mask logits (B, R, 28, 28) and attribute logits (B, R, A) of rois (B, R, 4), of `classes` (B, R) and features
+        (B, R, F) of the box head; those of slots that are not `used` are undefined."""
         align = self.align(pyramid)
 
-        def zeros(part):
-            shape = ops.shape(rois)[0], rois[:, part].shape[1]
-            return ops.zeros((*shape, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE)), ops.zeros((*shape, attributes))
-
-        def heads(part, roi_features=None):
-            if roi_features is None:
-                (roi_features,) = align((rois[:, part], ROI_MASK_SIDE))
-            return self._instance_heads(roi_features, classes[:, part], features[:, part])
+        def instances(part):
+            (roi_features,) = align((rois[:, part], ROI_MASK_SIDE))
+            masks = self.mask_head(roi_features, classes[:, part])
+            return [masks, self._attribute_logits(features[:, part], roi_features)]
 
         if not device.branches():
-            return heads(slice(None))
-        parts = [slice(start, start + step) for start in range(0, rois.shape[1], step)]
-        of_parts = [partial(heads, part) for part in parts]
-        if mask_features is not None:  # cut up outside of the branches, or the gradient of each has the size of all
-            of_parts = [
-                partial(compilation.rematerialized(of), mask_features[:, part])
-                for part, of in zip(parts, of_parts, strict=True)
-            ]
-        outputs = [
-            ops.cond(ops.any(used[:, part]), of, partial(zeros, part)) for part, of in zip(parts, of_parts, strict=True)
-        ]
-        return [ops.concatenate(logits, axis=1) for logits in zip(*outputs, strict=True)]
+            return instances(slice(None))
+        attributes = self.attribute_count if self.attribute_head else 0
+        return _in_parts(lambda part: partial(instances, part), [MASK, (attributes,)], used)
+
+    def _masks_in_parts(self, roi_features, classes, used):
+        """Mask logits (B, R, 28, 28) of RoI features (B, R, 14, 14, C) that are pooled already."""
+
+        def masks(part):
+            # Cut up outside of the branch, or the gradient of each part has the size of all.
+            of_part = compilation.rematerialized(lambda *given: [self.mask_head(*given)])
+            return partial(of_part, roi_features[:, part], classes[:, part])
+
+        return _in_parts(masks, [MASK], used)[0]
+
+
+def _in_parts(
+    outputs: Callable[[slice], Callable[[], Sequence[KerasTensor]]],
+    shapes: Sequence[tuple[int, ...]],
+    used: KerasTensor,
+) -> list[KerasTensor]:
+    """What the functions `outputs` of each part of the slots give, together: (B, R, *shape) for each of `shapes`.
+
+    used (B, R) bool: these come first, and a part without them is skipped; the output of other slots is undefined.
+    """
+    step = max(-(-used.shape[1] // MAX_PARTS), MIN_PART)
+
+    def zeros(part):
+        return [ops.zeros((ops.shape(used)[0], used[:, part].shape[1], *shape)) for shape in shapes]
+
+    parts = [slice(start, start + step) for start in range(0, used.shape[1], step)]
+    found = [ops.cond(ops.any(used[:, part]), outputs(part), partial(zeros, part)) for part in parts]
+    return [ops.concatenate(of_parts, axis=1) for of_parts in zip(*found, strict=True)]
