@@ -21,7 +21,7 @@ def preset(name: str) -> None:
 
 
 def check(path: str, document: str, sample: str | None) -> None:
-    """every error of a submission; with the truth in the COCO document its score, too"""
+    """every error of a submission of DOCUMENT's pictures (data/coco/test.json); with truth there its score, too"""
     from fashionseg.submit import submission
 
     settings = params.load("tune", "submission")
@@ -73,7 +73,7 @@ def send(path: str, document: str, sample: str, message: str) -> None:
 
 
 def predict(models: str, pictures: list[str], *, folder: str = "results/predict", score: float = 0.5) -> None:
-    """overlays and a COCO file of what a network finds on pictures, folders or globs"""
+    """overlays and a COCO file of what the network in MODELS finds on pictures, folders or globs"""
     model = fashionseg.load(models, score=score)
     from fashionseg.deploy import run
 
