@@ -81,12 +81,6 @@ def test_an_epoch_repeats_rare_classes(batches):
     assert len({tuple(row) for row in counts}) > 3
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_times_before_counts(order):
-    assert repeats.times_before(np.array(order)).tolist() == [order[:at].count(one) for at, one in enumerate(order)]
-
-
 def test_a_repeated_image_is_augmented_differently(batches):
     batches.augmentation = type(batches.augmentation)([{"Affine": {"rotate": [-40, 40]}}], [1.0, 1.0], 0.0)
     pictures = [picture.tobytes() for batch in batches for picture in batch["images"]]

@@ -12,7 +12,7 @@ import pytest
 from tiny import DENSE, SMALL, make_batch
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import activations, backbones, roi_heads
+from fashionseg.model import activations, backbones, efficientnet_lite, roi_heads
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.state_dict import read_state_dict
 from fashionseg.train.checkpoint import Checkpoints, State
@@ -70,8 +70,8 @@ def short(monkeypatch):
             fan_in = np.prod(variable.shape[:3])
             variable.assign(random.normal(0, (2 / fan_in) ** 0.5, variable.shape))  # He et al. 2015
 
-    monkeypatch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
-    monkeypatch.setattr(backbones, "_import_lite", draw)
+    monkeypatch.setattr(efficientnet_lite, "LITE_BLOCKS", [(1, *row[1:]) for row in efficientnet_lite.LITE_BLOCKS])
+    monkeypatch.setattr(efficientnet_lite, "_import_lite", draw)
     return lambda frozen: backbones.build("efficientnet_lite0", "imagenet", frozen, 64)
 
 
@@ -136,7 +136,7 @@ def test_frozen_norm_conv_is_convolution_and_batch_norm(depthwise):
     norm.build((None, None, None, 6))
     norm.set_weights([gain, offset, mean, variance])
     expected = norm(keras_layer(features), training=False)
-    layer = backbones.FrozenNormConv(6, 3, 2, depthwise)
+    layer = efficientnet_lite.FrozenNormConv(6, 3, 2, depthwise)
     layer.build(features.shape)
     scale = gain / np.sqrt(variance + 1e-3)
     kernel = keras_layer.get_weights()[0]
@@ -155,7 +155,7 @@ def test_weights_and_config_round_trip(lite0, tmp_path):
 
 
 def test_random_weights_keep_the_scale_of_features(monkeypatch):
-    monkeypatch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
+    monkeypatch.setattr(efficientnet_lite, "LITE_BLOCKS", [(1, *row[1:]) for row in efficientnet_lite.LITE_BLOCKS])
     keras.utils.set_random_seed(0)
     for feature in numbers(backbones.build("efficientnet_lite0", "random", 0, 64), noise(64, 64)[None]):
         assert 0.05 < feature.std() < 20
@@ -164,8 +164,8 @@ def test_random_weights_keep_the_scale_of_features(monkeypatch):
 @pytest.mark.parametrize(
     "layer",
     [
-        backbones.FrozenNormConv(6, 5, 2, True, "zeros", name="norm"),
-        backbones.InvertedResidual(6, 5, 2, 3, "zeros", name="block", trainable=False),
+        efficientnet_lite.FrozenNormConv(6, 5, 2, True, "zeros", name="norm"),
+        efficientnet_lite.InvertedResidual(6, 5, 2, 3, "zeros", name="block", trainable=False),
     ],
     ids=lambda layer: layer.name,
 )
@@ -192,11 +192,11 @@ def test_every_tensor_must_match_a_layer(lite0, monkeypatch, change, complaint):
         change(tensors)
         return tensors
 
-    monkeypatch.setattr(backbones, "read_state_dict", changed)
+    monkeypatch.setattr(efficientnet_lite, "read_state_dict", changed)
     network = lite0.get_layer("efficientnet_lite0")
     blocks = [network.get_layer(f"block{index}") for index in range(16)]
     with pytest.raises(UserError, match=complaint):
-        backbones._import_lite(network.name, network.get_layer("stem"), blocks)
+        efficientnet_lite._import_lite(network.name, network.get_layer("stem"), blocks)
 
 
 def test_missing_package(monkeypatch):

@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from fashionseg.core.errors import UserError
-from fashionseg.model.compilation import compile_steps, data_parallel
+from fashionseg.model.compilation import compile_steps
+from fashionseg.model.device import data_parallel
 
 two_devices = pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow trains on one device")
 

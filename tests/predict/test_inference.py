@@ -23,8 +23,8 @@ from fashionseg.core.errors import UserError
 from fashionseg.data import samples, shapes
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
-from fashionseg.model import backbones, device, roi_heads
 from fashionseg.model import boxes as box_ops
+from fashionseg.model import device, efficientnet_lite, roi_heads
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector
 from fashionseg.predict import inference, inspect, on_cluster
@@ -84,7 +84,7 @@ SETTINGS = Predict(
 def small():
     """EfficientNet-Lite0 with each block once, dense layers of 32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "LITE_BLOCKS", [(1, *row[1:]) for row in backbones.LITE_BLOCKS])
+        patch.setattr(efficientnet_lite, "LITE_BLOCKS", [(1, *row[1:]) for row in efficientnet_lite.LITE_BLOCKS])
         patch.setattr(roi_heads, "DENSE", 32)
         yield
 
@@ -477,11 +477,13 @@ def test_inspection_replaces_no_folder_of_the_user(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
 
 
-def test_what_is_drawn_is_what_the_network_finds(predictor, image):
+def test_what_is_drawn_is_what_the_network_finds(predictor, image, monkeypatch):
     """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
     detector = predictor.views[0].detector
     network, batch = detector.network, padded([pictures.resized(image, 64)] * SETTINGS.batch_size, 64)
     assert SETTINGS.nms_iou == inspect.NMS_IOU
+    monkeypatch.setattr(inspect, "BEST", 10)
+    assert network.rpn.proposals > 10  # of each level
     steps = inspect.Steps(network, SETTINGS.score)
     compile_steps(steps)
     found, instances = steps.predict_on_batch(batch), detector.predict_on_batch(batch)

@@ -16,7 +16,8 @@ from small import TinyBatches, values
 
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
-from fashionseg.model.compilation import compile_steps, data_parallel
+from fashionseg.model.compilation import compile_steps
+from fashionseg.model.device import data_parallel
 from fashionseg.train import callbacks, checkpoint, hosts, loop, trainer
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))

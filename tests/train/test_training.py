@@ -27,7 +27,7 @@ from fashionseg.convert.config import Images
 from fashionseg.core import digests, files, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
-from fashionseg.model import device
+from fashionseg.model import compilation
 from fashionseg.model.config import Model, Network
 from fashionseg.model.mask_rcnn import MaskRCNN
 from fashionseg.train import loop, provenance, trainer
@@ -161,7 +161,7 @@ def test_a_batch_is_read_once_an_epoch():
             return super().__getitem__(index)
 
     model = Tiny()
-    device.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
+    compilation.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
     with loop.fed(Counted()) as data:
         model.fit(data, verbose=0, shuffle=False)
     assert counts == {index: 1 for index in range(4)}
@@ -178,7 +178,7 @@ def test_a_damaged_picture_is_one_sentence_on_both_backends():
 
     for method, options in (("fit", {"shuffle": False}), ("evaluate", {})):
         model = Tiny()
-        device.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
+        compilation.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
         run = getattr(model, method)
         with pytest.raises(UserError, match=r"^4\.png is damaged\.$"), loop.fed(Damaged()) as data:
             run(data, verbose=0, **options)
