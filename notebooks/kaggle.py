@@ -100,7 +100,7 @@ earlier = attached(STATE.name)
 if earlier:
     with tarfile.open(earlier) as tar:
         run(f"git checkout -q {tar.extractfile('commit').read().decode().strip()}")
-        tar.extractall(WORK, filter="data")
+    run(f"tar -xf '{earlier}'")
     print("going on from", earlier)
 if not find_spec("dvclive"):
     run(f"make .venv/done GPU={GPU}")
