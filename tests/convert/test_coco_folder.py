@@ -263,3 +263,47 @@ def test_a_file_that_is_not_of_the_form_is_one_sentence(tmp_path, change, senten
     with pytest.raises(UserError, match=sentence) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_of_both_files_is_named(tmp_path):
+    document = drawn(tmp_path, "")
+    test = {"images": [document["images"][3]]}
+    files.write_json(tmp_path / "annotations/image_info_test2017.json", test)
+    with pytest.raises(UserError, match=r"both name .*; a picture is for one of them"):
+        read(tmp_path)
+
+
+def test_what_a_folder_may_leave_out_and_hold(tmp_path):
+    """Without iscrowd; with two attributes; the test pictures in the file's order; classes' first as the sample's."""
+    document = drawn(tmp_path)
+    document["attributes"] = [{"id": 4, "name": "long"}, {"id": 5, "name": "lined"}]
+    document["annotations"][0]["attribute_ids"] = [4, 5]
+    for annotation in document["annotations"]:
+        del annotation["iscrowd"]
+    written(tmp_path, document)
+    competition = read(tmp_path)
+    assert competition.instances["attribute_ids"][0] == (4, 5)
+    assert competition.sample.values.tolist() == [["t0.jpg", "", "7", ""], ["t1.jpg", "", "7", ""]]
+    assert len(competition.notes) == 1
+
+
+@pytest.mark.parametrize(("x", "good"), [(-60, True), (-61, False), (120, True), (121, False)])
+def test_a_polygon_may_leave_the_picture_by_its_size(tmp_path, x, good):
+    document = drawn(tmp_path)
+    document["annotations"][5]["segmentation"] = [[x, 1, 30, 5, 30, 30]]
+    written(tmp_path, document)
+    assert (dropped(read(tmp_path)) == {}) == good
+
+
+def test_an_absolute_name_leads_out_of_the_folder(tmp_path):
+    document = drawn(tmp_path)
+    document["images"][0]["file_name"] = str(tmp_path / "train2017" / document["images"][0]["file_name"])
+    written(tmp_path, document)
+    with pytest.raises(UserError, match="leads out of the folder"):
+        read(tmp_path)
+
+
+def test_the_first_picture_may_be_missing(tmp_path):
+    document = drawn(tmp_path)
+    (tmp_path / "train2017" / document["images"][0]["file_name"]).unlink()
+    assert dropped(read(tmp_path))["picture is missing or has no readable header"] == 1

@@ -286,3 +286,28 @@ def test_rows_are_read_in_chunks_as_at_once(folder, monkeypatch):
         found = read(folder.path)
         assert found.instances.equals(expected.instances)
         assert found.drops.equals(expected.drops)
+
+
+def test_test_pictures_that_differ_in_case_only(folder):
+    folder.picture("test/A.jpg")
+    (folder.path / "sample_submission.csv").write_text(
+        "ImageId,EncodedPixels,ClassId,AttributesIds\na,1 1,0,\nA,1 1,0,\n"
+    )
+    with pytest.raises(UserError, match="A and a differ in case only"):
+        read(folder.path)
+
+
+def test_without_keeps_what_was_dropped_before(folder):
+    folder.rows[5] = "nowhere,1 3 81 4,40,30,0,"
+    competition = read(folder.write())
+    left = competition.without([competition.train_images["image004"]])
+    assert len(left.drops) == 1 + 1 + 2
+    assert left.instances.index.tolist() == list(range(57))
+
+
+def test_one_mask_of_two_classes_is_two_instances(folder):
+    folder.rows[1] = folder.rows[0].replace(",0,", ",6,")
+    competition = read(folder.write())
+    assert dropped(competition) == {}
+    folder.rows[1] = folder.rows[0].replace('"115,136"', '"115,137"')  # the second of two is unknown
+    assert list(dropped(read(folder.write()))) == ["AttributesIds has an id that is not in the list of attributes"]

@@ -508,3 +508,43 @@ def test_fit_gets_each_epoch_in_its_order(data, workers):
     for epoch in (2, 3):
         assert {index for seen, index in train.seen if seen == epoch} == {0, 1, 2}
     assert len(model.predict(train, verbose=0)) == 6
+
+
+def test_another_seed_is_another_order(data):
+    assert len({tuple(order_of(make(data, shuffle=True, seed=seed))) for seed in range(6)}) > 1
+
+
+def test_partners_are_drawn_for_each_epoch_and_repeat(data):
+    batches = make(data, augmentation=Augment([], [1.0, 1.0], 0.5), seed=3)
+    drawn = np.array(
+        [
+            [[batches._partner(image, before) for before in range(2)] for image in range(5)]
+            for batches.epoch in range(40)
+        ]
+    )
+    assert (drawn != None).mean() == pytest.approx(0.5, abs=0.1)  # noqa: E711
+    assert set(drawn[:, 0, 0]) == {None, *range(5)}
+    assert (drawn[:, :, 0] != drawn[:, :, 1]).any()
+
+
+def test_half_of_the_instances_are_pasted_by_a_draw_of_their_own(blobs):
+    batches = Batches(*blobs, 120, 1, 4)
+    one, other, flip = batches._source(0), batches._source(1), Augment([{"Fliplr": 0.5}], [1.0, 1.0], 1.0)
+    kept = [samples.sample(one, 120, 4, batches.augmentation, seed, other).kept for seed in range(60)]
+    assert sum(i > 1 for of_image in kept for i in of_image) / 60 == pytest.approx(1, abs=0.35)
+    assert any({0, 2} <= set(samples.sample(one, 120, 4, flip, seed, one).kept) for seed in range(30))
+
+
+def test_the_least_area_is_that_in_the_input(tmp_path):
+    """A wide picture: of instances of two and of four pixels the second is used."""
+    masks = rectangle(16, 64, 0, 0, 2, 1), rectangle(16, 64, 0, 8, 2, 10)
+    batches = make((write(tmp_path, [(16, 64, [(7, mask) for mask in masks])]), tmp_path))
+    assert batches.tiny == 1
+    assert batches[0]["classes"][0].tolist() == [1, 0, 0, 0]
+
+
+def test_a_picture_two_pixels_too_narrow_is_refused(tmp_path):
+    document = write(tmp_path, SCENES[:1])
+    document["images"][0].update(width=50)
+    with pytest.raises(UserError, match="not the aspect of 64 x 50"):
+        Pictures(document, tmp_path, SIDE, 1)[0]

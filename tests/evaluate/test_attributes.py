@@ -193,3 +193,33 @@ def test_frequent_attributes_have_ten_instances():
     assert table[["id", "truth", "matched", "frequent"]].values.tolist() == [[1, 10, 9, True], [2, 9, 9, False]]
     assert attributes.macro_f1(table) == 1
     assert attributes.by_supercategory(table.assign(supercategory=""))["supercategory"].tolist() == ["(none)"]
+
+
+def test_a_mask_on_the_bound_of_two_sizes_is_of_both():
+    """As in COCO: of 32 x 32 pixels small and medium."""
+    truth = [rectangle(1, 7, (10, 10, 32, 32), attribute_ids=[1])]
+    document = document_of(truth, 1, [7], [1, 2])
+    summary = attributes.summary(evaluated(document, [{**truth[0], "score": 0.9}]))
+    assert (summary["APs"], summary["APm"], summary["APl"]) == (1, 1, None)
+
+
+@pytest.mark.parametrize(("strays", "recall"), [(99, 0.3), (100, 0)])
+def test_a_hundred_predictions_of_a_class_count_in_an_image(strays, recall):
+    """The last finds the instance, with IoU 25 / 40."""
+    document = document_of([rectangle(1, 7, (10, 10, 40, 40))], 1, [7], [1])
+    results = [rectangle(1, 7, (90, 90, 4, 4), score=0.9)] * strays + [rectangle(1, 7, (10, 10, 40, 25), score=0.5)]
+    summary = attributes.summary(evaluated(document, results))
+    assert summary["AR100"] == pytest.approx(recall)
+    assert (summary["AP50"] > 0) == (recall > 0)
+    assert summary["AP75"] == 0
+
+
+def test_an_attribute_of_missed_instances_alone_counts_as_0():
+    truth = [rectangle(i, 7, (10, 10, 60, 60), attribute_ids=[1]) for i in range(1, 11)]
+    document = document_of(truth, 10, [7], [1, 2])
+    results = [rectangle(1, 7, (10, 10, 60, 60), attribute_ids=[2], score=0.9)]
+    table = attributes.by_attribute(matching.match(document, []), document)
+    assert attributes.macro_f1(table) == 0
+    assert attributes.by_supercategory(table)["F1"].tolist() == [0]
+    table = attributes.by_attribute(matching.match(document, results), document)
+    assert table["id"].tolist() == [1, 2]  # 2 is predicted and never true

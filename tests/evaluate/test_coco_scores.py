@@ -176,3 +176,43 @@ def test_overlays_are_drawn(document, perfect, tmp_path):
     drawn = cv2.imread(str(tmp_path / "out" / files[0]))
     assert drawn.std() > 5
     assert drawn.shape[1] > drawn.shape[0]
+
+
+def test_classes_without_a_supercategory(document, perfect):
+    table = ap_tables.by_class(document, average_precision.evaluate(document, perfect), perfect)
+    assert ap_tables.by_supercategory(table)["supercategory"].tolist() == ["(none)"]
+
+
+@pytest.mark.parametrize(
+    ("iou", "other_iou", "what"),
+    [(0.3, 0.6, "IoU 0.30 with a true vest"), (0.05, 0.6, "IoU 0.60 with a true cape"), (0.05, 0.05, "nothing there")],
+)
+def test_the_caption_says_what_is_there(iou, other_iou, what):
+    from fashionseg.evaluate import overlays
+
+    row = pd.Series({"name": "vest", "score": 0.9, "IoU": iou, "other": "cape", "other_IoU": other_iou})
+    (row,) = row.to_frame().T.itertuples()
+    assert overlays._mistake_caption(row) == f"vest 0.90: {what}"
+    assert [overlays._note(["a (b)", "c", "d"][:n]) for n in range(4)] == ["", "a", "a, c", "a, c +1"]
+
+
+def test_overlays_show_truth_beside_predictions_from_the_shown_score_on(document, perfect, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from fashionseg.evaluate import overlays
+
+    (tmp_path / "train").mkdir()
+    for i in (1, 2, 3):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"train/{i}.jpg")
+    drawn = []
+    monkeypatch.setattr(overlays.overlay, "draw", lambda image, instances, names: drawn.append(instances) or image)
+    results = [
+        {**perfect[2], "score": 0.6},
+        {**perfect[2], "category_id": 9, "score": 0.7},
+        {**perfect[0], "score": 0.4},
+    ]
+    columns = ["prediction", "image_id", "name", "score", "IoU", "other", "other_IoU"]
+    wrong = pd.DataFrame([(1, 2, "cape", 0.7, 0, "", 0), (0, 1, "vest", 0.6, 0, "", 0)], columns=columns)
+    chosen = {"scores": {1: 0.5}, "wrong": wrong, "count": 1}
+    overlays.draw_overlays(document, results, tmp_path, tmp_path / "out", **chosen)
+    assert [instances.classes.tolist() for instances in drawn] == [[0, 1], [], [1], [2]]

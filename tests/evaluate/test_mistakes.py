@@ -161,3 +161,31 @@ def test_the_best_on_another_class_is_named():
         dict(prediction=1, image_id=7, name="class 3", score=0.9, IoU=0.25, other="class 4", other_IoU=1.0),
         dict(prediction=0, image_id=2, name="class 3", score=0.8, IoU=0.0, other="", other_IoU=0.0),
     ]
+
+
+def test_mistakes_name_their_image_in_any_order_of_ids():
+    """As those of a COCO folder, whose ids do not rise."""
+    box = (0, 0, 40, 40)
+    document = document_of([], 2, [3], [])
+    document["images"].reverse()
+    results = [rectangle(1, 3, box, score=0.9), rectangle(2, 3, box, score=0.8)]
+    table = mistakes.confident_mistakes(matching.match(document, results), document)
+    assert table[["prediction", "image_id"]].values.tolist() == [[0, 1], [1, 2]]
+
+
+def test_a_prediction_in_a_crowd_region_is_no_mistake():
+    """A prediction in the background is the only error; without it AP50 is 1."""
+    box, background = (0, 0, 40, 40), rectangle(1, 3, (0, 60, 9, 9), score=0.95)
+    document = document_of([rectangle(1, 3, box)], 1, [3], [])
+    document["crowds"] = [rectangle(1, 3, (50, 50, 60, 60))]
+    results = [background, rectangle(1, 3, (60, 60, 40, 40), score=0.9), rectangle(1, 3, box, score=0.8)]
+    found = matching.match(document, results)
+    assert mistakes.confident_mistakes(found, document)["score"].tolist() == [0.95]
+    assert mistakes.breakdown(found).set_index("error")["dAP"]["background"] == 0.5
+
+
+def test_an_iou_of_a_half_is_a_hit_and_no_mistake():
+    document = document_of([rectangle(1, 3, (0, 0, 40, 40)), rectangle(1, 4, (60, 0, 9, 9))], 1, [3, 4], [])
+    results = [rectangle(1, 3, (0, 0, 40, 20), score=0.5), rectangle(1, 3, (0, 60, 40, 20), score=0.5)]
+    table = mistakes.confident_mistakes(matching.match(document, results), document)
+    assert table[["prediction", "other"]].values.tolist() == [[1, ""]]

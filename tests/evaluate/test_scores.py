@@ -120,3 +120,21 @@ def test_every_plot_finds_its_columns():
                     assert {settings["x"], *([columns] if isinstance(columns, str) else columns)} <= set(table.columns)
                     plotted.add(Path(file).stem)
     assert plotted == tables.keys() - {"attributes", "iou_f1", "wrong"}
+
+
+def test_masks_that_are_a_part_of_their_boxes():
+    """IoU of the masks 31 / 40 and 25 / 40, of the boxes 1; class 4 is predicted and never true."""
+    boxes = [10, 10, 40, 40], [70, 10, 40, 40]
+    document = document_of([rectangle(1, n, box) for n, box in enumerate(boxes, 1)], 1, [1, 2, 4], [])
+    results = [
+        {**rectangle(1, n, (*box[:3], height), score=0.9), "bbox": box}
+        for n, (box, height) in enumerate(zip(boxes, (31, 25), strict=True), 1)
+    ]
+    metrics, tables, _ = compute_scores(document, [*results, rectangle(1, 4, (9, 70, 40, 40), score=0.8)], 0.5)
+    assert (metrics["segm"]["AP"], metrics["bbox"]["AP"]) == (0.45, 1)
+    classes = tables["ap_by_class"].set_index("id")
+    assert classes["predictions"].to_dict() == {1: 1, 2: 1, 4: 1}
+    assert classes.loc[[1, 2], ["AP", "AP50", "box_AP"]].values.tolist() == [[0.6, 1, 1], [0.3, 1, 1]]
+    assert tables["precision_recall"].drop(columns="recall").mean().tolist() == pytest.approx([1, 0.5, 0.45])
+    assert tables["ap_by_size"].iloc[1].tolist()[1:] == [2, 0.45, 0.45, 1]
+    assert tables["ap_by_size"]["AR100"].isna().tolist() == [True, False, True]

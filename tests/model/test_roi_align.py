@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from fashionseg.model import device, roi_align
+from fashionseg.model import compilation, roi_align
 from fashionseg.model.roi_align import RoIAlign, levels
 
 STRIDES = [4, 8, 16, 32]
@@ -47,7 +47,7 @@ def test_three_samples_per_axis(case, compiled, monkeypatch):
 )
 def test_every_level_of_a_pyramid(golden, compiled, monkeypatch, part_bytes):
     if part_bytes:
-        monkeypatch.setattr(device, "compiles", lambda: False)
+        monkeypatch.setattr(compilation, "compiles", lambda: False)
         monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
     case = golden("pyramid")
     maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]
@@ -122,7 +122,7 @@ def test_channels_and_images_do_not_mix(small):
 def test_gradients_are_finite_differences(small, gradients, monkeypatch, aligned, how):
     """The result is linear in the maps, so that a difference over a whole unit is exact."""
     if how != "compiled by itself":
-        monkeypatch.setattr(device, "compiles", lambda: False)
+        monkeypatch.setattr(compilation, "compiles", lambda: False)
     if how == "fused as for a GPU":
         monkeypatch.setattr(roi_align, "_fuses", lambda: True)
     random = np.random.default_rng(11)

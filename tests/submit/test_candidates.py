@@ -86,3 +86,26 @@ def test_features_are_as_described():
     assert by_name["other"].tolist() == [0, 0, 0.9]
     assert by_name["attributes"].tolist() == [1, 0, 0]
     assert by_name["attribute_f1"] == pytest.approx([1.6 / 2.2, 1, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize(("square", "box"), [(False, [20, 10, 30, 20]), (True, [20, 20, 30, 40])])
+def test_a_wide_picture_on_a_smaller_grid(square, box):
+    """200 x 400 pixels on 50 x 100 or 100 x 100; from either kind of mask."""
+    wide = np.zeros((200, 400), bool)
+    wide[40:120, 80:200] = True
+    for threshold in (None, 0.5):
+        found = make_candidates([prediction(wide, 0.9)], 200, 400, replace(PARAMS, square=square), threshold)
+        assert found.masks.boxes().tolist() == [box]
+        by_name = dict(zip(FEATURES, features(found, [frozenset()])[0], strict=True))
+        assert (by_name["fill"], by_name["box_fit"], by_name["area"]) == (1, 1, round(np.log(0.12), 4))
+
+
+def test_a_mask_of_the_least_area_is_kept():
+    """Also one that has it left; what is dropped for its area takes no pixels."""
+    assert len(candidates(prediction(rectangle(0, 0, 2, 2), 0.9)).areas) == 1
+    first, second, third = rectangle(0, 0, 20, 20), rectangle(0, 0, 20, 21), rectangle(0, 20, 20, 5)
+    left = candidates(*(prediction(mask, 0.9) for mask in (first, second, third)))
+    assert remove_overlaps(left, [0, 1, 2], replace(PARAMS, min_area=20))[0] == [0, 1, 2]
+    kept, masks = remove_overlaps(left, [0, 1, 2], replace(PARAMS, min_area=21))
+    assert kept == [0, 2]
+    assert masks.areas().tolist() == [400, 100]

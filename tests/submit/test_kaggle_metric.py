@@ -174,3 +174,21 @@ def test_average_all_without_a_filler_row_counts_true_and_submitted_instances():
     assert scored(*images, average="all", formula="jaccard", filler_class=None) == pytest.approx(1 / 2)
     assert scored(*images, average="all", filler_class=None) == 1
     assert scored(([], perfect), average="all", filler_class=None) == 0
+
+
+def test_the_filler_row_may_be_of_class_0():
+    assert scored(([], []), filler_class=0) == 0
+
+
+def test_the_first_submitted_takes_the_true_instance():
+    true, worse = np.ones((10, 10), bool), np.ones((10, 10), bool)
+    worse[:, 7:] = False  # IoU 0.7: above four of ten thresholds
+    rows = (worse, 4, set()), (true, 4, set())
+    assert scored((rows, [rows[1]])) == pytest.approx(0.4 / 2)
+    assert scored((rows[::-1], [rows[1]])) == pytest.approx(1 / 2)
+
+
+def test_the_truth_of_plain_coco_has_no_attributes():
+    row = {"category_id": 4, "segmentation": rle.encode(np.ones((20, 40), bool)).to_coco()[0]}
+    truth = kaggle_metric.ImageInstances.of_coco([row], 10, 20)
+    assert (truth.masks.decode(0).shape, truth.attributes) == ((10, 20), [frozenset()])

@@ -155,3 +155,10 @@ def test_a_file_with_any_value_in_any_place_works_or_is_refused(tmp_path):
                 post.select(candidates, post.gains(candidates))
                 post.attribute_sets(candidates.predictions)
     assert refused > 300
+
+
+def test_the_selector_sees_the_attributes_that_are_submitted():
+    forest = Forest(("of_class", *FEATURES), [["attributes", 1.5, 0.2, 0.7]])
+    row = {**prediction(rectangle(0, 0, 20, 20), 0.9), "attribute_ids": [5, 9], "attribute_scores": [0.9, 0.1]}
+    post = replace(PLAIN, selector=Selector(0.0, Thresholds(0.0), forest))
+    assert post.gains(make_candidates([row], 100, 100, PARAMS)).tolist() == [0.2]

@@ -346,3 +346,61 @@ def test_an_empty_row_is_right_where_there_is_nothing(tmp_path):
     (tmp_path / "s.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{name},\n" for name in IDS))
     answers = {**TEST, "annotations": [prediction(rectangle(0, 0, 9, 9, side=50), 1.0, image_id=3)]}
     assert submission.score_file(tmp_path / "s.csv", answers, METRIC, PARAMS) == pytest.approx(2 / 3)
+
+
+def test_every_image_must_appear_also_without_a_sample(tmp_path):
+    path = written(tmp_path / "s.csv", rest=FILLERS[:2])
+    assert [fault.found for fault in submission.check(path, TEST, None, PARAMS)] == [f"no row of {IDS[2]}"]
+
+
+def test_the_score_of_a_wide_picture(tmp_path, rows):
+    path = tmp_path / "s.csv"
+    files.write_csv(path, rows)
+    wide = np.zeros((200, 400), bool)
+    wide[40:120, 80:200] = True
+    answers = {**TEST, "annotations": [prediction(wide, 1.0, category_id=23, image_id=2)]}
+    assert submission.score_file(path, answers, METRIC, PARAMS) == pytest.approx(1 / 3)
+
+
+def test_lines_that_end_in_cr_alone(tmp_path):
+    path = written(tmp_path / "s.csv")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert [(fault.line, fault.column) for fault in submission.check(path, TEST, SAMPLE, PARAMS)] == [(1, "row")]
+
+
+def test_a_mask_of_many_runs(tmp_path):
+    """More characters than csv takes by itself."""
+    pixels = " ".join(f"{place} 1" for place in range(1, 60_000, 2))
+    path = written(tmp_path / "s.csv", f"{IDS[0]},{pixels},1,")
+    assert submission.check(path, TEST, SAMPLE, replace(PARAMS, longest_side=1024)) == []
+
+
+def test_runs_of_two_instances_may_touch(tmp_path):
+    path = written(tmp_path / "s.csv", f"{IDS[0]},1 5,1,", f"{IDS[0]},6 3,1,")
+    assert submission.check(path, TEST, SAMPLE, PARAMS) == []
+
+
+def test_every_overlap_is_named_by_its_line(tmp_path):
+    """Behind a row that is no mask, and of a third instance beyond the end of the second."""
+    lines = [f"{IDS[0]},9 9 1 1,1,", f"{IDS[0]},1 90,1,", f"{IDS[0]},5 2,1,", f"{IDS[0]},50 2,1,"]
+    faults = submission.check(written(tmp_path / "s.csv", *lines), TEST, SAMPLE, PARAMS)
+    assert [fault.line for fault in faults] == [2, 4, 5]
+
+
+def test_a_crowd_region_is_no_truth(tmp_path):
+    crowd = {**prediction(rectangle(0, 0, 9, 9), 1.0), "iscrowd": 1}
+    files.write_json(tmp_path / "answers.json", {**TEST, "annotations": [crowd]})
+    assert submission.read_document(tmp_path / "answers.json")["annotations"] == []
+
+
+def test_pixels_that_are_no_runs_differ(tmp_path):
+    first, second = (written(tmp_path / f"{x}.csv", f"{IDS[0]},5 {x},1,") for x in "xy")
+    assert submission.compare(first, second, TEST).set_index("class").loc["top"].tolist() == [0, 0, 1, 1]
+
+
+def test_images_are_named_as_in_the_tables(tmp_path):
+    """ImageId with its suffix, as in 2019."""
+    pairs = zip(TEST["images"], IDS, strict=True)
+    document = {**TEST, "images": [{**image, "ImageId": f"{name}.jpg"} for image, name in pairs]}
+    path = written(tmp_path / "s.csv", rest=[line.replace(",", ".jpg,", 1) for line in FILLERS])
+    assert submission.check(path, document, None, PARAMS) == []

@@ -61,3 +61,14 @@ def test_a_threshold_is_chosen_for_a_gain_beyond_its_standard_error(gains):
     sums = [0.75 * gain for gain in [*gains, 0]]
     beyond = np.mean(sums) > stats.sem(sums)
     assert sweep.best_threshold(images) == (MASK_THRESHOLDS[place - 1] if beyond else None)
+
+
+def test_a_wide_picture_on_its_grid():
+    wide = np.zeros((200, 400), bool)
+    wide[40:120, 80:200] = True
+    scene = document(1, prediction(wide, 1.0))
+    scene["images"][0] |= {"height": 200, "width": 400}
+    (image,) = images = match_images(scene, [prediction(wide, 0.9)], PARAMS)
+    assert (image.candidates.masks.boxes().tolist(), image.iou.tolist()) == ([[20, 10, 30, 20]], [1])
+    levels = MaskSweep.of(scene, images, PARAMS, workers=1).iou_levels[0]
+    assert levels[1 + MASK_THRESHOLDS.tolist().index(0.5)] == levels[0] == 10
