@@ -28,7 +28,7 @@ DOORS |= {
 def environment(monkeypatch):
     """Of this repository, restored afterwards."""
     monkeypatch.chdir(ROOT)
-    for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", *backend.FOREIGN):
+    for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", *backend.FOREIGN):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
@@ -55,6 +55,19 @@ def test_one_dnn_computes_narrow_networks_unless_the_shell_says_otherwise(monkey
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", shell)
     backend.choose("tensorflow", channels)
     assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "shell", "expected"),
+    [("jax", None, backend.XLA_FLAGS), ("jax", "--own", "--own"), ("tensorflow", None, None)],
+)
+def test_xla_merges_no_products_on_jax_unless_the_shell_says_otherwise(monkeypatch, name, shell, expected):
+    monkeypatch.setenv("KERAS_BACKEND", name)
+    monkeypatch.delenv("XLA_FLAGS")
+    if shell:
+        monkeypatch.setenv("XLA_FLAGS", shell)
+    backend.choose("tensorflow")
+    assert os.environ.get("XLA_FLAGS") == expected
 
 
 def test_keras_that_does_not_start_is_one_sentence(monkeypatch):
