@@ -10,7 +10,7 @@ from keras import ops
 from test_pretrained import RANDOM, SMALL, zeros
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import anchors, backbones, initializers, pretrained, roi_heads
+from fashionseg.model import anchors, backbones, initializers, matterport_weights, pretrained, roi_heads
 from fashionseg.model.mask_rcnn import STRIDES
 from networks import mask_rcnn
 
@@ -182,7 +182,7 @@ def test_layer_names_of_resnet101():
         ("backbone.stack0_block0_0_bn", "res2a_branch1"),
         ("backbone.stack3_block2_1_bn", "res5c_branch2a"),
     ]:
-        assert pretrained._matterport_name(layer) == name
+        assert matterport_weights._matterport_name(layer) == name
 
 
 def test_a_damaged_file_is_read_or_refused(file, tmp_path):
@@ -195,10 +195,10 @@ def test_a_damaged_file_is_read_or_refused(file, tmp_path):
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(UserError):  # and nothing else
-            pretrained._h5_tensors(path)
+            matterport_weights.tensors_of(path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"damaged\.h5 cannot be read as HDF5, it may be cut short or damaged"):
-        pretrained._h5_tensors(path)
+        matterport_weights.tensors_of(path)
 
 
 def test_other_networks_are_refused(network, file, tmp_path):
@@ -207,7 +207,7 @@ def test_other_networks_are_refused(network, file, tmp_path):
     with pytest.raises(UserError, match=r"other\.h5 lacks conv1/kernel"):
         pretrained.load(network, tmp_path / "other.h5")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save_weights(tmp_path / "own.weights.h5")
-    with pytest.raises(UserError, match=r"own\.weights\.h5 holds weights of Keras 3, .* as train\.resume"):
+    with pytest.raises(UserError, match=r"own\.weights\.h5 holds weights of Keras 3; .* as train\.resume"):
         pretrained.load(network, tmp_path / "own.weights.h5")
     with pytest.raises(UserError, match=r"resnet50_matterport has no imagenet weights.*mask_rcnn_coco\.h5"):
         backbones.build("resnet50_matterport", "imagenet", 0, 64)

@@ -16,9 +16,10 @@ from small import TinyBatches, values
 
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
+from fashionseg.model import saved
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.device import data_parallel
-from fashionseg.train import callbacks, checkpoint, hosts, loop, trainer
+from fashionseg.train import callbacks, checkpoint, hosts, loop
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
@@ -78,7 +79,7 @@ def script(folder: Path, with_network: bool) -> dict:
     with pytest.raises(UserError, match="the processes of this training differ in code; start them in one folder"):
         hosts.agree(str(hosts.index()), "code")
     if hosts.index():  # the first one writes, and no other
-        files.replacing = callbacks.Live = trainer._save = None
+        files.replacing = callbacks.Live = saved.save = None
         checkpoint.shutil.copytree = checkpoint.np.savez = None
     if with_network:
         with data_parallel(2).scope():

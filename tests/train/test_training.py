@@ -27,7 +27,7 @@ from fashionseg.convert.config import Images
 from fashionseg.core import digests, files, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
-from fashionseg.model import compilation
+from fashionseg.model import compilation, saved
 from fashionseg.model.config import Model, Network
 from fashionseg.model.mask_rcnn import MaskRCNN
 from fashionseg.train import loop, provenance, trainer
@@ -69,8 +69,14 @@ def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("tr
     for name in documents:
         if not (folder / name).exists():
             files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
+
+    def build(network):
+        built = model(**vars(network))
+        built.config = network
+        return built
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "MaskRCNN", lambda network: model(**vars(network)))
+        patch.setattr(trainer, "MaskRCNN", build)
         patch.setattr(trainer, "AveragePrecision", partial(Scorer, given=given))
         patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(document=document, **kwargs))
         patch.chdir(folder)  # DVCLive looks around there
@@ -284,26 +290,27 @@ def test_a_file_of_weights_comes_before_the_first_step(monkeypatch, capsys):
         trainer.pretrained, "load", lambda model, path, *others: f"{path} into {model.weights}, {others}"
     )
     file = replace(NETWORK, weights="coco.pth", weights_unused=["aux."])
-    assert trainer._start(file, ["tie"]) == replace(file, weights="random")
-    assert capsys.readouterr().out == "coco.pth into random, (['aux.'], ['tie'])\n"
-    assert trainer._start(NETWORK, ["tie"]) is NETWORK
+    assert trainer._start(file, ["tie"], ["red"]) == replace(file, weights="random")
+    assert capsys.readouterr().out == "coco.pth into random, (['aux.'], ['tie'], ['red'])\n"
+    assert trainer._start(NETWORK, ["tie"], ["red"]) is NETWORK
     assert not capsys.readouterr().out
 
 
-def test_a_backbone_from_a_preset_is_written_down_whole():
-    model = SimpleNamespace(backbone=SimpleNamespace(description={"network": {}}))
-    own = replace(NETWORK, weights="coco.pth")
-    assert trainer._rebuilding(own, model) == replace(own, weights="random")
-    preset = replace(NETWORK, backbone="resnet_50_imagenet")
-    assert trainer._rebuilding(preset, model) == replace(preset, weights="random", backbone={"network": {}})
+def test_a_network_that_dvc_has_removed_is_no_start(tmp_path):
+    """DVC empties the outs of a stage before it runs."""
+    settings = config()
+    settings.model = replace(settings.model, weights="./models")
+    (tmp_path / "models").mkdir()
+    with pytest.raises(UserError, match=r"model\.weights is \./models, which DVC empties .* `dvc checkout` .*`cp -r"):
+        train(tmp_path, settings)
 
 
-@pytest.mark.parametrize(("module", "name"), [(trainer, "_save"), (stage, "check")], ids=["killed", "params changed"])
+@pytest.mark.parametrize(("module", "name"), [(saved, "save"), (stage, "check")], ids=["killed", "params changed"])
 def test_a_training_that_was_done_and_not_recorded_only_writes_its_outs(
     tmp_path, undisturbed, monkeypatch, module, name
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, name, lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module, name, lambda *args, **_: (_ for _ in ()).throw(KeyboardInterrupt))
         train(tmp_path)
     monkeypatch.setattr(keras.Model, "fit", None)
     train(tmp_path)

@@ -22,6 +22,10 @@ class LinearAttributes(layers.Layer):
         self.count = count
         self.logits = _logits(count)
 
+    @property
+    def parts(self) -> dict[str, layers.Layer]:
+        return {"logits": self.logits}
+
     def build(self, box_shape, roi_shape):
         self.logits.build(box_shape)
 
@@ -42,6 +46,11 @@ class ConvAttributes(layers.Layer):
         glorot = initializers.VarianceScaling(1.0, "fan_avg", "uniform")
         self.dense = layers.Dense(DENSE, relu, kernel_initializer=glorot)
         self.logits = _logits(count)
+
+    @property
+    def parts(self) -> dict[str, layers.Layer]:
+        convolutions = {f"conv.{index}": layer for index, layer in enumerate(self.convs)}
+        return {**convolutions, "dense": self.dense, "logits": self.logits}
 
     def build(self, box_shape, roi_shape):
         *_, height, width, channels = roi_shape

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from rich.progress import track
 
 from fashionseg.coco import masks
 from fashionseg.console.device import describe
-from fashionseg.core import digests, files, paths, pictures, rle
-from fashionseg.core.errors import UserError, first_line
+from fashionseg.core import digests, paths, pictures, rle
+from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
+from fashionseg.model import saved
 from fashionseg.model.compilation import compile_steps
-from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
@@ -30,44 +30,10 @@ CODE = ("core", "coco", "data", "model", "predict")  # packages that results han
 
 
 def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, Labels]:
-    """The trained network of a folder, for images of `side` pixels or those of the training, and its labels.
-
-    Reads only mask_rcnn.json and mask_rcnn.weights.h5. Raises UserError where they are missing or do not fit.
-    """
-    file = folder / paths.DESCRIPTION
-    if not file.exists():
-        raise UserError(f"{folder} has no trained network: mask_rcnn.json is missing; train one, or copy one there.")
-    description = files.read_json(file)
-    try:
-        config = Network(**description["network"])
-        network = MaskRCNN(replace(config, side=side or config.side))
-        labels = Labels.of(description)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is of another version of the network ({error}); train again.") from None
-    heads = network.roi_heads
-    for what, ids, count in (
-        ("categories", labels.category_ids, heads.classes),
-        ("attributes", labels.attribute_ids, heads.attribute_count if heads.attribute_head else None),
-    ):
-        if count not in (None, len(ids)):
-            raise UserError(
-                f"{file} names {len(ids)} {what}, but its network has {count}; "
-                "copy the whole folder that training wrote."
-            )
-    weights = folder / paths.WEIGHTS
-    if not weights.exists():
-        raise UserError(f"{weights} is missing; run `dvc repro train` to make it.")
-    if description.get("weights_digest") not in (None, digests.of_files([weights])):
-        raise UserError(
-            f"{weights} is damaged or not what training wrote with mask_rcnn.json; copy both again, or train again."
-        )
-    try:
-        network.load_weights(weights)
-    except Exception as error:  # a damaged file raises many kinds
-        raise UserError(
-            f"{weights} does not fit mask_rcnn.json beside it ({first_line(error)}); train again."
-        ) from None
-    return network, labels
+    """The trained network of a folder, for images of `side` pixels or those of the training, and its labels. Raises
+    UserError as `saved.load`."""
+    network, description = saved.load(folder, side)
+    return network, Labels.of(description)
 
 
 @dataclass(frozen=True)

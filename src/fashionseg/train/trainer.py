@@ -1,9 +1,8 @@
 """Trains Mask R-CNN; a killed training goes on where it was, as if nothing had happened."""
 
 import random
-import shutil
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import keras
 
 from fashionseg.console.device import describe
-from fashionseg.core import digests, documents, files, paths, stage
+from fashionseg.core import documents, files, paths, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import MIN_AREA
-from fashionseg.model import backbones, pretrained
+from fashionseg.model import backbones, pretrained, saved
 from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated, data_parallel
 from fashionseg.model.mask_rcnn import MaskRCNN
@@ -63,6 +62,11 @@ def train(
         raise UserError(
             f"model.attributes is {config.model.attributes}, but {train_document} has no attributes; set it to none."
         )
+    if paths.of_user(config.model.weights).resolve() in (Path(models).resolve(), (paths.project() / models).resolve()):
+        raise UserError(
+            f"model.weights is {config.model.weights}, which DVC empties before a training; `dvc checkout` brings the "
+            f"network back: copy the folder, as by `cp -r {models} weights/mine`, and name the copy."
+        )
     network = _network(config, labels)
     made_by = provenance.made_by(config, images, train_document, val_document)
     folder = Path(checkpoints) / provenance.fingerprint(made_by)
@@ -80,7 +84,8 @@ def train(
             files.write_json(folder / provenance.MADE_BY, made_by, indent=1)
         hosts.agree(folder.name, "params, data or code")
         random.seed(config.seed)  # gives Keras the seeds of layers that have none of their own, as KerasHub's dropout
-        model = _start(network, [category["name"] for category in labels["categories"]])
+        names = [[label["name"] for label in of_kind] for of_kind in labels.values()]
+        model = _start(network, *names)
         model.loss_weights = config.train.loss_weights
         batches, validation = _batches(config, document, truth, model.square, images=images, raw=raw)
         scorer = AveragePrecision(
@@ -99,7 +104,7 @@ def train(
         )
         if not first:
             return
-        _save(model, {"network": asdict(_rebuilding(network, model)), **labels}, folder, models)
+        saved.save(model, labels, models, beside=folder)
         stage.check()  # before the checkpoint goes, from which the outs can be written again
         provenance.done(folder, Path(models) / paths.WEIGHTS)
 
@@ -146,28 +151,12 @@ def _batches(
     return batches, Batches(truth, **shared)
 
 
-def _start(network: Network, classes: list[str]) -> keras.Model:
-    """The network before its first step; `weights` may be a file of a whole network or of a backbone, of which what
-    begins with a name of `weights_unused` may be left over, and whose rows for classes of these names are taken."""
+def _start(network: Network, classes: list[str], attributes: list[str]) -> keras.Model:
+    """The network before its first step; `weights` may be a file of a whole network or of a backbone, or a folder of a
+    trained one, of which what begins with a name of `weights_unused` may be left over, and whose rows for classes and
+    attributes of these names are taken."""
     if network.weights in backbones.WEIGHTS:
         return MaskRCNN(network)
     model = MaskRCNN(replace(network, weights="random"))
-    print(pretrained.load(model, network.weights, network.weights_unused, classes))
+    print(pretrained.load(model, network.weights, network.weights_unused, classes, attributes))
     return model
-
-
-def _rebuilding(network: Network, model: keras.Model) -> Network:
-    """The config that rebuilds the network for its weights, without the files it started from."""
-    own = network.backbone in backbones.OWN
-    return replace(network, weights="random", backbone=network.backbone if own else model.backbone.description)
-
-
-def _save(model: keras.Model, description: dict[str, Any], folder: Path, models: str | Path) -> None:
-    """Weights without the optimizer, and what rebuilds the model, names its classes and tells if they changed."""
-    model.optimizer = None
-    weights = folder / paths.WEIGHTS  # Keras insists on the ending; the checkpoints are cleared away anyway
-    model.save_weights(weights)
-    description = {**description, "weights_digest": digests.of_files([weights])}
-    with files.replacing(Path(models) / weights.name) as beside:
-        shutil.move(weights, beside)
-    files.write_json(Path(models) / paths.DESCRIPTION, description, indent=1)
