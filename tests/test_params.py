@@ -228,6 +228,12 @@ def test_a_preset_replaces_a_wrong_value(write):
     assert params.load("predict", path=path).predict.scales == [1.0, 1.2]
 
 
+def test_what_a_preset_changes_is_shown_as_yaml(write, tmp_path):
+    (tmp_path / "preset.yaml").write_text("data: {path: street}\nmachine: {allow_cpu: true, dask: null}")
+    changed = params.apply(tmp_path / "preset.yaml", write(WHOLE))
+    assert changed == ["data.path: null -> street", "machine.allow_cpu: false -> true"]
+
+
 def test_a_preset_sets_what_has_no_section_and_empties_lists(write, tmp_path):
     (tmp_path / "preset.yaml").write_text("seed: 3\naugment: {imgaug: []}\npredict: {scales: [0.5], models: []}")
     path = write(WHOLE)

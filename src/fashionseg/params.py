@@ -93,7 +93,7 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
             if not isinstance(within, dict) or key not in within:
                 raise UserError(f"{preset}: {path} has no key '{name}'.")
             if within[key] != value:
-                changed.append(f"{name}: {within[key]} -> {value}")
+                changed.append(f"{name}: {_shown(within[key])} -> {_shown(value)}")
                 if isinstance(value, list) and value and isinstance(within[key], list):
                     within[key][:] = value  # stays on its line
                 elif isinstance(value, dict) and isinstance(within[key], dict):
@@ -110,6 +110,11 @@ def apply(preset: str | Path, path: str | Path = "params.yaml") -> list[str]:
         except UserError as error:
             raise UserError(str(error).replace(str(beside), str(preset))) from None
     return changed
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 class _Loader(yaml.SafeLoader):

@@ -11,9 +11,7 @@ from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 
 IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-SUFFIXES = frozenset((*JPEG_SUFFIXES, ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"))
-
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .jp2".split())
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # of EPS Pillow starts Ghostscript
 
 # By EXIF's tag. ImageOps.exif_transpose writes all tags anew, and fails where one is odd.
