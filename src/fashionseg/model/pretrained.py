@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -42,20 +43,21 @@ def load(
     """
     path = Path(path)
     names = {"classes": [BACKGROUND, *classes], "attributes": [*attributes]}
+    into = {"network": network, "unused": unused, "names": names}
     if path.is_dir():
-        return _own(path, network, unused, names)
+        return _own(path, **into)
     if not path.is_file():
         raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file or folder.")
     if not h5py.is_hdf5(path):
         tensors = torchvision_weights.current_names(read_state_dict(path))
-        return torchvision_weights.load(WeightImport(path, "torchvision", tensors, network, unused, names, _coco))
+        return torchvision_weights.load(WeightImport(path, "torchvision", tensors, names_in_file=_coco, **into))
     if _is_keras3(path):
         raise UserError(
             f"{path} holds weights of Keras 3; of a network of this project name the folder, with "
             f"{paths.DESCRIPTION} in it, to start from it, or its folder of checkpoints/ as train.resume, to go on."
         )
     tensors = matterport_weights.tensors_of(path)
-    return matterport_weights.load(WeightImport(path, "Matterport", tensors, network, unused, names, _coco))
+    return matterport_weights.load(WeightImport(path, "Matterport", tensors, names_in_file=_coco, **into))
 
 
 def _coco(count: int) -> Names:
@@ -68,7 +70,7 @@ def _is_keras3(path: Path) -> bool:
     return False
 
 
-def _own(path: Path, network: keras.Model, unused: Sequence[str], names: Names) -> Report:
+def _own(path: Path, network: keras.Model, **into: Any) -> Report:
     other, description = saved.load(path, network.config.side)
     classes, attributes = ([label["name"] for label in description.get(kind, [])] for kind in saved.KINDS)
     in_file = {"classes": [BACKGROUND, *classes], "attributes": attributes}
@@ -80,7 +82,7 @@ def _own(path: Path, network: keras.Model, unused: Sequence[str], names: Names) 
         for layer, variables in theirs.items()
         for index, variable in enumerate(variables)
     }
-    file = WeightImport(path, "this project", tensors, network, unused, names, lambda _: in_file)
+    file = WeightImport(path, "this project", tensors, network=network, names_in_file=lambda _: in_file, **into)
     if other.config.attributes != network.config.attributes:
         ours = {layer: variables for layer, variables in ours.items() if not layer.startswith("attribute_head.")}
     for layer, variables in ours.items():

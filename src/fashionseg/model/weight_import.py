@@ -80,6 +80,7 @@ class WeightImport:
         path: Path,
         source: str,
         tensors: dict[str, np.ndarray],
+        *,
         network: keras.Model,
         unused: Sequence[str],
         names: Names,
