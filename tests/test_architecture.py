@@ -113,7 +113,7 @@ def test_nothing_imports_stages(path):
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "model"], ids=module_name)
 def test_no_numpy_in_the_graph(path):
     # These work before there is a graph.
-    if path.stem in ("state_dict", "backbones", "efficientnet_lite", "pretrained", "initializers"):
+    if path.stem in ("state_dict", "backbones", "efficientnet_lite", "initializers"):
         pytest.skip("fills arrays for the first weights")
     assert "numpy" not in path.read_text()
     if path.stem != "compilation":  # which asks TensorFlow for XLA

@@ -16,9 +16,9 @@ from small import TinyBatches, values
 
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
-from fashionseg.model import saved
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.device import data_parallel
+from fashionseg.model.weights import saved
 from fashionseg.train import callbacks, checkpoint, hosts, loop
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))

@@ -27,9 +27,10 @@ from fashionseg.convert.config import Images
 from fashionseg.core import digests, files, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.config import Augment
-from fashionseg.model import compilation, saved
+from fashionseg.model import compilation
 from fashionseg.model.config import Model, Network
 from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.model.weights import saved
 from fashionseg.train import loop, provenance, trainer
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
 
 IN_PLACE = "in_place.json"  # in data/raw: names the folder that holds train/ and test/
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .gif .tif .tiff .jp2".split())
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"}
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # of EPS Pillow starts Ghostscript
 
 # By EXIF's tag. ImageOps.exif_transpose writes all tags anew, and fails where one is odd.

@@ -19,9 +19,9 @@ from fashionseg.core import digests, paths, pictures, rle
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batch, Pictures, padded
 from fashionseg.data.labels import Labels
-from fashionseg.model import saved
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
+from fashionseg.model.weights import saved
 from fashionseg.predict.config import Predict
 from fashionseg.predict.fusion import Detections, fuse
 from fashionseg.predict.parts import Parts, parts_of

@@ -14,10 +14,11 @@ from fashionseg.core import documents, files, paths, stage
 from fashionseg.core.errors import UserError
 from fashionseg.data.batches import Batches
 from fashionseg.data.samples import MIN_AREA
-from fashionseg.model import backbones, pretrained, saved
+from fashionseg.model import backbones
 from fashionseg.model.config import Network
 from fashionseg.model.device import accelerated, data_parallel
 from fashionseg.model.mask_rcnn import MaskRCNN
+from fashionseg.model.weights import pretrained, saved
 from fashionseg.train import hosts, provenance, tracker
 from fashionseg.train.checkpoint import checkpoints_in
 from fashionseg.train.loop import fit

@@ -10,9 +10,10 @@ import tiny
 from keras import ops
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import attribute_heads, backbones, pretrained, roi_heads, saved
+from fashionseg.model import attribute_heads, backbones, roi_heads
 from fashionseg.model.config import Network
-from fashionseg.model.weight_import import layers_of
+from fashionseg.model.weights import pretrained, saved
+from fashionseg.model.weights.matching import layers_of
 from networks import USUAL
 
 CLASSES, ATTRIBUTES = ["shirt, blouse", "shoe", "tie"], ["red", "long", "striped"]

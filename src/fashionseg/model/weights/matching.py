@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from fashionseg.core.errors import UserError
-from fashionseg.model.coco_classes import GAP
 from fashionseg.model.convs import EPSILON, scale_and_shift
+from fashionseg.model.weights.coco_classes import GAP
 
 # The layers that have rows of numbers for each name: of which names, and how many numbers.
 BY_NAME = {

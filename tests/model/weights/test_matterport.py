@@ -10,8 +10,9 @@ from keras import ops
 from test_pretrained import RANDOM, SMALL, zeros
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import anchors, backbones, initializers, matterport_weights, pretrained, roi_heads
+from fashionseg.model import anchors, backbones, initializers, roi_heads
 from fashionseg.model.mask_rcnn import STRIDES
+from fashionseg.model.weights import matterport, pretrained
 from networks import mask_rcnn
 
 SIDE, CHANNELS, DENSE, CLASSES = 64, 16, 32, 5
@@ -182,7 +183,7 @@ def test_layer_names_of_resnet101():
         ("backbone.stack0_block0_0_bn", "res2a_branch1"),
         ("backbone.stack3_block2_1_bn", "res5c_branch2a"),
     ]:
-        assert matterport_weights._matterport_name(layer) == name
+        assert matterport._matterport_name(layer) == name
 
 
 def test_a_damaged_file_is_read_or_refused(file, tmp_path):
@@ -195,10 +196,10 @@ def test_a_damaged_file_is_read_or_refused(file, tmp_path):
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(UserError):  # and nothing else
-            matterport_weights.tensors_of(path)
+            matterport.tensors_of(path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"damaged\.h5 cannot be read as HDF5, it may be cut short or damaged"):
-        matterport_weights.tensors_of(path)
+        matterport.tensors_of(path)
 
 
 def test_other_networks_are_refused(network, file, tmp_path):

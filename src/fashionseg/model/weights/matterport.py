@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from fashionseg.core.errors import UserError, first_line
-from fashionseg.model.weight_import import Report, WeightImport
+from fashionseg.model.weights.matching import Report, WeightImport
 
 EPSILON = 1e-3
 RPN_STD = (0.1, 0.1, 0.2, 0.2)  # its RPN's deltas are divided by these, ours and torchvision's are not

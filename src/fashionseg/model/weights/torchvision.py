@@ -6,7 +6,7 @@ import numpy as np
 
 from fashionseg.model.convs import EPSILON
 from fashionseg.model.roi_heads import ROI_BOX_SIDE
-from fashionseg.model.weight_import import COUNTER, Report, WeightImport
+from fashionseg.model.weights.matching import COUNTER, Report, WeightImport
 
 # Of FrozenBatchNorm2d in torchvision's COCO weights of version 1 (overwrite_eps in detection/_utils.py) and in models
 # fine-tuned from them. A file does not name its layers, but only BatchNorm2d counts its steps (in the oldest

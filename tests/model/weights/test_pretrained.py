@@ -8,13 +8,14 @@ import pytest
 from keras import ops
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import backbones, coco_classes, initializers, pretrained, roi_heads, sampling
+from fashionseg.model import backbones, initializers, roi_heads, sampling
 from fashionseg.model.mask_rcnn import LOSSES
 from fashionseg.model.state_dict import read_state_dict
-from fashionseg.model.weight_import import MAY_DIFFER
+from fashionseg.model.weights import coco_classes, pretrained
+from fashionseg.model.weights.matching import MAY_DIFFER
 from networks import mask_rcnn
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 SIDE = 128
 SMALL = {
     "backbone": "resnet50",

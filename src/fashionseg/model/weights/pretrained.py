@@ -12,10 +12,10 @@ from keras import ops
 
 from fashionseg.core import paths
 from fashionseg.core.errors import UserError
-from fashionseg.model import coco_classes, matterport_weights, saved, torchvision_weights
-from fashionseg.model.coco_classes import BACKGROUND
 from fashionseg.model.state_dict import read_state_dict
-from fashionseg.model.weight_import import OPTIONAL, Names, Report, WeightImport, layers_of
+from fashionseg.model.weights import coco_classes, matterport, saved, torchvision
+from fashionseg.model.weights.coco_classes import BACKGROUND
+from fashionseg.model.weights.matching import OPTIONAL, Names, Report, WeightImport, layers_of
 
 BACKBONE = re.compile(r"backbone\.")
 
@@ -49,15 +49,15 @@ def load(
     if not path.is_file():
         raise UserError(f"model.weights is {path}, which is neither imagenet nor random nor a file or folder.")
     if not h5py.is_hdf5(path):
-        tensors = torchvision_weights.current_names(read_state_dict(path))
-        return torchvision_weights.load(WeightImport(path, "torchvision", tensors, names_in_file=_coco, **into))
+        tensors = torchvision.current_names(read_state_dict(path))
+        return torchvision.load(WeightImport(path, "torchvision", tensors, names_in_file=_coco, **into))
     if _is_keras3(path):
         raise UserError(
             f"{path} holds weights of Keras 3; of a network of this project name the folder, with "
             f"{paths.DESCRIPTION} in it, to start from it, or its folder of checkpoints/ as train.resume, to go on."
         )
-    tensors = matterport_weights.tensors_of(path)
-    return matterport_weights.load(WeightImport(path, "Matterport", tensors, names_in_file=_coco, **into))
+    tensors = matterport.tensors_of(path)
+    return matterport.load(WeightImport(path, "Matterport", tensors, names_in_file=_coco, **into))
 
 
 def _coco(count: int) -> Names:
