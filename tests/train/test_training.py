@@ -302,7 +302,9 @@ def test_a_network_that_dvc_has_removed_is_no_start(tmp_path):
     settings = config()
     settings.model = replace(settings.model, weights="./models")
     (tmp_path / "models").mkdir()
-    with pytest.raises(UserError, match=r"model\.weights is \./models, which DVC empties .* `dvc checkout` .*`cp -r"):
+    with pytest.raises(
+        UserError, match=r"model\.weights is \./models, which DVC empties .*`dvc checkout train` .*`cp -r"
+    ):
         train(tmp_path, settings)
 
 
