@@ -65,8 +65,8 @@ def train(
         )
     if paths.of_user(config.model.weights).resolve() in (Path(models).resolve(), (paths.project() / models).resolve()):
         raise UserError(
-            f"model.weights is {config.model.weights}, which DVC empties before a training; `dvc checkout train` brings "
-            f"it back: copy the folder, as by `cp -r {models} weights/mine`, and name the copy."
+            f"model.weights is {config.model.weights}, which DVC empties before a training; `dvc checkout train` "
+            f"brings it back: copy the folder, as by `cp -r {models} weights/mine`, and name the copy."
         )
     network = _network(config, labels)
     made_by = provenance.made_by(config, images, train_document, val_document)
