@@ -10,7 +10,7 @@ import pytest
 import fashionseg
 from fashionseg.core import files
 from fashionseg.deploy.model import Model
-from fashionseg.model import efficientnet_lite, roi_heads
+from fashionseg.model import box_head, efficientnet_lite
 from networks import USUAL, mask_rcnn
 
 RECIPE = USUAL | {
@@ -29,7 +29,7 @@ def trained(tmp_path_factory) -> Iterator[Path]:
     """A folder as training leaves it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet_lite, "LITE_BLOCKS", [(1, *row[1:]) for row in efficientnet_lite.LITE_BLOCKS])
-        patch.setattr(roi_heads, "DENSE", 32)
+        patch.setattr(box_head, "DENSE", 32)
         folder = tmp_path_factory.mktemp("models")
         mask_rcnn(**RECIPE).save_weights(folder / "mask_rcnn.weights.h5")
         files.write_json(folder / "mask_rcnn.json", {"network": RECIPE, **LABELS})

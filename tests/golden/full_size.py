@@ -66,9 +66,9 @@ def compare(folder: Path, heads: str, side: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from keras import ops
 
+    from fashionseg.model.box_head import ROI_BOX_SIDE
     from fashionseg.model.config import Network
     from fashionseg.model.mask_rcnn import MaskRCNN
-    from fashionseg.model.roi_heads import ROI_BOX_SIDE
     from fashionseg.model.weights import pretrained
 
     config = Network(

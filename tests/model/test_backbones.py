@@ -12,7 +12,7 @@ import pytest
 from tiny import DENSE, SMALL, make_batch
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import activations, backbones, efficientnet_lite, roi_heads
+from fashionseg.model import activations, backbones, box_head, efficientnet_lite
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.state_dict import read_state_dict
 from fashionseg.train.checkpoint import Checkpoints, State
@@ -424,7 +424,7 @@ def test_keras_hub_feature_maps_by_stride(kind, drawn_by_numpy, tmp_path):
 
 def test_the_whole_network_on_a_keras_hub_backbone(drawn_by_numpy, tmp_path, monkeypatch, compiled):
     """It takes the widths that the backbone has, its frozen stages and its norms."""
-    monkeypatch.setattr(roi_heads, "DENSE", DENSE)
+    monkeypatch.setattr(box_head, "DENSE", DENSE)
     write_preset("ResNet-vd", tmp_path)
     recipe = {**SMALL, "backbone": str(tmp_path), "frozen_stages": 1}
     network = mask_rcnn(**recipe)

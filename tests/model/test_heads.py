@@ -10,9 +10,11 @@ from keras import ops
 from tiny import SMALL, make_batch, shrink
 
 from fashionseg.model import convs, device, initializers, roi_align
+from fashionseg.model.box_head import BoxHead
 from fashionseg.model.fpn import FeaturePyramid
+from fashionseg.model.mask_head import MaskHead
 from fashionseg.model.mask_rcnn import HEADS, LOSSES, with_mask_scores
-from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
+from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
 from networks import mask_rcnn
 

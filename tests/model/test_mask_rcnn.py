@@ -13,12 +13,14 @@ from keras import ops
 from pycocotools import mask as coco_mask
 from tiny import SHAPES, Bench, Shares, backbone, make_batch, network, parts, shrink, spread
 
-from fashionseg.model import backbones, roi_heads
+from fashionseg.model import backbones, box_head
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
+from fashionseg.model.box_head import BoxHead
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.fpn import FeaturePyramid
+from fashionseg.model.mask_head import MaskHead
 from fashionseg.model.mask_rcnn import LOSSES, MaskRCNN
-from fashionseg.model.roi_heads import BoxHead, MaskHead, RoIHeads
+from fashionseg.model.roi_heads import RoIHeads
 from fashionseg.model.rpn import RegionProposals
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -102,7 +104,7 @@ def fitted(monkeypatch, trial, request) -> Bench:
         pytest.skip("150 steps of the numbers that the golden test compares")
     monkeypatch.setattr(backbones, "build", lambda *arguments: backbone(*arguments, width=16))
     # Narrower ones miss one of the six now and then, by rounding.
-    monkeypatch.setattr(roi_heads, "DENSE", 128)
+    monkeypatch.setattr(box_head, "DENSE", 128)
     # Small steps at the end, or the last one decides.
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([105, 127], [4e-3, 1e-3, 2.5e-4])
     bench = Bench(network(**LINEAR, fpn_channels=32, proposals=24, rois=64, seed=7 + trial), rate)

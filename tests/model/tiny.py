@@ -7,7 +7,7 @@ import pytest
 from keras import Model, layers, ops, optimizers
 from keras.backend import standardize_dtype
 
-from fashionseg.model import attribute_heads, backbones, initializers, roi_heads, sampling
+from fashionseg.model import attribute_heads, backbones, box_head, initializers, sampling
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.config import Network
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
@@ -85,7 +85,7 @@ def backbone(name: str, weights: str, frozen_stages: int, side: int, frozen_norm
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """From here on MaskRCNN is tiny."""
     patch.setattr(backbones, "build", backbone)
-    patch.setattr(roi_heads, "DENSE", DENSE)
+    patch.setattr(box_head, "DENSE", DENSE)
     patch.setattr(attribute_heads, "DENSE", DENSE)
 
 

@@ -23,8 +23,8 @@ from fashionseg.core.errors import UserError
 from fashionseg.data import samples, shapes
 from fashionseg.data.batches import padded
 from fashionseg.data.labels import Labels
+from fashionseg.model import box_head, device, efficientnet_lite
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import device, efficientnet_lite, roi_heads
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector
 from fashionseg.predict import inference, inspect, on_cluster
@@ -85,7 +85,7 @@ def small():
     """EfficientNet-Lite0 with each block once, dense layers of 32."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet_lite, "LITE_BLOCKS", [(1, *row[1:]) for row in efficientnet_lite.LITE_BLOCKS])
-        patch.setattr(roi_heads, "DENSE", 32)
+        patch.setattr(box_head, "DENSE", 32)
         yield
 
 

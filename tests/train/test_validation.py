@@ -9,7 +9,7 @@ from small import fit, rows, values
 from fashionseg.coco import average_precision
 from fashionseg.core import files
 from fashionseg.data.labels import Labels
-from fashionseg.model import efficientnet_lite, roi_heads
+from fashionseg.model import box_head, efficientnet_lite
 from fashionseg.predict import inference
 from fashionseg.predict.config import Predict
 from fashionseg.train.validation import AveragePrecision, subset
@@ -26,7 +26,7 @@ CATEGORIES = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
 def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     """For predictions by `predict`, of which every second one is true."""
     monkeypatch.setattr(efficientnet_lite, "LITE_BLOCKS", [(1, *row[1:]) for row in efficientnet_lite.LITE_BLOCKS])
-    monkeypatch.setattr(roi_heads, "DENSE", 32)
+    monkeypatch.setattr(box_head, "DENSE", 32)
     sizes = [(60, 80), (80, 50), (64, 64)]
     for number, (height, width) in enumerate(sizes):
         noise = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)

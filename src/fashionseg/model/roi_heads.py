@@ -1,4 +1,4 @@
-"""The heads on regions of interest: classes and boxes (Fast R-CNN), masks (Mask R-CNN) and attributes."""
+"""The heads on regions of interest together: sampling, losses, the cascade, and which instances are detected."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,19 +8,17 @@ import keras
 from keras import KerasTensor, layers, ops
 
 from fashionseg.model import boxes as box_ops
-from fashionseg.model import compilation, convs, device, initializers, losses, targets
-from fashionseg.model.activations import relu
+from fashionseg.model import compilation, device, losses, targets
 from fashionseg.model.attribute_heads import ConvAttributes, LinearAttributes
+from fashionseg.model.box_head import ROI_BOX_SIDE, BoxHead
+from fashionseg.model.mask_head import MASK, ROI_MASK_SIDE, MaskHead
 from fashionseg.model.nms import nms
 from fashionseg.model.roi_align import RoIAlign, levels
 
 POSITIVE_FRACTION = 0.25  # of the sampled RoIs
-ROI_BOX_SIDE, ROI_MASK_SIDE = 7, 14  # cells of an RoI's features
-MASK = 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE  # pixels
 CANDIDATES = 1000  # best (RoI, class) pairs that enter NMS
 BOX_MIN_SIZE = 1e-2  # pixels; thinner detections are dropped
 BEYOND = -1e6  # pixels; beyond every feature map
-DENSE = 1024  # units
 # Masks and attributes of an image are computed in at most MAX_PARTS parts of at least MIN_PART slots. A part without
 # instances costs nothing, but each enlarges the graph. In a training a GPU pools all of them at once, as each part's
 # gradient of the whole pyramid costs more there than empty slots, and so does each part's of a large attribute head.
@@ -42,102 +40,6 @@ STAGES = (
     Stage(0.6, (20.0, 20.0, 10.0, 10.0), 0.5),
     Stage(0.7, (30.0, 30.0, 15.0, 15.0), 0.25),
 )
-
-
-@keras.saving.register_keras_serializable("fashionseg")
-class BoxHead(layers.Layer):
-    """Two dense layers on (B, R, 7, 7, C): class logits (B, R, classes + 1), deltas (B, R, classes + 1, 4), and their
-    input, features (B, R, 1024).
-
-    conv_widths: filters of 3x3 convolutions that replace the first dense layer; normed: with group norm;
-    class_agnostic: the same deltas for all classes.
-    """
-
-    def __init__(
-        self,
-        classes: int,
-        conv_widths: Sequence[int] = (),
-        normed: bool = False,
-        class_agnostic: bool = False,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.classes = classes
-        self.class_agnostic = class_agnostic
-        self.conv_widths = list(conv_widths)
-        self.normed = normed
-        self.convs, self.norms = convs.stack(self.conv_widths, normed)
-        uniform = initializers.VarianceScaling(1 / 3, "fan_in", "uniform")  # torch.nn.Linear's
-        self.dense = [layers.Dense(DENSE, relu, kernel_initializer=uniform) for _ in range(1 if conv_widths else 2)]
-        # The last layers start near zero, as in Detectron: every class equally likely, every box as proposed.
-        near_zero = [initializers.RandomNormal(stddev=stddev) for stddev in (0.01, 0.001)]
-        self.class_logits = layers.Dense(classes + 1, kernel_initializer=near_zero[0], dtype="float32")
-        self.deltas = layers.Dense(
-            4 * (1 if class_agnostic else classes + 1), kernel_initializer=near_zero[1], dtype="float32"
-        )
-
-    def build(self, shape):
-        convs.build(self.convs, self.norms, (None, *shape[-3:]))
-        width = [shape[-1], *self.conv_widths][-1]
-        self.dense[0].build((None, None, width * ROI_BOX_SIDE**2))
-        for layer in (*self.dense[1:], self.class_logits, self.deltas):
-            layer.build((None, None, DENSE))
-
-    def call(self, features: KerasTensor) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-        hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = convs.apply(self.convs, self.norms, hidden)  # (B * R, 7, 7, C)
-        hidden = ops.reshape(hidden, (-1, features.shape[1], hidden.shape[-1] * ROI_BOX_SIDE**2))
-        for layer in self.dense:
-            hidden = layer(hidden)  # (B, R, 1024)
-        deltas = ops.reshape(self.deltas(hidden), (-1, features.shape[1], self.deltas.units // 4, 4))
-        deltas = ops.repeat(deltas, self.classes + 1, axis=2) if self.class_agnostic else deltas
-        return self.class_logits(hidden), deltas, hidden
-
-
-@keras.saving.register_keras_serializable("fashionseg")
-class MaskHead(layers.Layer):
-    """Four convolutions and one upsampling: mask logits (B, R, 28, 28) from features (B, R, 14, 14, C) for one class
-    per RoI.
-
-    The paper's last 1x1 convolution predicts masks of all classes; here only the filter of the RoI's class, (B, R)
-    int32, 0 = background, is applied: the same numbers for a fraction of the work. class_agnostic: one filter for all
-    classes. normed: group norm after each of the four.
-    """
-
-    def __init__(self, classes: int, channels: int, class_agnostic: bool = False, normed: bool = False, **kwargs):
-        super().__init__(**kwargs)
-        self.classes = classes
-        self.channels = channels
-        self.class_agnostic = class_agnostic
-        self.normed = normed
-        self.convs, self.norms = convs.stack([channels] * 4, normed)
-        he = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation=relu, kernel_initializer=he)
-
-    def build(self, shape):
-        convs.build(self.convs, self.norms, (None, *shape[-3:]))
-        self.upsample.build((None, ROI_MASK_SIDE, ROI_MASK_SIDE, self.channels))
-        near_zero = initializers.RandomNormal(stddev=0.001)  # as in Detectron: every pixel undecided
-        filters = 1 if self.class_agnostic else self.classes + 1
-        self.kernel = self.add_weight((filters, self.channels), near_zero, name="kernel")
-        self.bias = self.add_weight((filters,), "zeros", name="bias")
-
-    def call(self, features: KerasTensor, classes: KerasTensor) -> KerasTensor:
-        count = features.shape[1]
-        hidden = ops.reshape(features, (-1, *features.shape[2:]))
-        hidden = convs.apply(self.convs, self.norms, hidden)  # (B * R, 14, 14, channels)
-        # The upsampling kernel is as large as its stride, so one product gives each cell its 2 x 2 pixels.
-        kernel = ops.reshape(ops.transpose(self.upsample.kernel, (3, 0, 1, 2)), (self.channels, -1))
-        hidden = ops.reshape(ops.matmul(hidden, kernel), (-1, count, (2 * ROI_MASK_SIDE) ** 2, self.channels))
-        hidden = relu(hidden + self.upsample.bias)
-        filters = ops.zeros_like(classes) if self.class_agnostic else classes
-        # Not ops.take: its gradient is sparse, and there Keras' check for float16 infinities misses some.
-        one_hot = ops.one_hot(filters, self.kernel.shape[0], dtype=self.compute_dtype)  # (B, R, filters)
-        logits = ops.matmul(hidden, ops.matmul(one_hot, self.kernel)[..., None])[..., 0]  # (B, R, 28 * 28)
-        logits = logits + ops.matmul(one_hot, self.bias[:, None])
-        logits = ops.reshape(logits, (-1, ROI_MASK_SIDE, ROI_MASK_SIDE, 2, 2))
-        logits = ops.reshape(ops.swapaxes(logits, 2, 3), (-1, count, 2 * ROI_MASK_SIDE, 2 * ROI_MASK_SIDE))
-        return ops.cast(logits, "float32")
 
 
 @keras.saving.register_keras_serializable("fashionseg")
@@ -195,7 +97,9 @@ class RoIHeads(layers.Layer):
             head.build((None, None, ROI_BOX_SIDE, ROI_BOX_SIDE, channels))
         self.mask_head.build((None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels))
         if self.attribute_head:
-            self.attribute_head.build((None, None, DENSE), (None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels))
+            self.attribute_head.build(
+                (None, None, self.box_head.dense[-1].units), (None, None, ROI_MASK_SIDE, ROI_MASK_SIDE, channels)
+            )
 
     @property
     def box_heads(self) -> list[BoxHead]:

@@ -10,7 +10,7 @@ from keras import ops
 from test_pretrained import RANDOM, SMALL, zeros
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import anchors, backbones, initializers, roi_heads
+from fashionseg.model import anchors, backbones, box_head, initializers
 from fashionseg.model.mask_rcnn import STRIDES
 from fashionseg.model.weights import matterport, pretrained
 from networks import mask_rcnn
@@ -83,7 +83,7 @@ def network(file):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "RESNETS", {"resnet50": BLOCKS})
         patch.setattr(backbones, "RESNET_FILTERS", FILTERS)
-        patch.setattr(roi_heads, "DENSE", DENSE)
+        patch.setattr(box_head, "DENSE", DENSE)
         patch.setattr(initializers, "_draw", lambda initializer, shape: np.zeros(shape, "float32"))
         for kind in RANDOM:
             patch.setattr(kind, "__call__", zeros)

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import backbones, initializers, roi_heads, sampling
+from fashionseg.model import backbones, box_head, initializers, sampling
 from fashionseg.model.mask_rcnn import LOSSES
 from fashionseg.model.state_dict import read_state_dict
 from fashionseg.model.weights import coco_classes, pretrained
@@ -47,7 +47,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
         patch.setattr(backbones, "RESNET_FILTERS", [64, 16, 16, 16])
-        patch.setattr(roi_heads, "DENSE", 32)
+        patch.setattr(box_head, "DENSE", 32)
         patch.setattr(initializers, "_draw", lambda initializer, shape: np.zeros(shape, "float32"))
         for kind in RANDOM:
             patch.setattr(kind, "__call__", zeros)

@@ -10,7 +10,7 @@ import tiny
 from keras import ops
 
 from fashionseg.core.errors import UserError
-from fashionseg.model import attribute_heads, backbones, roi_heads
+from fashionseg.model import attribute_heads, backbones, box_head
 from fashionseg.model.config import Network
 from fashionseg.model.weights import pretrained, saved
 from fashionseg.model.weights.matching import layers_of
@@ -25,7 +25,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbones, "RESNETS", {"resnet50": [1] * 4})
         patch.setattr(backbones, "RESNET_FILTERS", [64, 16, 16, 16])
-        patch.setattr(roi_heads, "DENSE", 32)
+        patch.setattr(box_head, "DENSE", 32)
         patch.setattr(attribute_heads, "DENSE", 32)
         yield
 

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
+from fashionseg.model.box_head import ROI_BOX_SIDE
 from fashionseg.model.convs import EPSILON
-from fashionseg.model.roi_heads import ROI_BOX_SIDE
 from fashionseg.model.weights.matching import COUNTER, Report, WeightImport
 
 # Of FrozenBatchNorm2d in torchvision's COCO weights of version 1 (overwrite_eps in detection/_utils.py) and in models
