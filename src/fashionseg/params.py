@@ -9,6 +9,7 @@ for it and nothing else. What is not a section is a single value (`seed`).
 import dataclasses
 import difflib
 import re
+import sys
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,7 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_bytes(), _Loader)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; `git checkout {path}` brings it back.") from None
+        raise UserError(f"{path} is missing; `git checkout HEAD {path}` brings it back.") from None
     except PermissionError:  # `errors.reported` tells what to do
         raise
     except yaml.MarkedYAMLError as error:
@@ -159,12 +160,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as UTF-8 text ({reason}); save it as UTF-8.") from None
-    except ValueError as error:  # of a tag, as in !!int ten
+    except (ValueError, AttributeError) as error:  # of a tag, as in !!int ten
         raise UserError(f"{path} has a value that is not what it is called: {error}.") from None
     if tree is None:
         raise UserError(
-            f"{path} is empty; `git checkout {path}` brings it back. DVC empties it while another `dvc exp run` works "
-            "here: run one experiment a folder, queue the others."
+            f"{path} is empty; `git checkout HEAD {path}` brings it back. DVC empties it while another `dvc exp run` "
+            "works here: run one experiment a folder, queue the others."
         )
     if not isinstance(tree, dict):
         raise UserError(f"{path} should hold sections such as 'train:', not {tree!r}.")
@@ -218,9 +219,9 @@ def _is(value: Any, kind: Any) -> bool:
     if get_args(kind):  # a union
         return any(_is(value, option) for option in get_args(kind))
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, kind)
 
 

@@ -146,6 +146,17 @@ def test_exif_turns_are_ignored(folder):
             "no rows",
         ),
         (lambda f: (f.path / "train.csv").write_bytes(b"ImageId,\xff\xfe"), "is not UTF-8 text"),
+        (lambda f: (f.path / "train.csv").write_text('"ImageId,EncodedPixels\na,1 1\n'), "is not a valid CSV: .*EOF"),
+        (
+            lambda f: f.write("ImageId,EncodedPixels,Height,Width,ClassId,ClassId"),
+            r"train\.csv has the column ClassId twice; leave one out",
+        ),
+        (
+            lambda f: (f.path / "label_descriptions.json").write_text(
+                json.dumps({"categories": [{"id": 0, "name": "shoe \ud83d"}]})
+            ),
+            r"the name of id 0 in categories, 'shoe \?', has half a character",
+        ),
         (lambda f: (f.path / "train.csv").unlink(), r"train\.csv is missing"),
         (lambda f: [(f.path / "train.csv").unlink(), (f.path / "train.csv").mkdir()], r"train\.csv is a folder"),
         (lambda f: [path.unlink() for path in (f.path / "train").iterdir()], "train holds no picture"),

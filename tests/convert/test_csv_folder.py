@@ -108,12 +108,16 @@ def test_rows_without_a_single_mask_are_one_sentence(folder):
         read(folder.write())
 
 
-def test_a_number_of_an_attribute_may_be_of_any_length(folder):
+@pytest.mark.parametrize("digits", [20, 5000])
+def test_an_attribute_of_twenty_digits_drops_its_row_and_is_none(folder, digits):
+    """JSON readers refuse it, and Python reads no number of thousands of digits."""
     (folder.path / "label_descriptions.json").unlink()
-    folder.rows = [row.replace("136", "9" * 20) for row in folder.rows]
+    folder.rows[5] = f'image002,1 3 81 4,40,30,0,"115,{"9" * digits}"'
     competition = read(folder.write())
-    assert [attribute["id"] for attribute in competition.attributes] == [115, 340, 10**20 - 1]
-    assert dropped(competition) == {}
+    assert [attribute["id"] for attribute in competition.attributes] == [115, 136, 340]
+    ((reason, count),) = dropped(competition).items()
+    assert reason.startswith("AttributesIds are no whole numbers")
+    assert count == 1
 
 
 @pytest.mark.parametrize("name", ["shirt", ""])
@@ -175,6 +179,10 @@ def test_a_bad_row_of_one_class_is_dropped_and_named(folder, row, reason):
         (lambda f: sample(f, "ImageId,EncodedPixels", "b,1 1", "a,1 1"), r"no column ClassId, but .* has 3 classes"),
         (lambda f: sample(f, "ImageId,Predicted", "b,1 1", "a,1 1"), r"lacks the columns EncodedPixels"),
         (lambda f: sample(f, "ImageId,EncodedPixels,ClassId,Usage", "b,1 1,0,x"), r"has a column Usage; a submission"),
+        (
+            lambda f: sample(f, "ImageId,EncodedPixels,ClassId,row", "b,1 1,0,x"),
+            r"csv has a column row, which has no",
+        ),
         (lambda f: sample(f, "ImageId,EncodedPixels,ClassId", "b,1 1,0", "a.jpg,1 1,0"), r"a\.jpg has a suffix, b has"),
     ],
 )

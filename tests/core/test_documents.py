@@ -43,6 +43,12 @@ def test_what_fits_is_read(tmp_path):
     assert documents.read(written(path, bare)) == bare
 
 
+def test_a_supercategory_may_be_null(tmp_path):
+    """As some converters write it."""
+    document = changed(DOCUMENT, ("categories", 0, "supercategory"), None)
+    assert documents.read(written(tmp_path / "a.json", document)) == document
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "sentence"),
     [

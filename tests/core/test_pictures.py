@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngInfo
 
 from fashionseg.core import pictures
 from fashionseg.core.errors import UserError
@@ -158,6 +159,20 @@ def test_an_odd_exif_tag_does_not_keep_a_picture_from_being_turned(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(colours(), "JPEG", exif=exif))
     height, width, _ = colours().shape
     assert pictures.read(tmp_path / "a.jpg", upright=True).shape == (width, height, 3)
+
+
+def test_damaged_exif_turns_nothing(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(colours(), "PNG", exif=b"JUNKJUNKJUNK"))
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.png", upright=True), colours())
+
+
+def test_a_png_with_much_text_is_a_picture(tmp_path):
+    """As XMP of some editors; Pillow refuses more than 1 MB of it by default."""
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "x" * 2**21, zip=True)
+    (tmp_path / "a.png").write_bytes(encoded(colours(), "PNG", pnginfo=text))
+    assert pictures.size(tmp_path / "a.png") == colours().shape[:2]
+    np.testing.assert_array_equal(pictures.read(tmp_path / "a.png"), colours())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -359,6 +359,17 @@ def test_invalid_coco_counts(counts, monkeypatch):
         rle.check_coco([sound, sound, sound, wrong, sound, wrong])
 
 
+@pytest.mark.parametrize("letter", ["%", "p", "\u00e9"])
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_letters_that_coco_has_not_are_of_the_mask_that_has_them(letter, place):
+    """They neither end a number nor go on with it: the next mask was blamed, or none."""
+    sound = coco(np.ones((4, 5)))
+    texts = list(sound["counts"])
+    texts.insert(place if place >= 0 else len(texts), letter)
+    with pytest.raises(rle.RunError, match=r"row 1: the counts have b'.*', which is no letter of COCO's"):
+        rle.from_coco([sound, {**sound, "counts": "".join(texts)}, sound])
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the slice of the competition is not on this machine")
 def test_real_rows():
     table = pd.read_csv(REAL)

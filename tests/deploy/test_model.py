@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 import fashionseg
 from fashionseg.__main__ import main
-from fashionseg.core import documents, pictures
+from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.deploy.model import Model, find
 from fashionseg.deploy.result import Result
@@ -136,6 +136,17 @@ def test_a_folder_is_drawn_and_told_as_coco(model, shop, tmp_path, monkeypatch, 
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_two_at_once_do_not_share_a_folder(model, shop, tmp_path, monkeypatch):
+    """Each removed what the other one wrote."""
+    monkeypatch.setattr(fashionseg, "load", lambda folder, score: model)
+    with (
+        files.locked(tmp_path / ".out.lock"),
+        pytest.raises(UserError, match=r"another run holds .*out\.lock; wait for it or end it"),
+    ):
+        main(["predict", "models", str(shop / "a.png"), "--folder", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_picture_is_lost_by_predicting(model, shop, tmp_path, monkeypatch):
     monkeypatch.setattr(fashionseg, "load", lambda folder, score: model)
     before = sorted(tmp_path.rglob("*"))
@@ -149,7 +160,8 @@ def test_no_picture_is_lost_by_predicting(model, shop, tmp_path, monkeypatch):
     monkeypatch.chdir(shop)
     with pytest.raises(UserError, match=r"^\. would be replaced, and you are in it; name another folder\.$"):
         main(["predict", "models", str(shop / "a.png"), "--folder", "."])
-    assert sorted(tmp_path.rglob("*")) == [*before, shop / "predictions.json"]
+    locks = [tmp_path / ".new.lock"]
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, shop / "predictions.json", *locks])
 
 
 def test_names_as_long_as_file_systems_take(model, shop, tmp_path, monkeypatch):

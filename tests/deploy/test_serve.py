@@ -76,6 +76,16 @@ def test_a_picture_that_cannot_be_shown_is_one_sentence(ask, image, monkeypatch)
     )
 
 
+def test_a_full_disk_is_one_sentence(ask, image, monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(serve, "NamedTemporaryFile", full)
+    status, _, body = ask("POST", "/predict", png(image))
+    assert status == 500
+    assert "No space left on device" in json.loads(body)["error"]
+
+
 def test_a_picture_is_answered_with_names_and_overlay(ask, model, image):
     status, kind, body = ask("POST", "/predict", png(image))
     told = json.loads(body)
@@ -113,12 +123,14 @@ def test_what_is_no_picture_is_one_sentence(ask, image, monkeypatch):
         status, _, told = ask("POST", "/predict", body)
         assert status == 400
         assert json.loads(told)["error"].startswith("this file is damaged or no picture; formats are AVIF, BMP,")
-    for request in (("GET", "/etc/passwd"), ("GET", "/../serve.py"), ("POST", "/", b"")):
+    large = b"x" * 2**24  # more than a connection holds before it is read
+    for request in (("GET", "/etc/passwd"), ("GET", "/../serve.py"), ("POST", "/", b""), ("POST", "/picture", large)):
         assert ask(*request)[0] == 404
+    assert ask("POST", "/predict?x=1", b"no picture")[0] == 400
     assert ask("POST", "/predict", None, **{"Content-Length": "-1"})[0] == 411
     assert ask("POST", "/predict", None, **{"Content-Length": "9" * 5000})[0] == 413
     monkeypatch.setattr(serve, "MOST_BYTES", 50)
-    status, _, told = ask("POST", "/predict", b"x" * 2**24)  # more than a connection holds before it is read
+    status, _, told = ask("POST", "/predict", large)
     assert (status, json.loads(told)["error"]) == (413, "the file has more than 0 MB.")
     assert ask("POST", "/predict", b"x" * 51)[0] == 413
     assert ask("POST", "/predict", b"x" * 50)[0] == 400

@@ -295,7 +295,7 @@ def test_every_image_must_appear(tmp_path):
 def test_a_sample_of_other_images_is_an_error(tmp_path):
     (tmp_path / "sample.csv").write_text(f"ImageId,EncodedPixels\n{'e' * 32},1 1\n")
     sample = submission.read_sample(tmp_path / "sample.csv")
-    with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}, which is not a test image"):
+    with pytest.raises(UserError, match=r"sample_submission\.csv names e{32}, which the COCO document lacks"):
         submission.table(TEST, [], POST, sample, PARAMS)
     with pytest.raises(UserError, match=r"none\.csv is missing"):
         submission.read_sample(tmp_path / "none.csv")

@@ -62,9 +62,9 @@ def test_history_holds_what_keras_sees(repository):
         on_train_batch_end=lambda batch, logs: running.append({name: float(mean) for name, mean in logs.items()}),
     )
     validation = TinyBatches(steps=2, seed=5)
-    history = model.fit(
-        loop.of_any_shape(batches), validation_data=validation, epochs=3, shuffle=False, verbose=0, callbacks=[follow]
-    ).history
+    with loop.fed(batches) as data:
+        model.fit(data, validation_data=validation, epochs=3, shuffle=False, verbose=0, callbacks=[follow])
+    history = model.history.history
     for name in ("loss", *LOSSES):
         for subset, prefix in (("train", ""), ("eval", "val_")):
             table = rows(results, f"{subset}/{name}")

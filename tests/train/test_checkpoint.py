@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from small import Tiny, TinyBatches, fit, values
+from small import Tiny, TinyBatches, fit, settings, values
 
 from fashionseg.core.errors import UserError
 from fashionseg.model.device import data_parallel
 from fashionseg.train.checkpoint import Checkpoints, State, checkpoints_in
-from fashionseg.train.loop import of_any_shape
+from fashionseg.train.loop import fed
+from fashionseg.train.optimizer import optimizer
 
 SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [0.02, 0.01, 0.001])
 
@@ -27,7 +28,8 @@ def test_a_checkpoint_brings_everything_back(tmp_path):
     results.mkdir()
     (results / "history").write_text("of two epochs")
     model = compiled()
-    model.fit(of_any_shape(TinyBatches()), epochs=2, shuffle=False, verbose=0)
+    with fed(TinyBatches()) as data:
+        model.fit(data, epochs=2, shuffle=False, verbose=0)
     state = State(epoch=2, step=3, seconds=1 / 3, logged_step=1, logged_sums={"loss": 0.1})
     Checkpoints(folder, results).save(model, state)
     assert [path.name for path in folder.iterdir()] == ["epoch-0002-step-000003"]
@@ -61,21 +63,39 @@ def test_a_training_of_two_devices_goes_on_on_one(tmp_path):
     model, again = compiled(), compiled(seed=2)
     with data_parallel(2).scope():
         shared = compiled()
-        shared.fit(of_any_shape(TinyBatches()), shuffle=False, verbose=0)
+        with fed(TinyBatches()) as data:
+            shared.fit(data, shuffle=False, verbose=0)
     assert len(shared.head.kernel.value.sharding.device_set) == 2
     Checkpoints(tmp_path / "checkpoint", tmp_path / "results").save(shared, State(1))
     Checkpoints(tmp_path / "checkpoint", tmp_path / "results").restore(again)
-    again.fit(of_any_shape(TinyBatches()), initial_epoch=1, epochs=2, shuffle=False, verbose=0)
-    model.fit(of_any_shape(TinyBatches()), epochs=2, shuffle=False, verbose=0)
+    with fed(TinyBatches()) as data:
+        again.fit(data, initial_epoch=1, epochs=2, shuffle=False, verbose=0)
+    with fed(TinyBatches()) as data:
+        model.fit(data, epochs=2, shuffle=False, verbose=0)
     for expected, got in zip(values(model.variables), values(again.variables), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    """Momentum and average have the shapes of the half-done gradient and momentum."""
+    (tmp_path / "results").mkdir()
+    checkpoints = Checkpoints(tmp_path / "checkpoint", tmp_path / "results")
+    averaging, accumulating = Tiny(), Tiny()
+    for model, changes in ((averaging, {"ema": 0.9}), (accumulating, {"accumulate": 2})):
+        model.compile(optimizer(model, settings(optimizer="sgd", **changes), SCHEDULE, 100), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+    shapes = [[tuple(variable.shape) for variable in model.optimizer.variables] for model in (averaging, accumulating)]
+    assert shapes[0] == shapes[1]
+    checkpoints.save(averaging, State(1))
+    with pytest.raises(UserError, match=r"another train\.optimizer, ema or accumulate; remove .*checkpoint to train"):
+        checkpoints.restore(accumulating)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     (tmp_path / "results").mkdir()
     checkpoints = Checkpoints(tmp_path / "checkpoint", tmp_path / "results")
     checkpoints.save(compiled(), State(1))
-    with pytest.raises(UserError, match=r"different version of the model; remove .*checkpoint to train afresh"):
+    with pytest.raises(UserError, match=r"different version of the model, .*; remove .*checkpoint to train afresh"):
         checkpoints.restore(compiled(width=5))
 
 
@@ -110,18 +130,20 @@ def test_damage_is_one_sentence(tmp_path, name, damage, sentence):
         checkpoints.load_best(model, checkpoints.restore(model))
 
 
-def test_an_older_checkpoint_goes_once_the_next_is_whole(tmp_path, monkeypatch):
-    """And they come every so many steps and around each validation."""
+@pytest.mark.parametrize("validates", [False, True])
+def test_an_older_checkpoint_goes_once_the_next_is_whole(tmp_path, monkeypatch, validates):
+    """And they come every so many steps, at the end of each epoch, and before a validation."""
     monkeypatch.chdir(tmp_path)
     seen, savez = [], np.savez
 
-    def watched(path, *arrays):
-        seen.append([path.name for path in checkpoints_in(tmp_path / "checkpoints")])
-        savez(path, *arrays)
+    def watched(path, **arrays):
+        if path.name == "state.npz":
+            seen.append([path.name for path in checkpoints_in(tmp_path / "checkpoints")])
+        savez(path, **arrays)
 
     monkeypatch.setattr(np, "savez", watched)
-    fit(tmp_path, epochs=2, checkpoint_steps=3, validate_epochs=0)
+    fit(tmp_path, epochs=2, checkpoint_steps=3, validate_epochs=int(validates))
     before = [names for names in seen if names]
-    expected = [(0, 3), (0, 4), (1, 0), (1, 3), (1, 4)]
+    expected = [(0, 3), (0, 4), (1, 0), (1, 3), (1, 4)] if validates else [(0, 3), (1, 0), (1, 3)]
     assert before == [[f"epoch-{epoch:04}-step-{step:06}"] for epoch, step in expected]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-0002-step-000000"]
+    assert [path.name for path in checkpoints_in(tmp_path / "checkpoints")] == ["epoch-0002-step-000000"]

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from small import Tiny, TinyBatches, settings, values
 
-from fashionseg.train.loop import of_any_shape
+from fashionseg.train.loop import fed
 from fashionseg.train.optimizer import AdamW, optimizer
 from fashionseg.train.schedule import WarmupAndDrops
 
@@ -125,7 +125,8 @@ def test_the_average_is_the_same_within_fit():
     model.compile(chosen, jit_compile=False)
     watch = keras.callbacks.LambdaCallback()
     watch.on_train_batch_end = lambda batch, logs: seen.append(values(watch.model.trainable_variables))
-    model.fit(of_any_shape(TinyBatches()), epochs=2, shuffle=False, verbose=0, callbacks=[watch])
+    with fed(TinyBatches()) as data:
+        model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[watch])
     average = seen[0]
     for weights in seen[1:]:
         average = [0.8 * before + 0.2 * now for before, now in zip(average, weights, strict=True)]

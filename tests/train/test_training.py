@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -130,12 +131,12 @@ def weights(folder):
     return [ops.convert_to_numpy(weight) for weight in model.weights]
 
 
-def dying_savez(path, *arrays, savez=np.savez):
+def dying_savez(path, savez=np.savez, **arrays):
     """Ends the process without any farewell in the midst of a checkpoint; its rows of history are written."""
-    savez(path, *arrays[:2])
+    savez(path, **dict([*arrays.items()][:2]))
     if "epoch-0001-step-000004" in str(path):
         os.kill(os.getpid(), signal.SIGKILL)
-    savez(path, *arrays)
+    savez(path, **arrays)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,8 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="tf.data is TensorFlow's")
 def test_an_epoch_does_not_wait_for_the_autotuning_of_tf_data():
     """Of twelve short epochs four ended a second late (TensorFlow 2.20), of long ones up to a minute."""
-    assert loop.of_any_shape(TinyBatches()).options().autotune.enabled is False
+    with loop.fed(TinyBatches()) as data:
+        assert data.options().autotune.enabled is False
 
 
 def test_a_batch_is_read_once_an_epoch():
@@ -172,6 +174,26 @@ def test_a_batch_is_read_once_an_epoch():
     with loop.fed(Counted()) as data:
         model.fit(data, verbose=0, shuffle=False)
     assert counts == {index: 1 for index in range(4)}
+
+
+def test_the_next_batch_is_read_during_a_step():
+    """Keras on JAX waits for the losses of a step before it asks for the next batch: a GPU stood idle meanwhile."""
+    known = [threading.Event() for _ in range(4)]
+
+    class Noted(TinyBatches):
+        def __getitem__(self, index):
+            known[index].set()
+            return super().__getitem__(index)
+
+    model = Tiny()
+    compilation.compile_steps(model, optimizer=keras.optimizers.SGD(0.0))
+    ahead = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(all(one.wait(60) for one in known[: batch + 2]))
+    )
+    seen = []
+    with loop.fed(Noted()) as data:
+        model.fit(data, verbose=0, shuffle=False, callbacks=[ahead])
+    assert seen == [True] * 4
 
 
 def test_a_damaged_picture_is_one_sentence_on_both_backends():

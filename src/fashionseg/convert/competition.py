@@ -21,7 +21,7 @@ import pandas as pd
 from rich.progress import Progress, track
 
 from fashionseg.convert import coco_folder, csv_folder
-from fashionseg.convert.source import ATTRIBUTE_IDS, Source, whole
+from fashionseg.convert.source import Source, attribute_ids, whole
 from fashionseg.core import paths, pictures, rle
 from fashionseg.core.errors import UserError
 
@@ -214,7 +214,7 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
     def blame(rows: pd.Series, reason: str) -> None:
         faults[rows & (faults == "")] = reason
 
-    parsed = {text: _attribute_ids(text) for text in table["AttributesIds"].unique()}
+    parsed = {text: attribute_ids(text) for text in table["AttributesIds"].unique()}
     unreadable = {text for text, ids in parsed.items() if ids is None}
     known = {entry["id"] for entry in source.attributes}
     unknown = {text for text, ids in parsed.items() if not known.issuperset(ids or ())}
@@ -288,8 +288,3 @@ def _join(instances: pd.DataFrame, faults: pd.Series, masked: pd.Series) -> None
     joined = repeated.groupby(INSTANCE, sort=False)["attribute_ids"].agg(lambda ids: tuple(sorted(set().union(*ids))))
     first = repeated.index[~repeated.duplicated(INSTANCE)]
     instances.loc[first, "attribute_ids"] = pd.Series(joined.tolist(), index=first, dtype=object)
-
-
-def _attribute_ids(text: str) -> tuple[int, ...] | None:
-    """115,136 as the competition writes it, or as other programs print a list: [115, 136], ['115' '136']."""
-    return tuple(map(int, re.findall(r"\d+", text))) if re.fullmatch(ATTRIBUTE_IDS, text.strip()) else None

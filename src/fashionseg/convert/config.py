@@ -21,5 +21,5 @@ class Images:
     side: int
 
     def __post_init__(self):
-        if self.side < 64 or self.side % 32:
-            raise ValueError(f"images.side should be a multiple of 32 from 64 on, not {self.side}")
+        if not 64 <= self.side <= 8192 or self.side % 32:
+            raise ValueError(f"images.side should be a multiple of 32 from 64 to 8192, not {self.side}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fashionseg.convert.source import ATTRIBUTE_IDS, COLUMNS, FILLER, Label, Source, check_labels, whole
+from fashionseg.convert.source import COLUMNS, FILLER, Label, Source, attribute_ids, check_labels, whole
 from fashionseg.core import documents, pictures, tables
 from fashionseg.core.errors import UserError
 
@@ -82,7 +82,7 @@ def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Labe
     if not path.exists():
         numbers = whole(table["ClassId"]).dropna()
         numbers = numbers[numbers.abs() < EXACT].astype(int)
-        ids = table["AttributesIds"][table["AttributesIds"].str.fullmatch(ATTRIBUTE_IDS)].str.findall(r"\d+").explode()
+        ids = table["AttributesIds"].map(attribute_ids).dropna().explode()
         if has_class and numbers.empty:
             raise UserError(
                 f"{path.with_name(TRAIN)} has no whole number in ClassId (first: {table['ClassId'].iloc[0]!r}); number "
@@ -90,7 +90,7 @@ def _labels(path: Path, table: pd.DataFrame, has_class: bool) -> tuple[list[Labe
             )
         categories = _numbered(numbers) if has_class else [ONE_CLASS]
         note = f"{path} is not there: classes and attributes are those of {TRAIN}, named by their numbers"
-        return categories, _numbered(ids.dropna().map(int)), [note] * has_class
+        return categories, _numbered(ids.dropna()), [note] * has_class
     labels = {"attributes": [], **documents.read(path, documents.LABELS)}
     if not labels["categories"]:
         raise UserError(f"{path} names no categories; get it again.")

@@ -1,5 +1,6 @@
 """What a folder says, whatever its kind, before `competition.read` checks it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ FILLER = "1 1"  # EncodedPixels of the row of a picture without instances, where
 ATTRIBUTE_IDS = (
     r"[\[({]?[\d\s,'\"]*[\])}]?"  # whole numbers as the competition joins them or other programs print lists
 )
+TOO_LONG = r"\d{19}"  # for 64 bits
 
 Label = dict[str, Any]
 
@@ -47,11 +49,23 @@ class Source:
 
 
 def check_labels(path: Path, labels: dict[str, Any]) -> None:
-    """Raises UserError where categories or attributes of a file have an id twice."""
+    """Raises UserError where categories or attributes of a file have an id twice, or a name that no file can
+    hold: JSON knows surrogates without a partner."""
     for kind in ("categories", "attributes"):
         ids = Counter(entry["id"] for entry in labels.get(kind, []))
         if repeated := {id for id, count in ids.items() if count > 1}:
             raise UserError(f"{path}: {kind} names id {min(repeated)} twice.")
+        for entry in labels.get(kind, []):
+            if entry["name"] != (sound := entry["name"].encode(errors="replace").decode()):
+                raise UserError(f"{path}: the name of id {entry['id']} in {kind}, {sound!r}, has half a character.")
+
+
+def attribute_ids(text: str) -> tuple[int, ...] | None:
+    """115,136 as the competition writes it, or as other programs print a list: [115, 136], ['115' '136']. None for
+    anything else, and for numbers that no file of ours can hold."""
+    if not re.fullmatch(ATTRIBUTE_IDS, text.strip()) or re.search(TOO_LONG, text):
+        return None
+    return tuple(map(int, re.findall(r"\d+", text)))
 
 
 def whole(texts: pd.Series) -> pd.Series:

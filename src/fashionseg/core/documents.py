@@ -7,9 +7,9 @@ from typing import Any
 
 from fashionseg.core import files, rle
 from fashionseg.core.errors import UserError
-from fashionseg.core.schema import FLAG, mismatch
+from fashionseg.core.schema import FLAG, Nullable, mismatch
 
-LABEL = {"id": int, "name": str, "supercategory?": str}
+LABEL = {"id": int, "name": str, "supercategory?": Nullable(str)}
 LABELS = {"categories": [LABEL], "attributes?": [LABEL]}
 RUNS = {"size": (int, int), "counts": str}
 BOX = (float,) * 4

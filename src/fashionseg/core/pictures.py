@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fashionseg.core import files, paths
 from fashionseg.core.errors import UserError
@@ -32,6 +32,8 @@ EITHER = f"{ANEW}; one of your own: {AGAIN}"
 
 # The competition's largest image has two thirds of this; Pillow refuses headers with more than twice as many pixels.
 Image.MAX_IMAGE_PIXELS = 2**27
+# Pillow refuses a PNG with more text, as some editors write; nothing is drawn from it.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
 
 
 def originals(raw: str | Path) -> Path:
@@ -90,7 +92,7 @@ def read(path: str | Path, side: int | None = None, upright: bool = False, remed
             if side:
                 height, width = fit(image.height, image.width, side)
                 image.draft("RGB", (2 * width, 2 * height))
-            if upright and (turn := TURNS.get(image.getexif().get(ORIENTATION))) is not None:
+            if upright and (turn := TURNS.get(_orientation(image))) is not None:
                 image = image.transpose(turn)
             if image.mode in ("I", "F"):
                 raise ValueError("pixels of 32 bits, of unknown scale")
@@ -100,6 +102,13 @@ def read(path: str | Path, side: int | None = None, upright: bool = False, remed
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which copies in any case
     except Exception as error:
         raise _unreadable(path, error, remedy) from None
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # damaged EXIF raises many kinds; the pixels are sound
+        return None
 
 
 def _unreadable(path: str | Path, error: Exception, remedy: str) -> UserError:

@@ -30,6 +30,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 Coco = dict[str, Any]  # {"size": [height, width], "counts": str | bytes | list[int]}
+LETTERS = bytes(range(48, 112))  # of COCO's compressed counts
 CHECKED = 100  # masks that `check_coco` decodes at once
 
 
@@ -191,6 +192,9 @@ def from_coco(rles: Sequence[Coco]) -> Runs:
             raise RunError(row, f"the counts should sum to {height} x {width} pixels, and be whole numbers of pixels")
     compressed = (_compress([rle])[0] if isinstance(rle["counts"], list) else rle for rle in rles)
     texts = [rle["counts"].encode() if isinstance(rle["counts"], str) else rle["counts"] for rle in compressed]
+    for row, text in enumerate(texts):
+        if foreign := text.translate(None, LETTERS):
+            raise RunError(row, f"the counts have {foreign[:1]!r}, which is no letter of COCO's")
     counts, rows, place = _decompress(texts)
     line = _offsets(counts)
     covered = np.diff(line[_offsets(np.bincount(rows, minlength=len(rles)))])

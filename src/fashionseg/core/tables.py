@@ -1,7 +1,9 @@
 """Reads the CSV files of competition and pipeline. Cells stay text, so that an id NA is not NaN."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ def read(
     """A CSV's cells as text, '' if empty, and a column `row`, the line number; lines without any value are left out.
     of_chunk: what is kept of CHUNK rows, whose index counts from 0 over the whole file.
 
-    Raises UserError where it is missing, not a CSV, lacks one of `columns` or has no rows.
+    Raises UserError where it is missing, not a CSV, lacks one of `columns`, has a column twice or has no rows.
     """
     options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "index_col": False}
     line, rows, kept = 2, 0, []
@@ -36,6 +38,7 @@ def read(
                 chunk = chunk[(chunk.drop(columns="row") != "").any(axis=1)]
                 chunk.index = pd.RangeIndex(rows, rows + len(chunk))
                 if not kept:
+                    _check_columns(path)
                     _check_layout(path, chunk, columns)
                 if len(chunk):
                     kept.append(of_chunk(chunk))
@@ -47,14 +50,24 @@ def read(
     except pd.errors.EmptyDataError:
         raise UserError(f"{path} is empty; it should start with {','.join(columns)}.") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        _check_separator(path, list(pd.read_csv(path, nrows=0)))
+        with suppress(pd.errors.ParserError):
+            _check_separator(path, list(pd.read_csv(path, nrows=0)))
         hint = "every row needs as many fields as the header, lists of ids in quotes"
         raise UserError(f"{path} is not a valid CSV: {' '.join(str(error).split())}; {hint}.") from None
     if not rows:
         raise UserError(f"{path} has no rows below its header.")
     return pd.concat(kept)
+
+
+def _check_columns(path: str | Path) -> None:
+    """Of two columns of a name pandas calls one otherwise; `row` is ours."""
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+    if repeated := [name for name, count in Counter(header).items() if count > 1 and name]:
+        raise UserError(f"{path} has the column {repeated[0]} twice; leave one out.")
+    if "row" in header:
+        raise UserError(f"{path} has a column row, which has no meaning here; leave it out.")
 
 
 def _check_layout(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -17,12 +17,12 @@ def run(model: Model, sources: Sequence[str | Path], folder: str | Path) -> None
     images have these numbers as ids and whose annotations are what was found, with scores.
 
     sources: files, folders and globs. A broken picture is named and counted, the others go on. Raises UserError where
-    none can be read, and where `folder` holds other things than an earlier run's.
+    none can be read, where `folder` holds other things than an earlier run's, and while another run writes it.
     """
     folder, paths = Path(folder), find(sources)
     files.check_replaceable(folder, RESULTS, paths)
     images, annotations, broken = [], [], 0
-    with files.replacing(folder) as beside:
+    with files.locked(folder.with_name(f".{folder.name}.lock")), files.replacing(folder) as beside:
         beside.mkdir()
         for number, path in enumerate(track(paths, "predict"), 1):
             try:

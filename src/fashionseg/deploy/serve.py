@@ -56,30 +56,31 @@ def server(model: Model, host: str, port: int) -> ThreadingHTTPServer:
             self.reply(200, "text/html; charset=utf-8", PAGE.read_bytes())
 
         def do_POST(self) -> None:
-            if self.path != "/predict":
-                return self.refuse(404, f"there is no {self.path}")
             length = self.headers.get("Content-Length", "")
             if not length.isdecimal():
                 return self.refuse(411, "the request has no Content-Length")
             if len(length) > DIGITS:
                 return self.refuse(413, "the request's Content-Length is no size of a file")
-            if int(length) > MOST_BYTES:
+            known = self.path.partition("?")[0] == "/predict"
+            if int(length) > MOST_BYTES or not known:
                 left = int(length)  # an answer before the end of the file would not be read
                 while left > 0 and (part := self.rfile.read(min(left, 2**20))):
                     left -= len(part)
+                if not known:
+                    return self.refuse(404, f"there is no {self.path}")
                 return self.refuse(413, f"the file has more than {MOST_BYTES >> 20} MB")
-            with NamedTemporaryFile() as file:
-                file.write(self.rfile.read(int(length)))
-                file.flush()
-                try:
-                    with lock:
-                        told = answer(model.result(Path(file.name)))
-                except UserError:
-                    formats = ", ".join(sorted(suffix[1:].upper() for suffix in pictures.SUFFIXES))
-                    return self.refuse(400, f"this file is damaged or no picture; formats are {formats}")
-                except Exception as error:
-                    print(f"error: {first_line(error)}", flush=True)
-                    return self.refuse(500, f"this picture cannot be shown ({first_line(error)})")
+            sent = self.rfile.read(int(length))
+            try:
+                with NamedTemporaryFile() as file, lock:
+                    file.write(sent)
+                    file.flush()
+                    told = answer(model.result(Path(file.name)))
+            except UserError:
+                formats = ", ".join(sorted(suffix[1:].upper() for suffix in pictures.SUFFIXES))
+                return self.refuse(400, f"this file is damaged or no picture; formats are {formats}")
+            except Exception as error:
+                print(f"error: {first_line(error)}", flush=True)
+                return self.refuse(500, f"this picture cannot be shown ({first_line(error)})")
             self.reply(200, "application/json", json.dumps(told).encode())
 
         def refuse(self, status: int, sentence: str) -> None:

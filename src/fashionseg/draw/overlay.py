@@ -103,8 +103,8 @@ def draw(image: np.ndarray, instances: DrawnInstances, names: Sequence[str]) -> 
         left, top, mask = parts[i]
         colour = colour_of(int(instances.classes[i]))
         region = canvas[top : top + mask.shape[0], left : left + mask.shape[1]]
-        tinted = region * (1 - FILL) + np.array(colour) * FILL
-        np.copyto(region, tinted.astype(np.uint8), where=mask[..., None] > 0)
+        tints = (np.arange(256)[:, None] * (1 - FILL) + np.array(colour) * FILL).astype(np.uint8)
+        np.copyto(region, cv2.LUT(region, tints[None]), where=mask[..., None] > 0)
     for i in order:
         _outline(canvas, parts[i], colour_of(int(instances.classes[i])), 2 * stroke)
     taken: list[tuple[int, int, int, int]] = []

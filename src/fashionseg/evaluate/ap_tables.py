@@ -34,7 +34,7 @@ def by_class(
             {
                 "id": category["id"],
                 "name": names[category["id"]],
-                "supercategory": category.get("supercategory", ""),
+                "supercategory": category.get("supercategory") or "",
                 "truth": true[category["id"]],
                 "predictions": predicted[category["id"]],
                 "AP": _mean(masks),

@@ -123,7 +123,7 @@ def by_attribute(matching: Matching, document: dict[str, Any]) -> pd.DataFrame:
             {
                 "id": [attribute["id"] for attribute in attributes],
                 "name": [attribute["name"] for attribute in attributes],
-                "supercategory": [attribute.get("supercategory", "") for attribute in attributes],
+                "supercategory": [attribute.get("supercategory") or "" for attribute in attributes],
                 "truth": counts,
                 "matched": true.sum(0),
                 "precision": both / predicted.sum(0),

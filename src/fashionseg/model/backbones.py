@@ -86,7 +86,8 @@ def build(
         for layer in keras.Model(features.input, features.outputs[frozen_stages - 1]).layers:
             layer.trainable = False
     image = layers.Input(features.input.shape[1:])
-    model = keras.Model(image, features(layers.Rescaling(scale, offset)(image)), name="backbone")
+    normalized = layers.Rescaling(scale, offset, dtype="float32")(image)  # 16 bits would round mean and deviation, too
+    model = keras.Model(image, features(normalized), name="backbone")
     model.description = description
     return model
 

@@ -28,7 +28,7 @@ class MaskHead(layers.Layer):
         self.normed = normed
         self.convs, self.norms = convs.stack([channels] * 4, normed)
         he = initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        self.upsample = layers.Conv2DTranspose(channels, 2, 2, activation=relu, kernel_initializer=he)
+        self.upsample = layers.Conv2DTranspose(channels, 2, 2, kernel_initializer=he)
 
     def build(self, shape):
         convs.build(self.convs, self.norms, (None, *shape[-3:]))

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.scm import RevError
 from dvc_data.index import DataIndexDirError
@@ -155,6 +156,8 @@ def collect(names: Sequence[str] = ()) -> list[Run]:
             root = repo.root_dir
     except NotDvcRepoError:
         raise UserError("there is no DVC project here; go to the folder of dvc.yaml.") from None
+    except LockError:
+        raise UserError("another DVC command is at work in this folder; try again in a moment.") from None
     except DvcException as error:  # no git, no commit, a broken dvc.yaml or dvc.lock
         raise UserError(f"DVC cannot read this project ({error}); `dvc status` tells more.") from None
     runs = []

@@ -90,7 +90,10 @@ def table(
     rows, dropped = [], 0
     for name in track(sample.images, "post-process"):
         if name not in images:
-            raise UserError(f"sample_submission.csv names {name}, which is not a test image; run `dvc repro convert`.")
+            raise UserError(
+                f"sample_submission.csv names {name}, which the COCO document lacks; both should be of the same "
+                "pictures, as `dvc repro convert` writes them."
+            )
         image = images[name]
         size = image["height"], image["width"]
         candidates = make_candidates(predicted[image["id"]], *size, params, post.mask_threshold)

@@ -68,7 +68,7 @@ class Checkpoints:
             not_removed(self.results)
             shutil.copytree(self.results, beside / "results")
             files.write_json(beside / "state.json", asdict(state))
-            np.savez(beside / "state.npz", *[ops.convert_to_numpy(variable) for variable in _variables(model)])
+            _write(beside / "state.npz", _variables(model))
             files.write_json(beside / DIGESTS, _digests(beside), indent=1)
         for older in checkpoints_in(self.folder)[:-1]:
             files.remove(older)
@@ -105,7 +105,7 @@ class Checkpoints:
         if hosts.index():
             return
         with files.replacing(self._best(state)) as beside:
-            np.savez(beside, *[ops.convert_to_numpy(variable) for variable in model.weights])
+            _write(beside, model.weights)
 
     def load_best(self, model: keras.Model, state: State) -> None:
         self._assign(model.weights, self._best(state))
@@ -114,14 +114,16 @@ class Checkpoints:
         """Raises UserError where the file is damaged, which its checksums tell, or of other variables."""
         try:
             with np.load(path) as saved:
-                values = [saved[name] for name in saved.files]
+                values = {name: saved[name] for name in saved.files}
         except Exception as error:  # a damaged archive raises many kinds
             raise UserError(f"{path} is damaged ({error}); remove {self.folder} to train afresh.") from None
-        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+        shapes = {name: value.shape for name, value in values.items()}
+        if shapes != dict(zip(_keys(variables), (tuple(variable.shape) for variable in variables), strict=True)):
             raise UserError(
-                f"{path} was written by a different version of the model; remove {self.folder} to train afresh."
+                f"{path} was written by a different version of the model, or with another train.optimizer, ema or "
+                f"accumulate; remove {self.folder} to train afresh."
             )
-        for variable, value in zip(variables, values, strict=True):
+        for variable, value in zip(variables, values.values(), strict=True):
             variable.assign(value)
 
     def _best(self, state: State) -> Path:
@@ -156,6 +158,16 @@ def _digests(checkpoint: Path) -> dict[str, str]:
     """Of its files by name, but for the file of these."""
     found = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != DIGESTS)
     return {path.relative_to(checkpoint).as_posix(): digests.of_files([path]) for path in found}
+
+
+def _write(path: Path, variables: list[keras.Variable]) -> None:
+    np.savez(path, **dict(zip(_keys(variables), map(ops.convert_to_numpy, variables), strict=True)))
+
+
+def _keys(variables: list[keras.Variable]) -> list[str]:
+    """Place and kind (kernel, momentum, average, ...): another optimizer has as many of the same shapes. Names are no
+    key, as Keras numbers layers anew."""
+    return [f"{place}_{variable.name.rpartition('_')[2]}" for place, variable in enumerate(variables)]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ class Epochs:
                 self.progress.begin(state.epoch, state.step)
                 if state.step < len(self.batches):
                     self._train(live, save)
-                    checkpoints.save(model, state)
+                    if validates(state.epoch + 1, self.settings):
+                        checkpoints.save(model, state)
                 losses = {name: float(value) for name, value in model.get_metrics_result().items()}
                 began = time.perf_counter()
                 validation: Losses = {}
@@ -178,28 +180,50 @@ class RemainingBatches(keras.utils.PyDataset):
         return self.batches[self.first + index]
 
 
+class Ahead(keras.utils.PyDataset):
+    """The same batches, each put together by the thread while the device is at the one before: Keras waits for the
+    losses of a step before it asks for the next batch."""
+
+    def __init__(self, batches: keras.utils.PyDataset, thread: ThreadPoolExecutor):
+        super().__init__(workers=1)
+        self.batches = batches
+        self.thread = thread
+        self.coming: dict[int, Future[Batch]] = {}
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        for wanted in (index, index + 1)[: len(self) - index]:
+            if wanted not in self.coming:
+                self.coming[wanted] = self.thread.submit(self.batches.__getitem__, wanted)
+        return self.coming.pop(index).result()
+
+
 @contextmanager
 def fed(batches: keras.utils.PyDataset) -> Iterator[Any]:
-    """`of_any_shape`. What reading a batch raises is raised as it was: TensorFlow makes text of it in an error of its
-    own."""
+    """The batches for `fit`, one of them ahead of the step. What reading a batch raises is raised as it was:
+    TensorFlow makes text of it in an error of its own."""
+    if keras.backend.backend() != "tensorflow":
+        with ThreadPoolExecutor(1) as thread:
+            yield Ahead(batches, thread)
+        return
     raised: list[Exception] = []
     try:
-        yield of_any_shape(batches, raised)
+        yield _of_any_shape(batches, raised)
     except Exception:
         if raised:
             raise raised[0] from None
         raise
 
 
-def of_any_shape(batches: keras.utils.PyDataset, raised: list[Exception] | None = None) -> Any:
-    """The batches for `fit`. On TensorFlow Keras would take the height and width of the first two for those of all.
+def _of_any_shape(batches: keras.utils.PyDataset, raised: list[Exception]) -> Any:
+    """The batches as tf.data. Keras would take the height and width of the first two for those of all.
 
     tf.data prefetches one batch; `Batches` itself has more of them ready. It does so without autotuning: the thread of
-    that sleeps for up to a minute, and where it is not woken an epoch ends as long after its last batch. There `raised`
-    gets the error that reading a batch raises.
+    that sleeps for up to a minute, and where it is not woken an epoch ends as long after its last batch. `raised` gets
+    the error that reading a batch raises.
     """
-    if keras.backend.backend() != "tensorflow":
-        return batches
     import tensorflow as tf
 
     first = batches[0]
@@ -210,8 +234,7 @@ def of_any_shape(batches: keras.utils.PyDataset, raised: list[Exception] | None 
             yield ready.pop() if ready else batches[0]
             yield from map(batches.__getitem__, range(1, len(batches)))
         except Exception as error:
-            if raised is not None:
-                raised.append(error)
+            raised.append(error)
             raise
 
     shapes = {name: values.shape for name, values in first.items()} | {"images": (None, None, None, 3)}

@@ -16,7 +16,7 @@ CLIPNORM = 35.0  # of all gradients together, mmdetection's for Mask R-CNN; a sa
 
 class BackboneRateAndEma:
     """Adds to one of Keras' optimizers: a learning rate of the backbone's own, a time at which it is frozen, and an
-    exponential moving average (EMA) of all variables.
+    exponential moving average (EMA) of the variables that are trained.
 
     backbone: paths of its variables. Their learning rate is `backbone_rate` times that of the others, 0 in the first
     `heads_only_updates` updates; their weight decay follows it, as in torch's groups of parameters. ema: decay of the
