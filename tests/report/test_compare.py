@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from dvc.lock import LockError
 from fsspec.implementations.dirfs import DirFileSystem
 from outputs import NAMES, ROOT, documents, write
 from reading import read
@@ -188,4 +189,13 @@ def test_what_a_run_lacks_is_left_out(runs, tmp_path):
 def test_without_a_project_it_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no DVC project here; go to the folder of dvc\.yaml"):
+        compare.collect()
+
+
+def test_while_dvc_is_at_work_it_asks_to_wait(monkeypatch):
+    def busy():
+        raise LockError("Unable to acquire lock. Most likely another DVC process is running")
+
+    monkeypatch.setattr(compare, "Repo", busy)
+    with pytest.raises(UserError, match=r"another DVC command is at work in this folder; try again in a moment"):
         compare.collect()
