@@ -114,6 +114,18 @@ def test_other_labels_take_the_rows_of_their_names(folder):
     assert "attribute_head.logits    newly initialised but for striped, red: attribute_head.logits.0 has shape" in text
 
 
+def test_each_head_of_a_cascade_takes_the_rows_of_its_names(folder):
+    cascade = {"box_stages": 2, "class_agnostic_boxes": True}
+    path, network = folder(**cascade)
+    start = tiny.network(**OPTIONS, **cascade)
+    report = pretrained.load(start, path, classes=["shoe", "hat", "tie"], attributes=ATTRIBUTES)
+    heads = ["box_head.class_logits", "box_head_2.class_logits"]
+    assert [layer for layer in report.carried if layer.startswith("box")] == heads
+    for layer in heads:
+        ours, theirs = values(start)[f"{layer}.0"], values(network)[f"{layer}.0"]
+        np.testing.assert_array_equal(ours[:, [0, 1, 3]], theirs[:, [0, 2, 3]])
+
+
 def test_layers_of_a_backbone_that_keras_numbers_are_found(folder, monkeypatch):
     build, numbers = backbones.build, count()
 
