@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Event
 
 import cv2
 import keras
@@ -169,6 +170,31 @@ def test_a_killed_prediction_goes_on(trained, image, tmp_path, monkeypatch, caps
     changed = predicted(tmp_path, document, [trained], SETTINGS)
     assert len(detected) == 3
     assert [r["score"] for r in changed if r["image_id"] == 0] == [r["score"] for r in expected if r["image_id"] == 4]
+
+
+def test_the_next_batch_is_read_while_the_network_is_at_one(trained, image, tmp_path, monkeypatch):
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    document = {"images": [{"id": n, "file_name": f"{n}.png", "height": 60, "width": 80} for n in range(5)]}
+    read, detect, known, seen = (
+        inference.Subset.__getitem__,
+        inference.Predictor.detect,
+        [Event() for _ in range(3)],
+        [],
+    )
+
+    def noted(subset, index):
+        known[index].set()
+        return read(subset, index)
+
+    def waiting(predictor, batches):
+        seen.append(all(one.wait(60) for one in known[: len(seen) + 2]))
+        return detect(predictor, batches)
+
+    monkeypatch.setattr(inference.Subset, "__getitem__", noted)
+    monkeypatch.setattr(inference.Predictor, "detect", waiting)
+    predicted(tmp_path, document, [trained], SETTINGS)
+    assert seen == [True] * 3
 
 
 def test_a_dask_cluster_predicts_the_same(trained, image, tmp_path, monkeypatch, capsys):

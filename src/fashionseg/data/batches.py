@@ -7,7 +7,7 @@ loky starts them without fork; they import no Keras, get plain values and live a
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -244,6 +244,26 @@ class Batches(Pictures):
             if self.attributes:
                 batch["attributes"][row, :count] = self.labels.multi_hot([one["attribute_ids"] for one in truth])
         return batch
+
+
+class Ahead(keras.utils.PyDataset):
+    """The same batches, each put together by the thread while the device is at the one before. What takes them in
+    their order waits for a step's numbers before it asks for the next batch, Keras' `fit` on JAX, too."""
+
+    def __init__(self, batches: Sequence[Any], thread: ThreadPoolExecutor):
+        super().__init__(workers=1)
+        self.batches = batches
+        self.thread = thread
+        self.coming: dict[int, Future[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Any:
+        for wanted in (index, index + 1)[: len(self) - index]:
+            if wanted not in self.coming:
+                self.coming[wanted] = self.thread.submit(self.batches.__getitem__, wanted)
+        return self.coming.pop(index).result()
 
 
 def padded(read: Sequence[np.ndarray], height: int, width: int | None = None) -> Batch:

@@ -17,7 +17,7 @@ from fashionseg.coco import masks
 from fashionseg.console.device import describe
 from fashionseg.core import digests, paths, pictures, rle
 from fashionseg.core.errors import UserError
-from fashionseg.data.batches import Batch, Pictures, padded
+from fashionseg.data.batches import Ahead, Batch, Pictures, padded
 from fashionseg.data.labels import Labels
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
@@ -152,7 +152,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.pictures[0])
 
-    def batches(self, index: int) -> dict[int, Batch]:
+    def __getitem__(self, index: int) -> dict[int, Batch]:
         """The images of batch `index` by side, as `Predictor.detect` takes them."""
         return {of_side.side: of_side[index] for of_side in self.pictures}
 
@@ -188,22 +188,24 @@ def predict(
     image in one place and best first; returns how many.
 
     images_for: gives the folder of the images for a view of this side in pixels. What a killed call had done of the
-    same is not done again. Masks of a batch are pasted while the network is at the next one.
+    same is not done again. While the network is at a batch the next one is read and the masks of the last are pasted.
     """
     subset = Subset(document, images_for, folders, params, workers)
     print(describe(subset.predictor.views[0].detector.network.dtype_policy.name))
     with (
         subset.parts(target) as parts,
         ThreadPoolExecutor(max(1, workers)) as pool,
+        ThreadPoolExecutor(1) as before,
         ThreadPoolExecutor(1) as behind,
     ):
+        batches = Ahead(subset, before)
 
         def finish(index: int, of_batch: list[Detections]) -> None:
             parts.add(index, subset.results(index, of_batch, pool.map))
 
         finishing = None
         for index in track(range(parts.count(), len(subset)), "predict"):
-            of_batch = subset.predictor.detect(subset.batches(index))
+            of_batch = subset.predictor.detect(batches[index])
             if finishing:
                 finishing.result()
             finishing = behind.submit(finish, index, of_batch)

@@ -64,7 +64,7 @@ def _results(request: Request, index: int) -> list[dict[str, Any]]:
     """The COCO results of batch `index`, on a worker."""
     with _one:
         subset = _subset(request)
-    batches = subset.batches(index)
+    batches = subset[index]
     with _one:
         detections = subset.predictor.detect(batches)
     return subset.results(index, detections)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import keras
 
 from fashionseg.console.progress import Progress
 from fashionseg.core.errors import UserError
-from fashionseg.data.batches import Batch, Batches
+from fashionseg.data.batches import Ahead, Batch, Batches
 from fashionseg.model.compilation import compile_steps
 from fashionseg.train import hosts
 from fashionseg.train.callbacks import Count, Interrupt, LiveLog, Save, StopOnNaN
@@ -178,26 +178,6 @@ class RemainingBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Batch:
         return self.batches[self.first + index]
-
-
-class Ahead(keras.utils.PyDataset):
-    """The same batches, each put together by the thread while the device is at the one before: Keras waits for the
-    losses of a step before it asks for the next batch."""
-
-    def __init__(self, batches: keras.utils.PyDataset, thread: ThreadPoolExecutor):
-        super().__init__(workers=1)
-        self.batches = batches
-        self.thread = thread
-        self.coming: dict[int, Future[Batch]] = {}
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        for wanted in (index, index + 1)[: len(self) - index]:
-            if wanted not in self.coming:
-                self.coming[wanted] = self.thread.submit(self.batches.__getitem__, wanted)
-        return self.coming.pop(index).result()
 
 
 @contextmanager

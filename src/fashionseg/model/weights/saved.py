@@ -46,7 +46,8 @@ def load(folder: Path, side: int | None = None) -> tuple[MaskRCNN, dict[str, Any
     try:
         config = Network(**description["network"])
         network = MaskRCNN(replace(config, side=side or config.side))
-        counts = [len([(label["id"], label["name"]) for label in description.get(kind, [])]) for kind in KINDS]
+        labels = description["categories"], description.get("attributes", [])
+        counts = [len([(label["id"], label["name"]) for label in of_kind]) for of_kind in labels]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is of another version of the network ({error}); train again.") from None
     heads = network.roi_heads
