@@ -59,21 +59,24 @@ def values(network):
     }
 
 
+def assert_same(one, other):
+    for found, expected in zip(values(one).values(), values(other).values(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_what_is_saved_is_loaded(folder):
     path, network = folder()
     loaded, description = saved.load(path, side=96)
     assert loaded.config == replace(network.config, side=96)
     assert {kind: description[kind] for kind in saved.KINDS} == labels(CLASSES, ATTRIBUTES)
-    for name, expected in values(network).items():
-        np.testing.assert_array_equal(values(loaded)[name], expected)
+    assert_same(loaded, network)
 
 
 def test_the_same_labels_take_every_layer(folder):
     path, network = folder(box_stages=2, class_agnostic_boxes=True, attributes="conv")
     start = tiny.network(**{**OPTIONS, "attributes": "conv"}, box_stages=2, class_agnostic_boxes=True)
     report = pretrained.load(start, path, classes=CLASSES, attributes=ATTRIBUTES)
-    for name, expected in values(network).items():
-        np.testing.assert_array_equal(values(start)[name], expected)
+    assert_same(start, network)
     assert [report.skipped, report.fresh, report.unused] == [{}, [], []]
     assert str(report).splitlines()[0].startswith(f"{path} (this project): {report.numbers:,} values")
     assert report.numbers == sum(value.size for value in values(network).values())
@@ -140,8 +143,7 @@ def test_layers_of_a_backbone_that_keras_numbers_are_found(folder, monkeypatch):
     start = tiny.network(**OPTIONS)
     assert not set(values(start)) >= set(values(network))
     pretrained.load(start, path, classes=CLASSES, attributes=ATTRIBUTES)
-    for found, expected in zip(values(start).values(), values(network).values(), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    assert_same(start, network)
 
 
 @pytest.mark.parametrize("kind", ["none", "conv"])
