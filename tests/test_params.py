@@ -266,3 +266,18 @@ def test_params_without_the_right_to_them_are_no_broken_ones(monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", mock.Mock(side_effect=PermissionError))
     with pytest.raises(PermissionError):
         params.load("seed")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("  ema: 0.0", "  ema: true", "train.ema should be a number from 0 to 1, not True"),
+        ("learning_rate: 3.0e-4", "learning_rate: .inf", "train.learning_rate should be a number from 0 on, not inf"),
+        ("seed: 2020", "seed: 1\nseed: 2", f"line {WHOLE[: WHOLE.index('seed: 2020')].count(chr(10)) + 2}: 'seed'"),
+    ],
+)
+def test_flags_infinity_and_the_line_of_a_mistake(write, old, new, sentence):
+    assert old in WHOLE
+    with pytest.raises(UserError) as caught:
+        params.load(*params.SECTIONS, path=write(WHOLE.replace(old, new, 1)))
+    assert sentence in str(caught.value)

@@ -77,3 +77,17 @@ def test_real_photographs():
     groups = duplicates.groups(images, 2)
     copies = {name[:6]: first[:6] for name, first in groups.items() if name != first}
     assert copies == {"9dc57a": "791ddd", "a8a4ea": "7dc520", "d2d23f": "c8dd33"}
+
+
+def test_a_long_row_takes_no_other_picture_with_it(tmp_path):
+    """What the row falls into is numbered apart from the groups before and after it."""
+    row = {f"{cut:02}": scene(0).crop((0, 0, 300 - 7 * cut, 400)) for cut in range(16)}
+    others = {f"x{seed}": scene(seed) for seed in range(1, 9)}
+    paths = written(tmp_path, {**row, **others})
+    found = duplicates.groups(paths, 1)
+    assert {name: found[name] for name in others} == {name: name for name in others}
+
+
+def test_the_first_is_by_name_and_without_workers(tmp_path):
+    paths = written(tmp_path, {"b": scene(0), "a": scene(0)})
+    assert duplicates.groups(paths, 0) == {"a": "a", "b": "a"}

@@ -16,7 +16,7 @@ from PIL import Image
 from competition_folder import dropped
 from fashionseg.convert import coco, resizing, split
 from fashionseg.convert.competition import Competition, read
-from fashionseg.core import cluster
+from fashionseg.core import cluster, pictures
 from fashionseg.core.errors import UserError
 from fashionseg.core.pictures import fit
 
@@ -266,3 +266,27 @@ def test_what_other_code_left_is_not_taken(folder, interrupted, made, monkeypatc
     monkeypatch.setattr(resizing, "__file__", str(other))
     resized(read(folder.path), interrupted, 64)
     assert len(made) == 32
+
+
+def test_pictures_of_one_size_and_time_are_told_apart(folder, tmp_path):
+    """As out of an archive, whose times are whole seconds."""
+    for name in ("image000", "image001"):
+        path = folder.path / f"train/{name}.jpg"
+        shutil.copy(folder.path / "train/image002.jpg", path)
+        os.utime(path, (0, 0))
+    resized(read(folder.path), tmp_path, 64, workers=0)
+    assert len(contents(tmp_path / "images")) == 32
+
+
+def test_what_another_reader_of_pictures_left_is_not_taken(folder, interrupted, made, monkeypatch):
+    other = interrupted / "other.py"
+    other.write_bytes(Path(pictures.__file__).read_bytes() + b"# repaired\n")
+    monkeypatch.setattr(pictures, "__file__", str(other))
+    resized(read(folder.path), interrupted, 64)
+    assert len(made) == 32
+
+
+def test_pictures_are_saved_well(folder, tmp_path):
+    resized(read(folder.path), tmp_path, 64)
+    with Image.open(tmp_path / "images/test/a.jpg") as image:
+        assert max(image.quantization[0]) < 20  # of 255

@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fashionseg.core import stage
@@ -138,4 +139,42 @@ def test_an_experiment_ends_where_its_params_are_no_longer_its_own(project, monk
         pass
     (project / "params.yaml").write_text(json.dumps(SECTIONS | {"tune": {}}))  # between two stages
     with pytest.raises(SystemExit, match="has changed since this experiment began"), stage.running():
+        pass
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_the_next_experiment_has_params_of_its_own(project, monkeypatch, noted):
+    """Though its process has the number of an earlier one, or DVC noted none."""
+    monkeypatch.setenv("DVC_EXP_NAME", "some")
+    for number in (1, 2):
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _, began=number: began)
+        if noted:
+            at_work(os.getppid(), f"exp run -S seed={number}")
+        (project / "params.yaml").write_text(json.dumps(SECTIONS | {"seed": number}))
+        stage._made_from.cache_clear()
+        with stage.running():
+            pass
+
+
+@pytest.mark.parametrize("name", ["train@val", "dvc.yaml:train", "sub/dvc.yaml:train@val"])
+def test_a_stage_of_a_matrix_is_watched(project, monkeypatch, name):
+    monkeypatch.setenv("DVC_STAGE", name)
+    with pytest.raises(SystemExit, match="changed while train ran"), stage.running():
+        (project / "stages/train.py").write_text("1")
+
+
+def test_plots_are_watched_too(project):
+    (project / "plots").mkdir()
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("data/coco", "plots"))
+    with pytest.raises(SystemExit, match=r"plots/losses\.json changed"), stage.running():
+        (project / "plots/losses.json").write_text("1")
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_a_run_that_reads_or_writes_alone_is_one_beside(project, monkeypatch, stranger, kind):
+    info = {"pid": stranger, "cmd": "dvc repro"}
+    noted = {"read": {"/data": [info]}} if kind == "read" else {"write": {"/models": info}}
+    Path(".dvc/tmp/rwlock").write_text(json.dumps(noted))
+    monkeypatch.setenv("DVC_EXP_NAME", "some")
+    with pytest.raises(SystemExit, match="at work in this folder"), stage.running():
         pass

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from small import LOSSES, Tiny, TinyBatches, fit, rows, settings
 
 from fashionseg.console import progress
 from fashionseg.core.errors import UserError
-from fashionseg.train import loop
+from fashionseg.train import callbacks, loop
 from fashionseg.train.callbacks import Interrupt, LiveLog
 from fashionseg.train.checkpoint import State
 from fashionseg.train.optimizer import optimizer
@@ -247,3 +248,34 @@ def test_a_resumed_training_begins_in_the_midst_of_the_bar(tmp_path, monkeypatch
 def test_the_terminal_is_cleared_up_after_an_error(tmp_path, monkeypatch):
     text, _ = printed(tmp_path, monkeypatch, terminal=True, shift={(0, 1): float("nan")})
     assert "\x1b[?25h" in text[-20:]  # the cursor is back
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="clocks are the same on both backends")
+def test_seconds_are_of_the_whole_epoch_and_speed_of_its_steps(tmp_path, monkeypatch):
+    """Also in an epoch that a checkpoint cut in two. A step takes 10 s, a validation 2 x 100 s."""
+    monkeypatch.chdir(tmp_path)
+    now = [0.0]
+
+    def takes(seconds):
+        return lambda *_, **__: now.__setitem__(0, now[0] + seconds)
+
+    for module in (callbacks, loop):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(callbacks.Count, "on_train_batch_begin", takes(10.0), raising=False)
+    monkeypatch.setattr(progress.Progress, "on_test_batch_end", takes(100.0))
+    with pytest.raises(UserError, match="in step 3 of epoch 2"):
+        fit(tmp_path, shift={(1, 2): float("nan")}, checkpoint_steps=1)
+    fit(tmp_path)
+    assert rows(tmp_path / "results", "train/seconds")["seconds"].tolist() == [240] * 3
+    speed = rows(tmp_path / "results", "train/images_per_second")["images_per_second"]
+    np.testing.assert_allclose(speed, 8 / 40)
+
+
+def test_the_learning_rate_is_that_of_the_last_step_of_the_optimizer(tmp_path, monkeypatch):
+    """Which takes one after every second batch, by the rate of the batch before it."""
+    monkeypatch.chdir(tmp_path)
+    changes = {"warmup_steps": 4, "drops": [], "log_steps": 1, "validate_epochs": 0}
+    fit(tmp_path, epochs=1, accumulate=2, learning_rate=0.4, **changes)
+    found = rows(tmp_path / "results", "steps/learning_rate")["learning_rate"]
+    warmup = WarmupAndDrops(0.4, 8, [])
+    np.testing.assert_allclose(found, [float(warmup(batch)) for batch in (0, 1, 1, 3)], rtol=1e-5)

@@ -620,6 +620,46 @@ def test_a_large_network_is_not_trained_on_a_cpu_unawares(tmp_path):
     assert not (tmp_path / "models").exists()
 
 
+def test_other_pictures_network_or_augmentation_begin_afresh(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_json("train.json", {})
+    found = {fingerprint(config(), "train.json")}
+    for name, value in (
+        ("images", Images(96)),
+        ("model", replace(config().model, detections=9)),
+        ("augment", Augment([], [1.0, 1.0], 0.0)),
+    ):
+        other = config()
+        setattr(other, name, value)
+        found.add(fingerprint(other, "train.json"))
+    assert len(found) == 4
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="what checkpoints are told is the same on both backends")
+def test_patience_counts_anew_where_ap_is_not_comparable(tmp_path, monkeypatch):
+    """It had run out, and nothing was trained."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(saved, "save", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        train(tmp_path, config(epochs=4, patience=1), given=[0.5, 0.4])
+    (old,) = (tmp_path / "checkpoints").glob("*/epoch-0002-*")
+    settings = config(epochs=4, patience=1, validate_images=3, resume=str(old.parent.relative_to(tmp_path)))
+    train(tmp_path, settings, given=[0.2, 0.3])
+    assert history(tmp_path)["eval/AP"].tolist() == [0.5, 0.4, 0.2, 0.3]
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="what checkpoints are told is the same on both backends")
+def test_of_a_training_made_by_what_is_not_known_ap_is_not_comparable(tmp_path, capsys):
+    def killed(shuffle=False, **kwargs):
+        return TinyBatches(shift={(2, 1): float("nan")} if shuffle else None, **kwargs)
+
+    with pytest.raises(UserError, match="epoch 3"):
+        train(tmp_path, config(epochs=4), batches=killed, given=[0.5, 0.6])
+    (old,) = (tmp_path / "checkpoints").glob("*/epoch-0002-*")
+    (old.parent / provenance.MADE_BY).write_text("{")
+    train(tmp_path, config(epochs=4, resume=str(old.parent.relative_to(tmp_path))), given=[0.3, 0.4])
+    assert "after epoch 4, 0.400" in capsys.readouterr().out
+
+
 if __name__ == "__main__":
     np.savez = dying_savez
     train(Path(sys.argv[1]))

@@ -12,6 +12,7 @@ from fashionseg.data.labels import Labels
 from fashionseg.model import box_head, efficientnet_lite
 from fashionseg.predict import inference
 from fashionseg.predict.config import Predict
+from fashionseg.train.optimizer import unwrapped
 from fashionseg.train.validation import AveragePrecision, subset
 from networks import USUAL, mask_rcnn
 
@@ -126,4 +127,14 @@ def test_training_ends_once_ap_no_longer_rises(tmp_path, monkeypatch, capsys):
     assert "best after epoch 3, 0.500:" in capsys.readouterr().out
     again = fit(tmp_path, epochs=9, patience=2)  # killed before the outs were written: nothing is trained
     for expected, got in zip(values(model.weights), values(again.weights), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_the_best_weights_are_kept_as_the_average(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    two = fit(tmp_path / "two", epochs=2, validate_epochs=0, ema=0.7, **PLAIN)
+    for average, got in zip(values(unwrapped(two).averages), values(two.trainable_variables), strict=True):
+        np.testing.assert_array_equal(got, average)
+    best = fit(tmp_path / "four", epochs=4, given=[0.2, 0.5, None, 0.4], ema=0.7, **PLAIN)
+    for expected, got in zip(values(two.weights), values(best.weights), strict=True):
         np.testing.assert_array_equal(got, expected)

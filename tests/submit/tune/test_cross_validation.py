@@ -175,3 +175,27 @@ def test_pictures_without_instances_are_left_empty_where_they_may_be(formula):
     rows, _ = submission.table(*scene, post, sample, PARAMS)
     assert rows["EncodedPixels"].ne("").tolist() == [i % 3 == 0 for i in range(1, 31)]
     assert tune(scene, formula=formula, leaf=1000)[2]["value"] == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_small_false_positives_go_by_their_area():
+    truth, predictions = [], []
+    for i in range(1, 9):
+        truth.append(prediction(rectangle(0, 0, 30, 30), 1.0, image_id=i))
+        predictions.append(prediction(rectangle(0, 0, 30, 30), 0.5, image_id=i))
+        predictions.append(prediction(rectangle(50, 50, 5, 5), 0.9, image_id=i))
+    post, strategy, scores, _ = tune((document(8, *truth), predictions), leaf=1000)
+    assert (strategy, post.min_area, scores["value"]) == ("rule", 32, 1)
+
+
+def test_second_masks_of_a_garment_are_suppressed():
+    """Where a second one scores more than the next garment, no threshold tells them apart."""
+    truth, predictions = [], []
+    for i in range(1, 9):
+        for place, score in ((0, 0.9), (50, 0.6)):
+            whole = rectangle(place, place, 30, 30)
+            truth.append(prediction(whole, 1.0, image_id=i))
+            predictions.append(prediction(whole, score, image_id=i))
+        predictions.append(prediction(rectangle(0, 0, 40, 35), 0.8, image_id=i))
+    post, strategy, scores, _ = tune((document(8, *truth), predictions), leaf=1000, formula="jaccard")
+    assert (strategy, scores["value"]) == ("rule", 1)
+    assert post.nms_iou < 0.7 or post.mask_overlap < 1

@@ -83,3 +83,17 @@ def test_attribute_thresholds_have_the_best_f1():
     assert 0.25 < thresholds["1/5"] < 0.31
     assert thresholds["2/9"] == thresholds.common
     assert attribute_thresholds(images, {"2": [5]})["1/5"] < 0.02  # class 1 never had it in training
+
+
+def test_attribute_thresholds_are_halfway_and_of_candidates_on_a_garment():
+    truth, predictions = [], []
+    for i in range(1, 61):
+        mask, has = rectangle(0, 0, 30, 30), i % 2
+        truth.append({**prediction(mask, 1.0, image_id=i), "attribute_ids": [5] * has})
+        beside = [] if has else [(rectangle(50, 50, 30, 30), 0.305)]
+        for place, score in ((mask, 0.2 + 0.1 * has + 0.0005 * i), *beside):
+            found = {"attribute_ids": [5], "attribute_scores": [score]}
+            predictions.append({**prediction(place, 0.9, image_id=i), **found})
+    images = match_images(document(60, *truth), predictions, PARAMS)
+    found = attribute_thresholds(images, PLAIN.attribute_pairs)
+    assert found.common == found["1/5"] == pytest.approx((0.23 + 0.3005) / 2, abs=1e-3)

@@ -150,3 +150,63 @@ def test_the_selector_keeps_the_best_threshold_after_suppression(seed):
             ranked = table.ranked(expected, fitted)
             scores = [ranked.metric_score(ranked.scores - t, False, metric) for t in SCORE_THRESHOLDS]
             assert ranked.metric_score(ranked.scores - fitted.selector.threshold, False, metric) == max(scores)
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+@pytest.mark.parametrize("filler_class", [1, None])
+def test_the_best_threshold_is_that_of_all(formula, filler_class):
+    """With one candidate a picture, too, where pictures may be left empty."""
+    tuner = some_tuner(filler_class)
+    metric = replace(TUNE, formula=formula)
+    for seed in range(40):
+        table, scores = random_table(np.random.default_rng(seed))
+        table = replace(table, counts=replace(table.counts, filler_class=filler_class))
+        ranked = table.ranked(scores, PLAIN)
+        threshold, single, _ = tuner._best_threshold(ranked, metric)
+        every = [ranked.metric_score(ranked.scores - t, one, metric) for t in SCORE_THRESHOLDS for one in (True, False)]
+        assert ranked.metric_score(ranked.scores - threshold, single, metric) == max(every), seed
+
+
+def some_tuner(filler_class, **changes):
+    return Tuner(
+        params=replace(TUNE, **changes),
+        submission=PARAMS,
+        categories=[1, 2, 3],
+        attribute_count=2,
+        attribute_pairs=PLAIN.attribute_pairs,
+        filler_class=filler_class,
+        seed=0,
+        workers=1,
+    )
+
+
+def test_image_by_image_where_that_scores_more():
+    metric, chosen = replace(TUNE, formula="jaccard"), 0
+    forest = Selector(0.0, Thresholds(0.1), Forest(("x",), [0.1]))
+    post = replace(PLAIN, min_area=20, selector=forest)
+    tuner = replace(some_tuner(FILLER_CLASS), submission=replace(PARAMS, min_area=20))
+    for seed in range(40):
+        table, expected = random_table(np.random.default_rng(seed))
+        table = replace(table, counts=replace(table.counts, filler_class=FILLER_CLASS))
+        fitted = tuner._fit_selector_strategy(table, expected, post, metric)
+        if true_per_image := fitted.selector.true_per_image:
+            chosen += 1
+            assert true_per_image == round(10 / table.counts.image_count, 3)
+            plain, ranked = table.ranked(expected, post), table.ranked(expected, fitted)
+            every = [
+                plain.metric_score(plain.scores - t, one, metric) for t in SCORE_THRESHOLDS for one in (True, False)
+            ]
+            assert ranked.metric_score(ranked.jaccard_gains(true_per_image), False, metric) > max(every)
+    assert chosen
+
+
+def test_expected_scores_are_of_images_that_the_forest_has_not_seen():
+    """Where nothing tells right from wrong they are no better than chance."""
+    images = match_images(*scene(images=24, told_by=None), PARAMS)
+    levels = [np.full(len(image.iou), 10) for image in images]
+    _, expected, tables = selector.fit_selector(images, levels, PLAIN, TUNE, seed=0, workers=1)
+    right = np.concatenate([image.iou for image in images]) > 0
+    assert abs(np.corrcoef(expected, right)[0, 1]) < 0.3
+    bins = tables["calibration"]
+    tenths = np.minimum((expected * 10).astype(int), 9)
+    assert np.allclose(bins["expected"], [expected[tenths == tenth].mean() for tenth in bins.index])
