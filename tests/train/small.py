@@ -1,14 +1,24 @@
-"""A model of two dense layers that speaks as MaskRCNN does, and its batches: what the tests of the training train."""
+"""A model of two dense layers that speaks as MaskRCNN does, its batches, and trainings of it by `fit` and `train`."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pandas as pd
+import pytest
 from keras import ops
 
-from fashionseg.train import loop
+from fashionseg import params
+from fashionseg.convert.config import Images
+from fashionseg.core import files
+from fashionseg.data.config import Augment
+from fashionseg.model.config import Model
+from fashionseg.train import loop, trainer
 from fashionseg.train.config import Train
+
+CATEGORIES = [{"id": 0, "name": "shirt"}, {"id": 7, "name": "shoe"}]
 
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
 
@@ -144,3 +154,78 @@ def rows(results, name):
 
 def values(variables):
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def config(seed=3, workers=0, backend="jax", precision="float32", attributes="none", checkpoint_steps=2, **train):
+    return SimpleNamespace(
+        seed=seed,
+        machine=params.Machine(workers, None, backend, False, checkpoint_steps, None),
+        images=Images(64),
+        model=Model(
+            backbone="resnet50",
+            weights="imagenet",
+            weights_unused=[],
+            fpn_channels=8,
+            frozen_stages=0,
+            frozen_norm=True,
+            anchor_side=16,
+            proposals=8,
+            detections=8,
+            attributes=attributes,
+            precision=precision,
+            heads="v1",
+            class_agnostic_boxes=False,
+            class_agnostic_masks=False,
+            box_stages=1,
+            anchor_ratios=[1.0],
+        ),
+        augment=Augment([{"Fliplr": 0.5}], [1.0, 1.0], 0.0),
+        train=settings(**train),
+    )
+
+
+def train(folder, settings=None, model=Tiny, batches=TinyBatches, documents=("train.json", "val.json"), given=()):
+    """`trainer.train` in a folder, on stand-ins for model and data. given: AP of the validations."""
+    for name in documents:
+        if not (folder / name).exists():
+            files.write_json(folder / name, {"images": [], "annotations": [], "categories": CATEGORIES})
+
+    def build(network):
+        built = model(**vars(network))
+        built.config = network
+        return built
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "MaskRCNN", build)
+        patch.setattr(trainer, "AveragePrecision", partial(Scorer, given=given))
+        patch.setattr(trainer, "Batches", lambda document, images, **kwargs: batches(document=document, **kwargs))
+        patch.chdir(folder)  # DVCLive looks around there
+        trainer.train(
+            settings or config(),
+            *documents,
+            "images",
+            raw="raw",
+            models="models",
+            results="results",
+            checkpoints="checkpoints",
+        )
+
+
+def history(folder):
+    """All logged values but the times, by name and step."""
+    tables = {f"{path.parent.name}/{path.stem}": path for path in sorted((folder / "results").rglob("*.tsv"))}
+    same = {name: path for name, path in tables.items() if path.stem not in ("seconds", "images_per_second")}
+    return pd.concat({name: pd.read_csv(path, sep="\t", index_col="step").iloc[:, 0] for name, path in same.items()})
+
+
+def weights(folder):
+    model = Tiny(side=64)
+    model.load_weights(folder / "models" / "mask_rcnn.weights.h5")
+    return [ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def assert_alike(folder, other):
+    """The same history and weights."""
+    pd.testing.assert_series_equal(history(folder), history(other), rtol=1e-6, check_exact=False)
+    for got, expected in zip(weights(folder), weights(other), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)

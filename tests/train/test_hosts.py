@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from small import TinyBatches, values
+from small import TinyBatches, assert_alike, config, train, values
 
 from fashionseg.core import files
 from fashionseg.core.errors import UserError
@@ -24,7 +24,6 @@ from fashionseg.train import callbacks, checkpoint, hosts, loop
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
 import tiny
-from test_training import assert_alike, config, train
 
 STEPS = 3
 SETTINGS = {"epochs": 2, "ema": 0.7, "accumulate": 2, "log_steps": 1}
