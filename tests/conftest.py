@@ -9,6 +9,7 @@ with ten each, and those marked `trials`, once, and prints the least and the gre
 
 import os
 import sys
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +23,10 @@ from competition_folder import Folder
 
 # XLA compiles in half the time and computes slower: tests compile much and compute little. Numbers stay the same.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# What it has compiled in one test, or in a process of it, it takes for the next one, of this run alone.
+COMPILED = tempfile.TemporaryDirectory()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # JAX sees two devices, as on a machine with two GPUs: what `trainer.train` trains, it trains on both.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 

@@ -70,7 +70,7 @@ def test_only_the_named_sections(write):
         ("  epochs: 10", "  epochs: 6.5", "train.epochs should be a whole number from 1 on, not 6.5"),
         ("  epochs: 10", "  epochs: true", "train.epochs should be a whole number from 1 on, not True"),
         ("  epochs: 10", "  epochs: 0", "train.epochs should be a whole number from 1 on, not 0"),
-        ("nms_iou: 0.5", "nms_iou: 50", "predict.nms_iou should be a number from 0 to 1, not 50"),
+        ("nms_iou: 0.4", "nms_iou: 40", "predict.nms_iou should be a number from 0 to 1, not 40"),
         ("frozen_stages: 2", "frozen_stages: 5", "model.frozen_stages should be a whole number from 0 to 4, not 5"),
         ("  epochs: 10", "", "train lacks epochs"),
         ("box_stages: 1", "box_stages: 4", "model.box_stages should be a whole number from 1 to 3, not 4"),

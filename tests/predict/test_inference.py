@@ -28,6 +28,7 @@ from fashionseg.model import box_head, device, efficientnet_lite
 from fashionseg.model import boxes as box_ops
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector
+from fashionseg.model.nms import INSTANCES_IOU
 from fashionseg.predict import inference, inspect, on_cluster
 from fashionseg.predict.config import Predict
 from fashionseg.predict.parts import Parts
@@ -71,7 +72,7 @@ CATEGORIES = [{"id": 40, "name": "vest"}, {"id": 41, "name": "cape"}]
 SETTINGS = Predict(
     batch_size=2,
     score=0.1,
-    nms_iou=0.5,
+    nms_iou=INSTANCES_IOU,
     mask_scores=True,
     mask_threshold=0.4,
     attribute_score=0.05,
@@ -507,7 +508,6 @@ def test_what_is_drawn_is_what_the_network_finds(predictor, image, monkeypatch):
     """Instances as `Detector` gives them; the best anchors' boxes as the RPN's own numbers say."""
     detector = predictor.views[0].detector
     network, batch = detector.network, padded([pictures.resized(image, 64)] * SETTINGS.batch_size, 64)
-    assert SETTINGS.nms_iou == inspect.NMS_IOU
     monkeypatch.setattr(inspect, "BEST", 6)
     assert network.rpn.proposals >= 6  # of each level
     steps = inspect.Steps(network, SETTINGS.score)

@@ -1,17 +1,22 @@
 """AP while a network learns, the best weights, and the end once AP no longer rises."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from pycocotools import mask
 from small import fit, rows, values
 
+from fashionseg import params
 from fashionseg.coco import average_precision
 from fashionseg.core import files
 from fashionseg.data.labels import Labels
 from fashionseg.model import box_head, efficientnet_lite
+from fashionseg.model.nms import INSTANCES_IOU
 from fashionseg.predict import inference
 from fashionseg.predict.config import Predict
+from fashionseg.train import validation
 from fashionseg.train.optimizer import unwrapped
 from fashionseg.train.validation import AveragePrecision, subset
 from networks import USUAL, mask_rcnn
@@ -47,7 +52,7 @@ def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     params = Predict(
         batch_size=2,
         score=0.05,
-        nms_iou=0.5,
+        nms_iou=INSTANCES_IOU,
         mask_scores=True,
         mask_threshold=0.5,
         attribute_score=0.05,
@@ -69,6 +74,12 @@ def test_it_is_what_evaluate_finds(tmp_path, monkeypatch):
     found = scorer(lambda *batch: seen.append(batch))
     assert found == {name: pytest.approx(expected[name], abs=1e-3) for name in ("AP", "AP50")}
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_its_thresholds_are_those_of_params():
+    predict = params.load("predict", path=Path(__file__).parents[2] / "params.yaml").predict
+    own = validation.SCORE, INSTANCES_IOU, validation.MASK_THRESHOLD, validation.MASK_SCORES
+    assert (predict.score, predict.nms_iou, predict.mask_threshold, predict.mask_scores) == own
 
 
 def test_a_large_validation_set_is_sampled_by_seed():

@@ -29,7 +29,7 @@ class Model:
         settings = Predict(
             batch_size=1,
             score=score,
-            nms_iou=0.5,
+            nms_iou=0.4,
             mask_scores=True,
             mask_threshold=0.5,
             attribute_score=attribute_score,

@@ -6,7 +6,10 @@ from typing import Any
 import keras
 from keras import KerasTensor
 
+from fashionseg.core import paths
 from fashionseg.model import device
+
+KEPT = 2**31  # bytes of compiled graphs at most; those that were used last stay
 
 
 def compiles() -> bool:
@@ -39,6 +42,8 @@ def compile_steps(model: keras.Model, **options: Any) -> None:
     steps run without XLA, which is no faster on CPUs and takes longer to start.
     """
     if keras.backend.backend() != "tensorflow":
+        if device.accelerated():
+            _keep_compiled()
         model.compile(**options, jit_compile=True)
         return
     import tensorflow as tf
@@ -49,6 +54,17 @@ def compile_steps(model: keras.Model, **options: Any) -> None:
     steps = {"train_step": _train_step(model), "test_step": model.test_step, "predict_step": model.predict_step}
     for name, step in steps.items():
         setattr(model, name, tf.function(step, autograph=False))
+
+
+def _keep_compiled() -> None:
+    """XLA takes minutes for the graphs of a large network on a GPU, and each `predict` of a run, each experiment and a
+    training that goes on have the same ones: JAX keeps them in .cache/jax. Not on a CPU, where they might be another
+    one's, with instructions that this one lacks."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR in the shell names another place
+        jax.config.update("jax_compilation_cache_dir", str(paths.project().resolve() / ".cache" / "jax"))
+        jax.config.update("jax_compilation_cache_max_size", KEPT)
 
 
 def _train_step(model: keras.Model) -> Callable[[Any], dict[str, KerasTensor]]:

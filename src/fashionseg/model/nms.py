@@ -4,6 +4,8 @@ from keras import KerasTensor, ops
 
 from fashionseg.model import boxes as box_ops
 
+INSTANCES_IOU = 0.4  # of instances of a class, where no params say so; theirs as they come
+
 
 def nms(
     boxes: KerasTensor, scores: KerasTensor, iou_threshold: float, groups: KerasTensor | None = None

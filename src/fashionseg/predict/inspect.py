@@ -15,13 +15,14 @@ from fashionseg.draw import overlay
 from fashionseg.model import targets
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import MaskRCNN, with_mask_scores
+from fashionseg.model.nms import INSTANCES_IOU
 from fashionseg.predict import inference
 
 BEST = 50  # boxes drawn of each step; more would cover the image
 FIRST = "01_anchors.jpg"  # of the pictures that are written
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 STRONGEST = 3  # channels drawn of each pyramid level: those that vary most
-SCORE, NMS_IOU = 0.5, 0.5  # thresholds of the instances
+SCORE = 0.5  # threshold of the instances
 
 
 class Steps(keras.Model):
@@ -41,7 +42,7 @@ class Steps(keras.Model):
         proposals, proposal_scores = network.rpn.propose(logits, deltas, anchors, sizes)
         probabilities, moved, _ = network.roi_heads.classify(pyramid, proposals, sizes)
         instances = network.roi_heads.detect(
-            pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=NMS_IOU
+            pyramid, proposals, proposal_scores, sizes, score_threshold=self.score_threshold, nms_iou=INSTANCES_IOU
         )
         return {
             "pyramid": pyramid,

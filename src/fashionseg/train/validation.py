@@ -12,8 +12,9 @@ from fashionseg.data.batches import Pictures
 from fashionseg.data.labels import Labels
 from fashionseg.model.compilation import compile_steps
 from fashionseg.model.mask_rcnn import Detector, MaskRCNN
+from fashionseg.model.nms import INSTANCES_IOU
 
-SCORE, NMS_IOU, MASK_THRESHOLD, MASK_SCORES = 0.05, 0.5, 0.5, True  # those of `predict` as params.yaml comes
+SCORE, MASK_THRESHOLD, MASK_SCORES = 0.05, 0.5, True  # as NMS, those of `predict` as params.yaml comes
 
 
 class AveragePrecision:
@@ -35,7 +36,7 @@ class AveragePrecision:
         self.document = document
         self.pictures = Pictures(self.document, folder, network.config.side, batch_size, workers, square=network.square)
         self.labels = Labels.of(document)
-        self.detector = Detector(network, SCORE, NMS_IOU, MASK_SCORES)
+        self.detector = Detector(network, SCORE, INSTANCES_IOU, MASK_SCORES)
         compile_steps(self.detector)
 
     def __call__(self, after_batch: Callable[[int, int], None]) -> dict[str, float | None]:
