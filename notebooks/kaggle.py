@@ -147,7 +147,7 @@ if done:
     )
 run("git rev-parse HEAD > commit && dvc gc -q --workspace --force")
 with tarfile.open(STATE, "w") as tar:
-    for name in ("commit", "dvc.lock", ".dvc/cache", "checkpoints"):
+    for name in ("commit", "dvc.lock", ".dvc/cache", ".cache", "checkpoints"):  # .cache: what XLA has compiled
         if (WORK / name).exists():
             tar.add(WORK / name, name)
 print(f"{STATE}: {STATE.stat().st_size / 1e9:.2f} GB")
