@@ -138,8 +138,8 @@ def test_a_gpu_pools_nothing_for_slots_without_a_box(monkeypatch):
     losses, pyramid = some_regions()
     monkeypatch.setattr(device, "accelerated", lambda: True)
     weights = []
-    sums = roi_align._weighted_sums
-    monkeypatch.setattr(roi_align, "_weighted_sums", lambda *given: weights.append(given[2]) or sums(*given))
+    sums = roi_align.weighted_sums
+    monkeypatch.setattr(roi_align, "weighted_sums", lambda *given: weights.append(given[2]) or sums(*given))
     losses(*map(ops.convert_to_tensor, pyramid))
     pooled = [ops.convert_to_numpy(of).any(axis=-1) for of in weights[0]]  # (2, bins) of each head
     assert pooled[0].reshape(2, -1, 7**2).all(axis=-1).sum(axis=1).tolist() == [43, 12]

@@ -38,6 +38,11 @@ class Conv2D(layers.Conv2D):
 
         return convolution(inputs, ops.copy(kernel))  # a copy: for a variable TensorFlow wants another signature
 
+    def valid(self, inputs: KerasTensor) -> KerasTensor:
+        """The same without padding: inputs (B, H, W, C) become smaller by kernel_size - 1."""
+        kernel, bias = (ops.cast(weight, self.compute_dtype) for weight in (self.kernel, self.bias))
+        return self.activation(ops.conv(inputs, kernel, padding="valid") + bias)
+
 
 def _kernel_gradient(inputs, upstream, shape):
     """Gradient of a kernel of `shape` (K, K, C, F), one matrix product for each of its K x K positions.

@@ -98,7 +98,7 @@ class MaskRCNN(keras.Model):
         images = ops.shape(batch["images"])[0]
         uniform = [sampling.uniform((images, n), self.seed_generator.next()) for n in counts]  # (B, A), (B, P + N)
         return {
-            **self.rpn.losses_of(logits, deltas, anchors, batch, uniform[0]),
+            **self.rpn.losses_of(pyramid, anchors, batch, uniform[0]),
             **self.roi_heads.losses_of(pyramid, proposals, scores, batch, uniform[1]),
         }
 

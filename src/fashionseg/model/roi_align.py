@@ -37,8 +37,7 @@ class RoIAlign:
         self.shapes = [level.shape[1:3] for level in pyramid]
         self.strides = strides
         self.aligned = aligned
-        cells = [ops.reshape(p, (-1, h * w, p.shape[-1])) for p, (h, w) in zip(pyramid, self.shapes, strict=True)]
-        self.table = ops.reshape(ops.concatenate(cells, axis=1), (-1, pyramid[0].shape[-1]))  # (B * cells, C)
+        self.table = table(pyramid)
 
     def __call__(self, rois: KerasTensor, roi_levels: KerasTensor, side: int) -> KerasTensor:
         """Features (B, R, side, side, C), in the pyramid's dtype, of rois (B, R, 4) x1 y1 x2 y2 in image pixels, each
@@ -48,7 +47,7 @@ class RoIAlign:
     def pool(self, requests: Sequence[tuple[KerasTensor, KerasTensor, int]]) -> list[KerasTensor]:
         """Features for each of `requests`, the arguments of a call; they share one gradient of the pyramid's size."""
         indices, weights = zip(*(self._bins(*request) for request in requests), strict=True)
-        pooled = _weighted_sums(self.table, indices, weights)
+        pooled = weighted_sums(self.table, indices, weights)
         return [
             ops.reshape(sums, (-1, rois.shape[1], side, side, self.table.shape[-1]))
             for sums, (rois, _, side) in zip(pooled, requests, strict=True)
@@ -103,9 +102,18 @@ def _merged(cells, weights):
     return ops.where(again, 0.0, ops.sum(ops.where(same, weights[..., None, :], 0.0), axis=-1))
 
 
-def _weighted_sums(table, indices, weights):
+def table(pyramid: Sequence[KerasTensor]) -> KerasTensor:
+    """The cells of all maps (B, H_l, W_l, C) in rows (B * cells, C): of each image, level after level."""
+    channels = pyramid[0].shape[-1]
+    cells = [ops.reshape(level, (-1, level.shape[1] * level.shape[2], channels)) for level in pyramid]
+    return ops.reshape(ops.concatenate(cells, axis=1), (-1, channels))
+
+
+def weighted_sums(
+    table: KerasTensor, indices: Sequence[KerasTensor], weights: Sequence[KerasTensor]
+) -> Sequence[KerasTensor]:
     """Of each request (B, bins, C): for each bin the sum of the rows `index` (B, bins, K) of `table` times its weights
-    (B, bins, K)."""
+    (B, bins, K). The gradient goes to the table only."""
     count = len(indices)
 
     @ops.custom_gradient
@@ -156,7 +164,7 @@ def _fuses():
 
 
 def _gradient(table, index, weights, upstream):
-    """The gradient of `_weighted_sums` to its table, of which only shape and dtype count; upstream (B, bins, C). A loop
+    """The gradient of `weighted_sums` to its table, of which only shape and dtype count; upstream (B, bins, C). A loop
     over the K corners holds no more than one of them."""
     corners, channels = index.shape[2], table.shape[-1]
     upstream = ops.cast(upstream, "float32")[:, :, None]

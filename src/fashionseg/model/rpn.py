@@ -12,6 +12,7 @@ from fashionseg.model import initializers, losses, targets
 from fashionseg.model.activations import relu
 from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
+from fashionseg.model.roi_align import table, weighted_sums
 from fashionseg.model.top_k import top_k
 
 FG_IOU_THRESH, BG_IOU_THRESH = 0.7, 0.3
@@ -63,19 +64,42 @@ class RegionProposals(layers.Layer):
 
     def call(self, pyramid: list[KerasTensor]) -> tuple[list[KerasTensor], list[KerasTensor]]:
         """Logits (B, A_l) and deltas (B, A_l, 4) of the anchors of each level."""
-        # Both 1x1 convolutions as one float32 product, which reads the features once.
-        both = self.objectness, self.deltas
-        kernel = ops.concatenate([layer.kernel[0, 0] for layer in both], axis=-1)  # (C, ratios + 4 ratios)
-        bias = ops.concatenate([layer.bias for layer in both], axis=-1)
         logits, deltas = [], []
         for hidden in pyramid:
             for conv in (self.conv, *self.more_convs):
                 hidden = conv(hidden)  # (B, H, W, C)
+            of_cells = self._outputs(hidden)
             count = hidden.shape[1] * hidden.shape[2] * len(self.ratios)
-            outputs = ops.matmul(ops.cast(hidden, "float32"), kernel) + bias  # (B, H, W, ratios + 4 ratios)
-            logits.append(ops.reshape(outputs[..., : len(self.ratios)], (-1, count)))
-            deltas.append(ops.reshape(outputs[..., len(self.ratios) :], (-1, count, 4)))
+            logits.append(ops.reshape(of_cells[0], (-1, count)))
+            deltas.append(ops.reshape(of_cells[1], (-1, count, 4)))
         return logits, deltas
+
+    def at(self, pyramid: list[KerasTensor], indices: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+        """Logits (B, K) and deltas (B, K, 4) of the anchors `indices` (B, K) of all levels, as a call's.
+
+        Computed from the cells that each sees alone: so does the gradient, which for all cells of a pyramid would cost
+        two thirds of a training's work in the RPN.
+        """
+        cells, ratios = indices // len(self.ratios), indices % len(self.ratios)
+        features, inside = _around(pyramid, cells, reach=self.convs)  # (B * K, S, S, C), (B * K, S, S, 1)
+        for number, conv in enumerate((self.conv, *self.more_convs)):
+            if number:  # beyond the map `conv` sees zeros
+                inside = inside[:, 1:-1, 1:-1]
+                features = ops.where(inside, features, ops.zeros_like(features))
+            features = conv.valid(features)
+        logits, deltas = self._outputs(ops.reshape(features, (-1, indices.shape[1], self.channels)))
+        logits = ops.take_along_axis(logits, ratios[..., None], axis=2)[..., 0]
+        return logits, ops.take_along_axis(deltas, ratios[..., None, None], axis=2)[:, :, 0]
+
+    def _outputs(self, hidden):
+        """Logits (..., ratios) and deltas (..., ratios, 4) of cells (..., C), both 1x1 convolutions as one float32
+        product, which reads the features once."""
+        both = self.objectness, self.deltas
+        kernel = ops.concatenate([layer.kernel[0, 0] for layer in both], axis=-1)  # (C, ratios + 4 ratios)
+        bias = ops.concatenate([layer.bias for layer in both], axis=-1)
+        outputs = ops.matmul(ops.cast(hidden, "float32"), kernel) + bias
+        count = len(self.ratios)
+        return outputs[..., :count], ops.reshape(outputs[..., count:], (-1, *hidden.shape[1:-1], count, 4))
 
     def anchors(self, pyramid: list[KerasTensor]) -> list[KerasTensor]:
         """The anchors (A_l, 4) of each level."""
@@ -130,8 +154,7 @@ class RegionProposals(layers.Layer):
 
     def losses_of(
         self,
-        logits: list[KerasTensor],
-        deltas: list[KerasTensor],
+        pyramid: list[KerasTensor],
         anchors: list[KerasTensor],
         batch: dict[str, KerasTensor],
         uniform: KerasTensor,
@@ -151,9 +174,31 @@ class RegionProposals(layers.Layer):
         sampled = ops.take(anchors, indices, axis=0)  # (B, K, 4)
         matched_boxes = targets.take(gt_boxes, targets.nearest(gt_boxes, gt_valid, sampled))
         regression_targets = box_ops.encode(matched_boxes, sampled, box_ops.RPN_WEIGHTS)
+        logits, deltas = self.at(pyramid, indices)
         return {
-            "objectness": losses.objectness(targets.take(ops.concatenate(logits, axis=1), indices), foreground, used),
-            "rpn_box_reg": losses.box_reg(
-                targets.take(ops.concatenate(deltas, axis=1), indices), regression_targets, foreground, used
-            ),
+            "objectness": losses.objectness(logits, foreground, used),
+            "rpn_box_reg": losses.box_reg(deltas, regression_targets, foreground, used),
         }
+
+
+def _around(pyramid, cells, reach):
+    """The features (B * K, S, S, C) of `cells` (B, K), counted over all levels, and of those up to `reach` cells
+    around, zero beyond their map; and which are on it, (B * K, S, S, 1) bool."""
+    heights, widths = zip(*(level.shape[1:3] for level in pyramid), strict=True)
+    starts = [0, *accumulate(height * width for height, width in zip(heights, widths, strict=True))]
+    level = sum(ops.cast(cells >= start, "int32") for start in starts[1:-1])  # (B, K)
+    levels = ops.convert_to_tensor([*zip(starts, heights, widths, strict=False)], "int32")
+    start, height, width = (part[..., None] for part in ops.unstack(ops.take(levels, level, axis=0), axis=-1))
+    side = 2 * reach + 1  # S
+    offsets = ops.arange(-reach, reach + 1)
+    ys = (cells[..., None] - start) // width + offsets  # (B, K, S)
+    xs = (cells[..., None] - start) % width + offsets
+    within = [ops.logical_and(at >= 0, at < length) for at, length in ((ys, height), (xs, width))]
+    inside = ops.logical_and(within[0][..., None], within[1][:, :, None])  # (B, K, S, S)
+    ys, xs = ops.clip(ys, 0, height - 1), ops.clip(xs, 0, width - 1)
+    rows = start[..., None] + ys[..., None] * width[..., None] + xs[:, :, None]
+    rows = rows + ops.arange(ops.shape(cells)[0], dtype="int32")[:, None, None, None] * starts[-1]
+    bins = -1, cells.shape[1] * side**2, 1
+    weights = ops.cast(inside, pyramid[0].dtype)
+    (features,) = weighted_sums(table(pyramid), [ops.reshape(rows, bins)], [ops.reshape(weights, bins)])
+    return ops.reshape(features, (-1, side, side, pyramid[0].shape[-1])), ops.reshape(inside, (-1, side, side, 1))
