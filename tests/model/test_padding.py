@@ -47,7 +47,7 @@ def test_a_box_at_the_edge_matches_an_anchor_inside(compiled, monkeypatch):
     def given(_, outputs, indices):
         return [targets.take(values, indices) for values in outputs]
 
-    monkeypatch.setattr(RegionProposals, "at", given)
+    monkeypatch.setattr(RegionProposals, "_at", given)
 
     logits = np.where(outside, 100.0, 0.0)[None].astype(np.float32)  # to propose or learn from these would show
     uniform = np.where(outside, 0.999, np.linspace(0, 0.99, len(flat)))[None].astype(np.float32)

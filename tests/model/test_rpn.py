@@ -43,7 +43,7 @@ def test_outputs_are_those_at_all_anchors(compiled, convs):
     indices = np.array([np.arange(ANCHORS), np.random.default_rng(2).permutation(ANCHORS)], "int32")
     found, expected = (
         compiled(lambda *given, of=of: of([*given[:-1]], given[-1]))(*pyramid(), indices)
-        for of in (rpn.at, partial(everywhere, rpn))
+        for of in (rpn, partial(everywhere, rpn))
     )
     for values, other, shape in zip(found, expected, [(IMAGES, ANCHORS), (IMAGES, ANCHORS, 4)], strict=True):
         assert values.shape == shape
@@ -71,6 +71,38 @@ def test_gradients_are_those_of_all_anchors(gradients, convs):
 
         return [ops.convert_to_numpy(slope) for slope in gradients(value, [*pyramid(), *kernels])]
 
-    for slope, expected in zip(slopes(rpn.at), slopes(partial(everywhere, rpn)), strict=True):
+    for slope, expected in zip(slopes(rpn), slopes(partial(everywhere, rpn)), strict=True):
         assert expected.any()
         np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+class Outer(keras.layers.Layer):
+    """As the network of 16 bits, within which variables are 16-bit unless a layer says otherwise."""
+
+    def __init__(self, inner):
+        super().__init__(dtype="mixed_bfloat16", autocast=False)
+        self.inner = inner
+
+    def call(self, levels, *others):
+        return self.inner(levels, *others)
+
+
+def test_losses_within_16_bits_have_float32_kernels(compiled):
+    rpn = region_proposals(1)
+    random = np.random.default_rng(4)
+    batch = {
+        "boxes": np.tile(np.float32([3, 2, 17, 19]), (IMAGES, 1, 1)),
+        "classes": np.ones((IMAGES, 1), "int32"),
+        "sizes": np.tile(np.int32([20, 32]), (IMAGES, 1)),
+    }
+    uniform = random.random((IMAGES, ANCHORS), dtype="float32")
+
+    def losses(*levels):
+        tensors = {name: ops.convert_to_tensor(values) for name, values in batch.items()}
+        return rpn.losses_of([*levels], rpn.anchors(levels), tensors, ops.convert_to_tensor(uniform))
+
+    expected = compiled(losses)(*pyramid())
+    found = compiled(lambda *levels: Outer(lambda levels: losses(*levels))([*levels]))(*pyramid())
+    for name in ("objectness", "rpn_box_reg"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+    assert expected["rpn_box_reg"] > 0

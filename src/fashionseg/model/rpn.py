@@ -62,8 +62,17 @@ class RegionProposals(layers.Layer):
         for conv in (*self.more_convs, self.objectness, self.deltas):
             conv.build((*shapes[0][:-1], self.channels))
 
-    def call(self, pyramid: list[KerasTensor]) -> tuple[list[KerasTensor], list[KerasTensor]]:
-        """Logits (B, A_l) and deltas (B, A_l, 4) of the anchors of each level."""
+    def call(
+        self, pyramid: list[KerasTensor], indices: KerasTensor | None = None
+    ) -> tuple[list[KerasTensor], list[KerasTensor]] | tuple[KerasTensor, KerasTensor]:
+        """Logits (B, A_l) and deltas (B, A_l, 4) of the anchors of each level; or logits (B, K) and deltas (B, K, 4) of
+        the anchors `indices` (B, K) among all levels.
+
+        The latter are computed from the cells that each sees alone: so is the gradient, which for all cells of a
+        pyramid would cost two thirds of a training's work in the RPN.
+        """
+        if indices is not None:
+            return self._at(pyramid, indices)
         logits, deltas = [], []
         for hidden in pyramid:
             for conv in (self.conv, *self.more_convs):
@@ -74,12 +83,7 @@ class RegionProposals(layers.Layer):
             deltas.append(ops.reshape(of_cells[1], (-1, count, 4)))
         return logits, deltas
 
-    def at(self, pyramid: list[KerasTensor], indices: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
-        """Logits (B, K) and deltas (B, K, 4) of the anchors `indices` (B, K) of all levels, as a call's.
-
-        Computed from the cells that each sees alone: so does the gradient, which for all cells of a pyramid would cost
-        two thirds of a training's work in the RPN.
-        """
+    def _at(self, pyramid, indices):
         cells, ratios = indices // len(self.ratios), indices % len(self.ratios)
         features, inside = _around(pyramid, cells, reach=self.convs)  # (B * K, S, S, C), (B * K, S, S, 1)
         for number, conv in enumerate((self.conv, *self.more_convs)):
@@ -174,7 +178,7 @@ class RegionProposals(layers.Layer):
         sampled = ops.take(anchors, indices, axis=0)  # (B, K, 4)
         matched_boxes = targets.take(gt_boxes, targets.nearest(gt_boxes, gt_valid, sampled))
         regression_targets = box_ops.encode(matched_boxes, sampled, box_ops.RPN_WEIGHTS)
-        logits, deltas = self.at(pyramid, indices)
+        logits, deltas = self(pyramid, indices)  # as a layer: `_at` itself would round the kernels to 16 bits
         return {
             "objectness": losses.objectness(logits, foreground, used),
             "rpn_box_reg": losses.box_reg(deltas, regression_targets, foreground, used),
