@@ -260,10 +260,11 @@ def test_two_at_once_are_refused(folder, tmp_path):
         resized(read(folder.path), tmp_path, 64)
 
 
-def test_what_other_code_left_is_not_taken(folder, interrupted, made, monkeypatch):
+@pytest.mark.parametrize("module", [resizing, pictures], ids=["resizing", "pictures"])
+def test_what_other_code_left_is_not_taken(folder, interrupted, made, monkeypatch, module):
     other = interrupted / "other.py"
-    other.write_bytes(Path(resizing.__file__).read_bytes() + b"QUALITY = 60\n")
-    monkeypatch.setattr(resizing, "__file__", str(other))
+    other.write_bytes(Path(module.__file__).read_bytes() + b"QUALITY = 60\n")
+    monkeypatch.setattr(module, "__file__", str(other))
     resized(read(folder.path), interrupted, 64)
     assert len(made) == 32
 
@@ -276,14 +277,6 @@ def test_pictures_of_one_size_and_time_are_told_apart(folder, tmp_path):
         os.utime(path, (0, 0))
     resized(read(folder.path), tmp_path, 64, workers=0)
     assert len(contents(tmp_path / "images")) == 32
-
-
-def test_what_another_reader_of_pictures_left_is_not_taken(folder, interrupted, made, monkeypatch):
-    other = interrupted / "other.py"
-    other.write_bytes(Path(pictures.__file__).read_bytes() + b"# repaired\n")
-    monkeypatch.setattr(pictures, "__file__", str(other))
-    resized(read(folder.path), interrupted, 64)
-    assert len(made) == 32
 
 
 def test_pictures_are_saved_well(folder, tmp_path):

@@ -18,16 +18,7 @@ from submission_scenes import FILLER_CLASS, PARAMS, PLAIN, TUNE, scene
 
 def test_the_forest_predicts_as_scikit_learn():
     images = match_images(*scene(images=20, told_by="mask_score"), PARAMS)
-    tuner = Tuner(
-        params=TUNE,
-        submission=PARAMS,
-        categories=[1, 2, 3],
-        attribute_count=2,
-        attribute_pairs=PLAIN.attribute_pairs,
-        filler_class=FILLER_CLASS,
-        seed=0,
-        workers=1,
-    )
+    tuner = some_tuner(FILLER_CLASS)
     fitted, _ = tuner.fit(images)
     post = fitted["selector", "precision"]
     seen = {}
