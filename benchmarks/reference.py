@@ -23,8 +23,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fashionseg.core import backend
-
 ROUNDS = 5
 MIN_SECONDS = 1.0  # of a round: what is faster is done again
 WARM = 5  # steps until torch has settled, and as many to compare its settings
@@ -174,6 +172,8 @@ def r50_fpn(options: argparse.Namespace, precision: str):
 
 def ours(options: argparse.Namespace, task: str) -> Side:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for theirs
+    from fashionseg.core import backend
+
     backend.choose("tensorflow")
     import keras
     import numpy as np

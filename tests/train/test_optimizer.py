@@ -152,3 +152,17 @@ def test_config_round_trip(name):
     assert config.items() >= {"ema": 0.8, "backbone_rate": 0.1, "heads_only_updates": 10}.items()
     assert len(config["backbone"]) == 2
     assert AdamW().get_config()["backbone"] == []
+
+
+def test_adamw_is_that_of_keras():
+    """Over a hundred updates, at a rate that changes."""
+    model, given = layers(), gradients(100)
+    schedule = WarmupAndDrops(RATE, 20, [60])
+    found, _ = stepped(model, given, schedule, weight_decay=DECAY)
+    variable = keras.Variable(START)
+    theirs = keras.optimizers.AdamW(schedule, weight_decay=DECAY)
+    expected = []
+    for gradient in given:
+        theirs.apply([ops.convert_to_tensor(gradient)], [variable])
+        expected.append(ops.convert_to_numpy(variable))
+    np.testing.assert_allclose(found[:, 1], expected, rtol=1e-4, atol=1e-6)

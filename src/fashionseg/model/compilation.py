@@ -1,4 +1,4 @@
-"""How functions and steps of the network are compiled on each backend; the training step on TensorFlow."""
+"""How functions and steps of the network are compiled on each backend; what is TensorFlow's own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +32,20 @@ def rematerialized(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for use within a branch: its gradient computes it again. Else a branch that is not taken writes
     zeros in place of what the gradient needs. On JAX alone: in TensorFlow's branches `recompute_grad` fails."""
     return keras.remat(function) if keras.backend.backend() == "jax" else function
+
+
+def depthwise_kernel_gradient(inputs: KerasTensor, upstream: KerasTensor, side: int, stride: int) -> KerasTensor:
+    """TensorFlow's operation, which Keras does not have by itself: the gradient (side, side, C, 1) of the kernel of a
+    depthwise convolution of inputs (B, H, W, C) without padding; upstream, that of its output."""
+    import tensorflow as tf
+
+    return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+        input=inputs,
+        filter_sizes=(side, side, inputs.shape[-1], 1),
+        out_backprop=upstream,
+        strides=(1, stride, stride, 1),
+        padding="VALID",
+    )
 
 
 def compile_steps(model: keras.Model, **options: Any) -> None:

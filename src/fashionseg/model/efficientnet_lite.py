@@ -10,7 +10,7 @@ from keras import KerasTensor, layers, ops
 from fashionseg.core.errors import UserError
 from fashionseg.model import initializers
 from fashionseg.model.activations import relu6
-from fashionseg.model.convs import scale_and_shift
+from fashionseg.model.convs import depthwise_conv, scale_and_shift
 from fashionseg.model.state_dict import read_state_dict
 
 # EfficientNet-Lite (tensorflow/tpu, models/official/efficientnet/lite): repeats, kernel size, stride of the first,
@@ -66,7 +66,7 @@ class FrozenNormConv(layers.Layer):
     def call(self, features: KerasTensor) -> KerasTensor:
         kernel = self.kernel * self.scale
         if self.depthwise:
-            return ops.depthwise_conv(features, ops.swapaxes(kernel, 2, 3), self.stride, "same") + self.shift
+            return depthwise_conv(features, ops.swapaxes(kernel, 2, 3), self.stride) + self.shift
         return ops.conv(features, kernel, self.stride, "same") + self.shift
 
 
