@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import fashionseg
+from fashionseg import params
 from fashionseg.__main__ import main
 from fashionseg.core import documents, files, pictures
 from fashionseg.core.errors import UserError
@@ -67,6 +69,12 @@ def test_a_result_is_the_predictor_s_with_names(model, image):
         )
         assert list(of_instance.values()) == sorted(of_instance.values(), reverse=True)
     assert any(result.attributes)
+
+
+def test_thresholds_are_those_of_the_pipeline(model):
+    """params.yaml's, without TTA; those of scores are the caller's."""
+    asked = {"batch_size": 1, "score": 0.1, "attribute_score": 0.0, "flip": False, "scales": [1.0]}
+    assert model.predictor.params == replace(params.load("predict").predict, **asked)
 
 
 def test_attributes_of_one_name_keep_their_scores():

@@ -37,7 +37,7 @@ class RoIAlign:
         self.shapes = [level.shape[1:3] for level in pyramid]
         self.strides = strides
         self.aligned = aligned
-        self.table = table(pyramid)
+        self.table = cells_of(pyramid)
 
     def __call__(self, rois: KerasTensor, roi_levels: KerasTensor, side: int) -> KerasTensor:
         """Features (B, R, side, side, C), in the pyramid's dtype, of rois (B, R, 4) x1 y1 x2 y2 in image pixels, each
@@ -102,7 +102,7 @@ def _merged(cells, weights):
     return ops.where(again, 0.0, ops.sum(ops.where(same, weights[..., None, :], 0.0), axis=-1))
 
 
-def table(pyramid: Sequence[KerasTensor]) -> KerasTensor:
+def cells_of(pyramid: Sequence[KerasTensor]) -> KerasTensor:
     """The cells of all maps (B, H_l, W_l, C) in rows (B * cells, C): of each image, level after level."""
     channels = pyramid[0].shape[-1]
     cells = [ops.reshape(level, (-1, level.shape[1] * level.shape[2], channels)) for level in pyramid]

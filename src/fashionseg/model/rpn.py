@@ -12,7 +12,7 @@ from fashionseg.model import initializers, losses, targets
 from fashionseg.model.activations import relu
 from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
-from fashionseg.model.roi_align import table, weighted_sums
+from fashionseg.model.roi_align import cells_of, weighted_sums
 from fashionseg.model.top_k import top_k
 
 FG_IOU_THRESH, BG_IOU_THRESH = 0.7, 0.3
@@ -204,5 +204,5 @@ def _around(pyramid, cells, reach):
     rows = rows + ops.arange(ops.shape(cells)[0], dtype="int32")[:, None, None, None] * starts[-1]
     bins = -1, cells.shape[1] * side**2, 1
     weights = ops.cast(inside, pyramid[0].dtype)
-    (features,) = weighted_sums(table(pyramid), [ops.reshape(rows, bins)], [ops.reshape(weights, bins)])
+    (features,) = weighted_sums(cells_of(pyramid), [ops.reshape(rows, bins)], [ops.reshape(weights, bins)])
     return ops.reshape(features, (-1, side, side, pyramid[0].shape[-1])), ops.reshape(inside, (-1, side, side, 1))
