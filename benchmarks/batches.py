@@ -21,7 +21,7 @@ from fashionseg import params
 from fashionseg.core import rle
 from fashionseg.data import augment
 from fashionseg.data.batches import Batches
-from fashionseg.data.config import NONE
+from fashionseg.data.config import NO_AUGMENTATION
 
 PICTURES, INSTANCES, WORKERS, EPOCHS = 32, 10, 2, 6
 STANDARD = params.load("augment").augment
@@ -79,7 +79,7 @@ def masks_through_augmentation(side: int) -> None:
 
 def per_sample(document: dict, folder: Path, side: int) -> None:
     for name, augmentation in {
-        "none": NONE,
+        "none": NO_AUGMENTATION,
         "as in params.yaml": STANDARD,
         "with large-scale jitter": replace(STANDARD, scale=[0.1, 2.0]),
         "with copy-paste": replace(STANDARD, copy_paste=1.0),

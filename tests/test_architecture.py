@@ -12,6 +12,9 @@ PACKAGE = ROOT / "src" / "fashionseg"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 MODULES = sorted(path for path in (ROOT / "src").rglob("*.py") if path.read_text().strip())
+SCRIPTS = sorted(
+    path for folder in ("benchmarks", "notebooks", "tests/golden") for path in (ROOT / folder).rglob("*.py")
+)
 # Which packages a package may import, from the bottom up: only what stands above its own line.
 ARROWS = {
     "core": set(),
@@ -63,6 +66,19 @@ def closure(path: Path, stop: Sequence[Path] = ()) -> set[Path]:
         seen |= new
         todo += new
     return {file for file in seen if file.read_text().strip()}  # an empty __init__ changes nothing
+
+
+def defined(path: Path) -> set[str]:
+    """Every name that a module gives to something, imports included."""
+    names = {"__file__"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
 
 
 def below(file: Path, folders: Sequence[Path]) -> bool:
@@ -147,6 +163,34 @@ def test_stage_params_are_what_it_loads(name):
     assert len(calls) == 1, f"stages/{name}.py calls params.load {len(calls)} times"
     sections = {key.partition(".")[0] for key in STAGES[name]["params"]}
     assert {argument.value for argument in calls[0].args} - {"machine"} == sections
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_that_no_test_runs_names_what_there_is(path):
+    """Names that it imports from the project, takes from its modules, or has `patch.object` replace there."""
+    nodes, modules, missing = [*ast.walk(ast.parse(path.read_text()))], {}, []
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fashionseg"):
+            source = ROOT / "src" / Path(*node.module.split("."))
+            own = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+            for alias in node.names:
+                if (module := source / f"{alias.name}.py").exists():
+                    modules[alias.asname or alias.name] = defined(module)
+                elif alias.name not in defined(own):
+                    missing.append(f"{node.module}.{alias.name}")
+    for node in nodes:
+        match node:
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if module in modules:
+                pass
+            case ast.Call(
+                func=ast.Attribute(attr="object"), args=[ast.Name(id=module), ast.Constant(value=name), *_]
+            ) if module in modules:
+                pass
+            case _:
+                continue
+        if name not in modules[module]:
+            missing.append(f"{module}.{name}")
+    assert not missing
 
 
 def keys_below(tree) -> set[str]:

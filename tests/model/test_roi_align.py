@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from fashionseg.model import compilation, roi_align
+from fashionseg.model import cells, compilation, roi_align
 from fashionseg.model.roi_align import RoIAlign, levels
 
 STRIDES = [4, 8, 16, 32]
@@ -43,12 +43,12 @@ def test_three_samples_per_axis(case, compiled, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "part_bytes", [None, roi_align.PART_BYTES, 1, 4096], ids=["as it is", "in one part", "bin by bin", "parts"]
+    "part_bytes", [None, cells.PART_BYTES, 1, 4096], ids=["as it is", "in one part", "bin by bin", "parts"]
 )
 def test_every_level_of_a_pyramid(golden, compiled, monkeypatch, part_bytes):
     if part_bytes:
         monkeypatch.setattr(compilation, "compiles", lambda: False)
-        monkeypatch.setattr(roi_align, "PART_BYTES", part_bytes)
+        monkeypatch.setattr(cells, "PART_BYTES", part_bytes)
     case = golden("pyramid")
     maps = [channels_last(case[f"P{level}"]) for level in range(2, 6)]
     chosen = ops.convert_to_numpy(levels(case["rois"], 4))
@@ -124,7 +124,7 @@ def test_gradients_are_finite_differences(small, gradients, monkeypatch, aligned
     if how != "compiled by itself":
         monkeypatch.setattr(compilation, "compiles", lambda: False)
     if how == "fused as for a GPU":
-        monkeypatch.setattr(roi_align, "_fuses", lambda: True)
+        monkeypatch.setattr(compilation, "fuses", lambda: True)
     random = np.random.default_rng(11)
     maps = [random.normal(0, 1, (2, *shape, 1)).astype(np.float32) for shape in MAPS]
     rois, chosen = random_rois(random), np.array([[0, 1], [1, 0]], np.int32)
@@ -148,33 +148,26 @@ def test_gradients_are_finite_differences(small, gradients, monkeypatch, aligned
 @given(seed=st.integers(0, 2**32 - 1))
 def test_merged_weights_count_each_cell_once(seed):
     random = np.random.default_rng(seed)
-    cells, weights = random.integers(0, 5, (3, 6), np.int32), random.random((3, 6), np.float32)
-    found = ops.convert_to_numpy(roi_align._merged(ops.convert_to_tensor(cells), ops.convert_to_tensor(weights)))
+    places, weights = random.integers(0, 5, (3, 6), np.int32), random.random((3, 6), np.float32)
+    found = ops.convert_to_numpy(roi_align._merged(ops.convert_to_tensor(places), ops.convert_to_tensor(weights)))
     for row in range(3):
-        expected = {cell: weights[row, cells[row] == cell].sum() for cell in set(cells[row])}
+        expected = {cell: weights[row, places[row] == cell].sum() for cell in set(places[row])}
         kept = np.flatnonzero(found[row])
-        assert sorted(cells[row, kept]) == sorted(expected)
-        np.testing.assert_allclose(found[row, kept], [expected[cell] for cell in cells[row, kept]], rtol=1e-6)
+        assert sorted(places[row, kept]) == sorted(expected)
+        np.testing.assert_allclose(found[row, kept], [expected[cell] for cell in places[row, kept]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("cells", "most"), [(14, 9), (28, 16)])
-def test_a_gpu_adds_each_cell_of_a_bin_once(monkeypatch, cells, most):
+@pytest.mark.parametrize(("extent", "most"), [(14, 9), (28, 16)])
+def test_a_gpu_adds_each_cell_of_a_bin_once(monkeypatch, extent, most):
     """With two samples a cell or more a bin has three rows and columns of cells at most, not four; beyond the map it
     has none."""
-    monkeypatch.setattr(roi_align, "_fuses", lambda: True)
-    rois = np.float32([[[0.3, 0.3, 0.3 + cells, 0.3 + cells], [-1e6, -1e6, -1e6, -1e6]]])
+    monkeypatch.setattr(compilation, "fuses", lambda: True)
+    rois = np.float32([[[0.3, 0.3, 0.3 + extent, 0.3 + extent], [-1e6, -1e6, -1e6, -1e6]]])
     align = RoIAlign([np.zeros((1, 64, 64, 1), np.float32)], [1])
-    _, weights = align._bins(rois, np.zeros((1, 2), np.int32), 14 if cells == 14 else 7)
+    _, weights = align._bins(rois, np.zeros((1, 2), np.int32), 14 if extent == 14 else 7)
     rows = np.count_nonzero(ops.convert_to_numpy(weights).reshape(2, -1, 16), axis=2)
     assert rows[0].max() == most
     assert not rows[1].any()
-
-
-def test_rows_without_weight_are_not_added(monkeypatch):
-    monkeypatch.setattr(roi_align, "_fuses", lambda: True)
-    index, weights = np.array([[[1, 2]]], np.int32), np.float32([[[0.5, 0.0]]])
-    found = roi_align._gradient(np.zeros((3, 1), np.float32), index, weights, np.float32([[[np.inf]]]))
-    np.testing.assert_array_equal(ops.convert_to_numpy(found), [[0], [np.inf], [0]])  # 0 times inf would be NaN
 
 
 def test_pooling_two_requests_equals_two_calls(compiled, gradients):

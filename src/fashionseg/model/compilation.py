@@ -18,6 +18,11 @@ def compiles() -> bool:
     return keras.backend.backend() == "tensorflow" and not device.accelerated()
 
 
+def fuses() -> bool:
+    """Whether XLA makes gathering and summing, or weighting and adding up, one kernel that holds no row in memory."""
+    return device.accelerated() and keras.backend.backend() == "jax"
+
+
 def compiled(function: Callable[..., KerasTensor]) -> Callable[..., KerasTensor]:
     """The function as one computation of XLA in TensorFlow's graph, which else runs it operation by operation."""
     if not compiles():

@@ -85,9 +85,9 @@ def _depthwise_kernel_gradient(inputs, upstream, shape, stride):
     missing = [max(cells + side - length, 0) for cells, length in zip(reach, inputs.shape[1:3], strict=True)]
     inputs = ops.pad(inputs, ((0, 0), *((cells // 2, cells - cells // 2) for cells in missing), (0, 0)))
 
-    def windows(side, step):
-        """For every `step`-th place of a kernel of this side, row by row, the cells that it sees."""
-        ys, xs = ([slice(y, y + cells + side) for y in range(0, shape[0] - side + 1, step)] for cells in reach)
+    def windows(size, step):
+        """For every `step`-th place of a kernel of this size, row by row, the cells that it sees."""
+        ys, xs = ([slice(y, y + cells + size) for y in range(0, side - size + 1, step)] for cells in reach)
         return [[inputs[:, y, x] for x in xs] for y in ys]
 
     if keras.backend.backend() != "jax":  # fast for K = 3: others are put together from pieces, two cells apart

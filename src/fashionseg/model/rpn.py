@@ -10,9 +10,9 @@ from fashionseg.model import anchors as anchor_ops
 from fashionseg.model import boxes as box_ops
 from fashionseg.model import initializers, losses, targets
 from fashionseg.model.activations import relu
+from fashionseg.model.cells import Cells
 from fashionseg.model.convs import Conv2D
 from fashionseg.model.nms import nms
-from fashionseg.model.roi_align import cells_of, weighted_sums
 from fashionseg.model.top_k import top_k
 
 FG_IOU_THRESH, BG_IOU_THRESH = 0.7, 0.3
@@ -185,24 +185,22 @@ class RegionProposals(layers.Layer):
         }
 
 
-def _around(pyramid, cells, reach):
-    """The features (B * K, S, S, C) of `cells` (B, K), counted over all levels, and of those up to `reach` cells
-    around, zero beyond their map; and which are on it, (B * K, S, S, 1) bool."""
-    heights, widths = zip(*(level.shape[1:3] for level in pyramid), strict=True)
-    starts = [0, *accumulate(height * width for height, width in zip(heights, widths, strict=True))]
-    level = sum(ops.cast(cells >= start, "int32") for start in starts[1:-1])  # (B, K)
-    levels = ops.convert_to_tensor([*zip(starts, heights, widths, strict=False)], "int32")
-    start, height, width = (part[..., None] for part in ops.unstack(ops.take(levels, level, axis=0), axis=-1))
+def _around(pyramid, indices, reach):
+    """The features (B * K, S, S, C) of the cells `indices` (B, K), counted over all levels, and of those up to `reach`
+    cells around, zero beyond their map; and which are on it, (B * K, S, S, 1) bool."""
+    cells = Cells(pyramid)
+    level = sum(ops.cast(indices >= start, "int32") for start in cells.starts[1:-1])  # (B, K)
+    start, height, width = (part[..., None] for part in cells.maps(level))
     side = 2 * reach + 1  # S
     offsets = ops.arange(-reach, reach + 1)
-    ys = (cells[..., None] - start) // width + offsets  # (B, K, S)
-    xs = (cells[..., None] - start) % width + offsets
+    ys = (indices[..., None] - start) // width + offsets  # (B, K, S)
+    xs = (indices[..., None] - start) % width + offsets
     within = [ops.logical_and(at >= 0, at < length) for at, length in ((ys, height), (xs, width))]
     inside = ops.logical_and(within[0][..., None], within[1][:, :, None])  # (B, K, S, S)
     ys, xs = ops.clip(ys, 0, height - 1), ops.clip(xs, 0, width - 1)
     rows = start[..., None] + ys[..., None] * width[..., None] + xs[:, :, None]
-    rows = rows + ops.arange(ops.shape(cells)[0], dtype="int32")[:, None, None, None] * starts[-1]
-    bins = -1, cells.shape[1] * side**2, 1
+    rows = rows + cells.of_images(indices)[..., None, None]
+    bins = -1, indices.shape[1] * side**2, 1
     weights = ops.cast(inside, pyramid[0].dtype)
-    (features,) = weighted_sums(cells_of(pyramid), [ops.reshape(rows, bins)], [ops.reshape(weights, bins)])
+    (features,) = cells.weighted_sums([(ops.reshape(rows, bins), ops.reshape(weights, bins))])
     return ops.reshape(features, (-1, side, side, pyramid[0].shape[-1])), ops.reshape(inside, (-1, side, side, 1))
