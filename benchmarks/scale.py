@@ -96,7 +96,7 @@ def predict(subset: str) -> float:
 
     network = SimpleNamespace(dtype_policy=SimpleNamespace(name="none"))
     views = [SimpleNamespace(detector=SimpleNamespace(network=network))]
-    predictor = SimpleNamespace(views=views, sides={1024}, labels=Labels.of(truth), detect=detect)
+    predictor = SimpleNamespace(views=views, sides={1024}, square=False, labels=Labels.of(truth), detect=detect)
     with patch.object(inference, "Predictor", lambda *_: predictor):
         stage("predict", subset)
     return taken

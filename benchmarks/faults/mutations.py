@@ -217,14 +217,17 @@ def _convert(_: str) -> None:
 
 
 RAW = "data/raw/train.csv", "data/raw/label_descriptions.json"
+OWN = (
+    "competition/train.csv",
+    "competition/label_descriptions.json",
+)  # the user's, which are named in place of DVC's copy
 PREDICTIONS = ["predictions/val.json", "predictions/test.json"]
 OF_PARAMS = (BYTES, TEXT, *[damage.of_params] * 4)
 KINDS = {
-    # where the rows of one are more than may drop, the sentence names them
-    "picture": lambda: Kind(_pictures(), (BYTES,), _convert, judges.pictures, (RAW[0],)),
-    "train.csv": lambda: Kind([RAW[0]], (BYTES, TEXT, TABLE, TABLE, TABLE), _convert, judges.annotations),
+    "picture": lambda: Kind(_pictures(), (BYTES,), _convert, judges.pictures),
+    "train.csv": lambda: Kind([RAW[0]], (BYTES, TEXT, TABLE, TABLE, TABLE), _convert, judges.annotations, OWN[:1]),
     # rows may name what the labels no longer have
-    "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), _convert, judges.annotations, (RAW[0],)),
+    "label file": lambda: Kind([RAW[1]], (BYTES, TEXT, JSON, JSON), _convert, judges.annotations, OWN),
     "params.yaml": lambda: Kind(
         ["params.yaml"], OF_PARAMS, _of_params, judges.params, ("data.path", "model.", "augment.")
     ),

@@ -133,7 +133,7 @@ def test_dropped_table_names_the_first(folder):
     table = coco.dropped_table(read(folder.write()))
     assert table["count"].tolist() == [2, 1]
     assert table["reason"].tolist()[0] == "Height and Width differ from the stored picture, which EXIF may turn"
-    assert table["first"].tolist() == [f"{folder.path / 'train.csv'}:{line}" for line in (7, 3)]
+    assert table["first"].tolist() == [f"{folder.path / 'train.csv'}:{line}" for line in ("7", "3 (nowhere)")]
 
 
 def test_split_reaches_the_documents(folder):

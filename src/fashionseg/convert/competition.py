@@ -71,9 +71,8 @@ class Competition:
         gone = {name: path for name, path in self.train_images.items() if path in broken}
         rows = self.instances[self.instances["image_id"].isin(gone)]
         lost = _drops("picture cannot be decoded", sorted(gone.values()), len(self.train_images), "pictures")
-        lines = _drops(
-            "row of a picture that cannot be decoded", _places(self.place, rows, {}), len(self.instances), "rows"
-        )
+        places = _places(self.place, rows, rows["image_id"].map(gone).to_dict())
+        lines = _drops("row of a picture that cannot be decoded", places, len(self.instances), "rows")
         return dataclasses.replace(
             self,
             instances=self.instances.drop(index=rows.index).reset_index(drop=True),
@@ -143,7 +142,7 @@ def read(folder: str | Path) -> Competition:
     )
 
 
-def _places(place: str, rows: pd.DataFrame, details: dict[int, str]) -> list[str]:
+def _places(place: str, rows: pd.DataFrame, details: dict[int, Any]) -> list[str]:
     """Where each row stands, with what there is to add about it; details: by index of the row."""
     return [f"{place}{number}" + (f" ({details[at]})" if at in details else "") for at, number in rows["row"].items()]
 
@@ -203,7 +202,7 @@ def _size(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.DataFrame, pd.Series, dict[int, str]]:
+def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.DataFrame, pd.Series, dict[int, Any]]:
     """Competition.instances of all rows, each row's fault ('' for none), and by index what more there is to say.
 
     A row without a fault and without a mask says that its picture has no instances. sizes: of the training pictures, by
@@ -233,7 +232,8 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
     )
     masked = table["masked"]
     nothing = ~masked & (table["ClassId"] == "")
-    blame(~instances["image_id"].isin(sizes), "its picture is missing or has no readable header")
+    unseen = ~instances["image_id"].isin(sizes)
+    blame(unseen, "its picture is missing or has no readable header")
     blame(
         nothing & table["ImageId"].isin(table["ImageId"][masked]),
         "EncodedPixels is empty, but not in another row of the picture",
@@ -255,6 +255,7 @@ def _instances(source: Source, sizes: dict[str, tuple[int, int]]) -> tuple[pd.Da
     blame(~masked & ~nothing, "EncodedPixels is empty")
     masks, details = _masks(source, instances, ((faults == "") & masked).to_numpy())
     faults[list(details)] = "EncodedPixels is no mask"
+    details |= {at: source.train.get(name, name or "no ImageId") for at, name in instances["image_id"][unseen].items()}
     instances = instances.join(masks)
     _join(instances, faults, masked)
     return instances, faults, details
