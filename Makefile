@@ -86,7 +86,7 @@ export: .venv/done ## the trained network as a TensorFlow SavedModel; FORMAT=onn
 	@$(BIN)/python -m fashionseg export models $(if $(FORMAT),"results/mask_rcnn.$$FORMAT",results/saved_model)
 
 notebooks: .venv/done ## the notebooks from their scripts in notebooks/
-	@$(BIN)/jupytext --quiet --to ipynb --update-metadata '{"jupytext": null}' notebooks/*.py
+	@$(BIN)/jupytext --quiet --update --to ipynb --update-metadata '{"jupytext": null}' notebooks/*.py
 
 wheels: ## all packages and the code in wheels/, for a machine without internet with this Python: docs/kaggle.md
 	@rm -rf wheels

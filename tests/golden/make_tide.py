@@ -2,7 +2,7 @@
 
     python -m venv /tmp/tideenv
     /tmp/tideenv/bin/pip install tidecv==1.0.1 pycocotools==2.0.11
-    PYTHONPATH=tests/evaluation /tmp/tideenv/bin/python tests/golden/make_tide.py
+    PYTHONPATH=tests/evaluate /tmp/tideenv/bin/python tests/golden/make_tide.py
 
 A case: `truth` rows image, class, x, y, width, height; `found` rows the same and a score; for each kind of error its
 count and dAP in per cent; `ap` at IoU 0.5. Every class that is predicted occurs in the truth.
